@@ -1,0 +1,1 @@
+//! Safe btrfs operations for darlings.

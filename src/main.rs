@@ -1,0 +1,3 @@
+//! The `darlings` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Boots real machines.

@@ -1,0 +1,1 @@
+//! Safe zfs operations for darlings.
