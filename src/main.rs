@@ -1,3 +1,5 @@
-//! The `darlings` command.
+//! The `darlings` command; see [`darlings::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    darlings::cli::main()
+}

@@ -1,0 +1,217 @@
+//! What a reset is going to do, as data: printed by `--dry-run`, executed by a reset.
+//!
+//! A filesystem's part looks first and then computes its [`VolumePlan`] from what it saw and
+//! the configuration alone, so that planning is tested without a filesystem.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::restore::{State, Surveyed};
+
+/// The plan for one volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VolumePlan {
+    /// Where the running system mounts it.
+    pub mount_point: PathBuf,
+    /// The dataset or the subvolume with its device, in words.
+    pub volume: String,
+    /// Number of the reset, and of the generation that the previous state becomes.
+    pub generation: u64,
+    /// Where the previous state will be found; `None` when the strategy keeps none.
+    pub previous_state: Option<String>,
+    /// The reset that this plan completes was interrupted after its point of no return.
+    pub resumes: bool,
+    /// The persisted paths and what they are in the previous state.
+    pub paths: Vec<Surveyed>,
+    /// Subvolumes that go with the generation, because they lie below no persisted path.
+    pub leaving: Vec<String>,
+    /// What the owner should know before or after.
+    pub warnings: Vec<String>,
+    /// What is done, in this order.
+    pub steps: Vec<Planned>,
+}
+
+/// One step and the phase it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// The phase.
+    pub phase: Phase,
+    /// What is done.
+    #[serde(flatten)]
+    pub step: Step,
+}
+
+/// The phases of a reset. Each is done for all volumes before the next begins, so that what
+/// can fail has been done for all before the first is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing that the machine boots from is touched. A failure is undone.
+    Prepare,
+    /// The result takes the place of the previous state.
+    Commit,
+    /// What is left over goes where it belongs; the next run would do it too.
+    Finish,
+}
+
+/// A tree that entries are read from or written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tree {
+    /// The live volume as the last boot left it.
+    Previous,
+    /// The copy of the blank in which the result is made.
+    Staged,
+    /// The live volume once it is blank again (ZFS).
+    Live,
+}
+
+/// One thing that a reset does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "step")]
+pub enum Step {
+    /// Remove what an interrupted run left before its point of no return.
+    Discard {
+        /// Subvolume or dataset.
+        leftover: String,
+    },
+    /// Make the copy of the blank in which the result is made.
+    Stage {
+        /// The blank, or `None` for an empty tree.
+        blank: Option<String>,
+        /// Subvolume or dataset that is made.
+        target: String,
+    },
+    /// Bring the persisted paths over.
+    Restore {
+        /// Read only.
+        from: Tree,
+        /// Where they go.
+        into: Tree,
+    },
+    /// Write the number of the reset and the list of persisted paths into `.darlings`.
+    Record {
+        /// The tree that becomes the live volume.
+        into: Tree,
+    },
+    /// Make everything so far durable, under a name that says so.
+    Secure {
+        /// Subvolume or snapshot whose existence means that it is complete.
+        name: String,
+    },
+    /// Swap the staged subvolume with the live one, atomically (btrfs).
+    Exchange {
+        /// The staged subvolume; afterwards it is the previous state.
+        staged: String,
+        /// The live subvolume.
+        live: String,
+    },
+    /// Move a nested subvolume below a persisted path into the result (btrfs).
+    MoveNested {
+        /// Below the volume's root.
+        path: PathBuf,
+    },
+    /// Make the live subvolume the filesystem's default again (btrfs).
+    SetDefault,
+    /// Roll the dataset back to its blank snapshot (ZFS). From here only forward is safe.
+    RollBack {
+        /// The blank snapshot.
+        snapshot: String,
+        /// Newer snapshots and bookmarks, which a rollback destroys.
+        destroys: Vec<String>,
+    },
+    /// Make the restored dataset durable and note that the reset is complete (ZFS).
+    Complete {
+        /// The dataset.
+        dataset: String,
+    },
+    /// Make the previous state a read-only generation (btrfs).
+    KeepGeneration {
+        /// Subvolume that it becomes.
+        name: String,
+    },
+    /// Destroy the stage (ZFS).
+    DestroyStage {
+        /// Dataset.
+        stage: String,
+    },
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Discard { leftover } => {
+                write!(f, "remove {leftover}, left by an interrupted run")
+            }
+            Self::Stage { blank: Some(blank), target } => write!(f, "copy {blank} as {target}"),
+            Self::Stage { blank: None, target } => write!(f, "make {target}, empty"),
+            Self::Restore { from, into } => {
+                write!(f, "bring the persisted paths from {from} to {into}")
+            }
+            Self::Record { into } => {
+                write!(f, "record the reset and the persisted paths in {into}")
+            }
+            Self::Secure { name } => write!(f, "make it durable as {name}"),
+            Self::Exchange { staged, live } => write!(f, "exchange {staged} with {live}"),
+            Self::MoveNested { path } => write!(f, "move the nested subvolume {path:?} along"),
+            Self::SetDefault => f.write_str("make the live subvolume the default one"),
+            Self::RollBack { snapshot, destroys } if destroys.is_empty() => {
+                write!(f, "roll back to {snapshot}")
+            }
+            Self::RollBack { snapshot, destroys } => {
+                write!(f, "roll back to {snapshot}, destroying {}", destroys.join(", "))
+            }
+            Self::Complete { dataset } => write!(f, "make {dataset} durable and mark it complete"),
+            Self::KeepGeneration { name } => write!(f, "keep the previous state as {name}"),
+            Self::DestroyStage { stage } => write!(f, "destroy {stage}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Tree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Previous => "the previous state",
+            Self::Staged => "the stage",
+            Self::Live => "the live volume",
+        })
+    }
+}
+
+impl std::fmt::Display for VolumePlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { mount_point, volume, generation, .. } = self;
+        write!(f, "{} ({volume}), reset {generation}", mount_point.display())?;
+        if self.resumes {
+            write!(f, ", which was interrupted and is completed now")?;
+        }
+        writeln!(f)?;
+        for path in &self.paths {
+            let shown = mount_point.join(&path.path);
+            let shown = shown.display();
+            match &path.state {
+                State::Present { kind } => writeln!(f, "  keep   {shown} ({kind})")?,
+                State::Absent => writeln!(f, "  keep   {shown} (not there)")?,
+                State::Unreachable { ancestor, kind } => writeln!(
+                    f,
+                    "  leave  {shown}: {} is a {kind} and is not followed",
+                    mount_point.join(ancestor).display()
+                )?,
+            }
+        }
+        for subvolume in &self.leaving {
+            writeln!(f, "  erase  subvolume {subvolume}, which goes with the generation")?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "  note   {warning}")?;
+        }
+        for (number, planned) in self.steps.iter().enumerate() {
+            writeln!(f, "  {:>3}. {}", number + 1, planned.step)?;
+        }
+        match &self.previous_state {
+            Some(name) => writeln!(f, "  The previous state will be {name}."),
+            None => writeln!(f, "  The previous state is not kept: a ZFS rollback destroys it."),
+        }
+    }
+}

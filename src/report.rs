@@ -1,0 +1,207 @@
+//! What a reset did: in plain words to the journal, as JSON to a file.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::plan::{Phase, Planned, VolumePlan};
+use crate::restore::{BytesByRung, Outcome, Restored};
+
+/// Where the report of the last reset lies.
+pub const DEFAULT_PATH: &str = "/run/darlings/report.json";
+
+/// The report of a reset.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Format of this report; a new field does not change it.
+    pub version: u32,
+    /// How it ended.
+    pub outcome: Ending,
+    /// What failed, with its causes, and what state things are in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// From the call to durable.
+    pub seconds: f64,
+    /// The volumes, in the order of the configuration. Empty when they could not be planned.
+    pub volumes: Vec<VolumeReport>,
+}
+
+/// How a reset ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Every volume is the complete result.
+    Reset,
+    /// Every volume is the complete previous state, or (named in the error) the result.
+    Failed,
+    /// A volume is neither; only another run may touch it.
+    Unfinished,
+    /// Nothing was to be changed.
+    DryRun,
+}
+
+/// What was done with one volume.
+#[derive(Debug, Serialize)]
+pub struct VolumeReport {
+    /// What was planned.
+    #[serde(flatten)]
+    pub plan: VolumePlan,
+    /// Whether the result is live.
+    pub committed: bool,
+    /// Entries and bytes by persisted path.
+    pub restored: Vec<Restored>,
+    /// Bytes of regular files by the way they came.
+    pub bytes: BytesByRung,
+    /// Seconds that each step took, as many as were done.
+    pub step_seconds: Vec<f64>,
+    /// Seconds by phase.
+    pub phase_seconds: PhaseSeconds,
+}
+
+/// Seconds by phase.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct PhaseSeconds {
+    /// Everything before the point of no return.
+    pub prepare: f64,
+    /// The point of no return and what belongs to it.
+    pub commit: f64,
+    /// Tidying up.
+    pub finish: f64,
+}
+
+impl VolumeReport {
+    /// Nothing was done yet.
+    #[must_use]
+    pub fn new(plan: VolumePlan) -> Self {
+        Self {
+            plan,
+            committed: false,
+            restored: Vec::new(),
+            bytes: BytesByRung::default(),
+            step_seconds: Vec::new(),
+            phase_seconds: PhaseSeconds::default(),
+        }
+    }
+
+    /// Adds what a restoration did. On ZFS there are two, of the same paths: the later one
+    /// counts for the paths, both for the bytes.
+    pub fn restored(&mut self, outcome: Outcome) {
+        self.bytes += outcome.bytes;
+        self.restored = outcome.persisted;
+    }
+
+    /// Adds the time of a step.
+    pub fn took(&mut self, planned: &Planned, time: Duration) {
+        let seconds = time.as_secs_f64();
+        self.step_seconds.push(seconds);
+        *match planned.phase {
+            Phase::Prepare => &mut self.phase_seconds.prepare,
+            Phase::Commit => &mut self.phase_seconds.commit,
+            Phase::Finish => &mut self.phase_seconds.finish,
+        } += seconds;
+    }
+
+    /// In plain words, a line each.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let plan = &self.plan;
+        let phases = self.phase_seconds;
+        let mut lines = vec![format!(
+            "{} ({}): reset {} done in {:.3} s (prepare {:.3}, commit {:.3}, finish {:.3})",
+            plan.mount_point.display(),
+            plan.volume,
+            plan.generation,
+            phases.prepare + phases.commit + phases.finish,
+            phases.prepare,
+            phases.commit,
+            phases.finish,
+        )];
+        for restored in &self.restored {
+            lines.push(format!(
+                "  kept {}: {} {}, {}",
+                plan.mount_point.join(&restored.path).display(),
+                restored.entries,
+                if restored.entries == 1 { "entry" } else { "entries" },
+                bytes_in_words(restored.bytes),
+            ));
+        }
+        lines.extend(
+            [
+                (self.bytes.reflinked, "shared by reflink"),
+                (self.bytes.copy_file_range, "brought over by copy_file_range"),
+                (self.bytes.copied, "copied"),
+            ]
+            .into_iter()
+            .filter(|(bytes, _)| *bytes > 0)
+            .map(|(bytes, how)| format!("  {} {how}", bytes_in_words(bytes))),
+        );
+        if let Some(previous) = &plan.previous_state {
+            lines.push(format!("  the previous state is {previous}"));
+        }
+        lines
+    }
+}
+
+/// A number of bytes for a person.
+#[must_use]
+pub fn bytes_in_words(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    format!("{value:.1} {unit}")
+}
+
+impl Report {
+    /// As JSON text.
+    ///
+    /// # Errors
+    /// None that can be caused from outside.
+    pub fn json(&self) -> anyhow::Result<String> {
+        let text = serde_json::to_string_pretty(self).context("BUG: the report is not JSON")?;
+        Ok(text + "\n")
+    }
+
+    /// Writes it to `path`, replacing the report of an earlier reset as a whole.
+    ///
+    /// # Errors
+    /// As creating, writing and renaming a file.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let write = || -> anyhow::Result<()> {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(".new");
+            std::fs::write(&beside, self.json()?)?;
+            Ok(std::fs::rename(&beside, path)?)
+        };
+        write().with_context(|| format!("cannot write the report {path:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes_in_words;
+
+    #[test]
+    fn bytes_are_told_with_one_decimal_in_the_largest_fitting_unit() {
+        assert_eq!(bytes_in_words(0), "0 B");
+        assert_eq!(bytes_in_words(1023), "1023 B");
+        assert_eq!(bytes_in_words(1536), "1.5 KiB");
+        assert_eq!(bytes_in_words(5 << 30), "5.0 GiB");
+        assert_eq!(bytes_in_words(u64::MAX), "16384.0 PiB");
+    }
+}

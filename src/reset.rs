@@ -1,0 +1,239 @@
+//! The engine: all volumes of a configuration, phase by phase.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config};
+use crate::hibernation;
+use crate::plan::{Phase, VolumePlan};
+use crate::report::{Ending, Report, VolumeReport};
+use crate::volume::{self, Options, Standing, Volume};
+
+/// How a reset ended, with its report.
+#[derive(Debug)]
+pub struct Ended {
+    /// For the journal, the file, and whoever called.
+    pub report: Report,
+    /// What failed.
+    pub error: Option<anyhow::Error>,
+}
+
+/// Opens a volume: [`volume::open`], or a made-up one in tests.
+pub type Opener<'o> = dyn Fn(&config::Volume, Options) -> anyhow::Result<Box<dyn Volume>> + 'o;
+
+/// Resets every volume of `config`, or only plans to.
+#[must_use]
+pub fn reset(config: &Config, options: Options) -> Ended {
+    reset_with(config, options, &volume::open)
+}
+
+/// [`reset`], with volumes opened by `open`.
+#[must_use]
+pub fn reset_with(config: &Config, options: Options, open: &Opener<'_>) -> Ended {
+    let start = Instant::now();
+    let mut run = Run { volumes: Vec::new() };
+    let result = run.go(config, options, open);
+    let result = match (result, run.close()) {
+        (Ok(()), closed) => closed,
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
+    };
+    let unfinished = run.any(|standing| standing == Standing::Unfinished);
+    let outcome = match &result {
+        Ok(()) if options.dry_run => Ending::DryRun,
+        Ok(()) => Ending::Reset,
+        Err(_) if unfinished && !options.dry_run => Ending::Unfinished,
+        Err(_) => Ending::Failed,
+    };
+    let error = result.err().map(|error| error.context(run.state_in_words(options)));
+    Ended {
+        report: Report {
+            version: 1,
+            outcome,
+            error: error.as_ref().map(|error| format!("{error:#}")),
+            seconds: start.elapsed().as_secs_f64(),
+            volumes: run.volumes.into_iter().filter_map(|open| open.report).collect(),
+        },
+        error,
+    }
+}
+
+/// A volume that is open, and what was done with it.
+struct Open {
+    volume: Box<dyn Volume>,
+    report: Option<VolumeReport>,
+}
+
+struct Run {
+    volumes: Vec<Open>,
+}
+
+impl Run {
+    fn go(&mut self, config: &Config, options: Options, open: &Opener<'_>) -> anyhow::Result<()> {
+        self.refuse_while_hibernating(options)?;
+        self.plan(config, options, open)?;
+        if options.dry_run {
+            return Ok(());
+        }
+        if let Err(error) = self.phase(Phase::Prepare) {
+            return Err(self.abandon_from(0, error));
+        }
+        if let Err((failed, error)) = self.commit() {
+            // What was committed stays, and is tidied; the rest is as it was.
+            let error = self.abandon_from(failed, error);
+            return Err(match self.finish(failed) {
+                Ok(()) => error,
+                Err(finish) => error.context(format!("and then: {finish:#}")),
+            });
+        }
+        self.finish(self.volumes.len())
+    }
+
+    fn refuse_while_hibernating(&self, options: Options) -> anyhow::Result<()> {
+        let waits = hibernation::image_waits()?;
+        anyhow::ensure!(
+            options.dry_run || !waits,
+            "a hibernation image waits to be resumed, and its filesystems must not be changed; \
+             resume it, or boot once with `noresume`"
+        );
+        Ok(())
+    }
+
+    /// Every volume is looked at before anything is reported, so that one run names all that
+    /// is wrong.
+    fn plan(&mut self, config: &Config, options: Options, open: &Opener<'_>) -> anyhow::Result<()> {
+        let mut wrong: Vec<anyhow::Error> = Vec::new();
+        for volume in &config.volumes {
+            let at = || format!("{}", volume.mount_point.display());
+            match open(volume, options) {
+                Ok(opened) => self.volumes.push(Open { volume: opened, report: None }),
+                Err(error) => {
+                    wrong.push(error.context(at()));
+                    continue;
+                }
+            }
+            let Some(opened) = self.volumes.last_mut() else { continue };
+            match opened.volume.plan() {
+                Ok(plan) => {
+                    announce(&plan);
+                    opened.report = Some(VolumeReport::new(plan));
+                }
+                Err(error) => wrong.push(error.context(at())),
+            }
+        }
+        let mut wrong = wrong.into_iter();
+        let Some(first) = wrong.next() else { return Ok(()) };
+        Err(wrong.fold(first, |all, next| anyhow::anyhow!("{all:#}\n{next:#}")))
+    }
+
+    fn phase(&mut self, phase: Phase) -> anyhow::Result<()> {
+        self.volumes.iter_mut().try_for_each(|open| open.phase(phase))
+    }
+
+    /// Commits the volumes in turn. A failure names the first that is not committed.
+    fn commit(&mut self) -> Result<(), (usize, anyhow::Error)> {
+        for (index, open) in self.volumes.iter_mut().enumerate() {
+            open.phase(Phase::Commit).map_err(|error| (index, error))?;
+            if let Some(report) = &mut open.report {
+                report.committed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tidies the first `committed` volumes, all of them even if one fails.
+    fn finish(&mut self, committed: usize) -> anyhow::Result<()> {
+        let results: Vec<_> =
+            self.volumes[..committed].iter_mut().map(|open| open.phase(Phase::Finish)).collect();
+        results.into_iter().collect()
+    }
+
+    /// Gives up the volumes from `first` on. What cannot be tidied is added to the error.
+    fn abandon_from(&mut self, first: usize, error: anyhow::Error) -> anyhow::Error {
+        self.volumes[first..].iter_mut().fold(error, |error, open| match open.volume.abandon() {
+            Ok(()) => error,
+            Err(left) => error.context(format!("and then: {left:#}")),
+        })
+    }
+
+    fn close(&mut self) -> anyhow::Result<()> {
+        let results: Vec<_> = self.volumes.iter_mut().map(|open| open.volume.close()).collect();
+        results.into_iter().collect()
+    }
+
+    fn any(&self, is: impl Fn(Standing) -> bool) -> bool {
+        self.volumes.iter().any(|open| is(open.volume.standing()))
+    }
+
+    fn state_in_words(&self, options: Options) -> &'static str {
+        if options.dry_run {
+            return "a reset would not start";
+        }
+        let unfinished = self.any(|standing| standing == Standing::Unfinished);
+        let reset = self.any(|standing| standing == Standing::Reset);
+        match (unfinished, reset) {
+            (true, _) => {
+                "a volume is between its previous state and its result; every persisted path is \
+                 safe, and running `darlings reset` again completes it: do not use it before"
+            }
+            (false, true) => {
+                "not all volumes were reset; each is the complete result or the complete previous \
+                 state"
+            }
+            (false, false) => "no volume was reset; all are as they were",
+        }
+    }
+}
+
+impl Open {
+    fn phase(&mut self, phase: Phase) -> anyhow::Result<()> {
+        let Some(report) = &mut self.report else { return Ok(()) };
+        let steps: Vec<_> =
+            report.plan.steps.iter().filter(|planned| planned.phase == phase).cloned().collect();
+        for planned in steps {
+            let start = Instant::now();
+            let at = report.plan.mount_point.display();
+            info!("{at}: {}", planned.step);
+            let outcome = self
+                .volume
+                .execute(&planned.step)
+                .with_context(|| format!("{at}: cannot {}", planned.step))?;
+            if let Some(outcome) = outcome {
+                report.restored(outcome);
+            }
+            report.took(&planned, start.elapsed());
+        }
+        Ok(())
+    }
+}
+
+fn announce(plan: &VolumePlan) {
+    for warning in &plan.warnings {
+        warn!("{}: {warning}", plan.mount_point.display());
+    }
+    for subvolume in &plan.leaving {
+        warn!("{subvolume} is a subvolume below no persisted path: it goes with the generation");
+    }
+}
+
+/// Tells the journal how it ended, in plain words.
+pub fn tell(ended: &Ended) {
+    for line in ended
+        .report
+        .volumes
+        .iter()
+        .filter(|volume| volume.committed)
+        .flat_map(|volume| volume.lines())
+    {
+        info!("{line}");
+    }
+    match &ended.error {
+        Some(failed) => error!("{failed:#}"),
+        None if ended.report.outcome == Ending::Reset => {
+            info!("reset complete in {:.3} s", ended.report.seconds);
+        }
+        None => {}
+    }
+}

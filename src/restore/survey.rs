@@ -1,0 +1,120 @@
+//! A look at the persisted paths before anything is changed: which are there, which are not,
+//! and which cannot be reached.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rustix::fs::FileType;
+use serde::Serialize;
+
+use super::at;
+use crate::rules::{Rules, Verdict};
+
+/// What a persisted path is in the previous state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum State {
+    /// It is there.
+    Present {
+        /// `directory`, `file`, ...
+        kind: &'static str,
+    },
+    /// It is not there, so the result has nothing there either.
+    Absent,
+    /// An ancestor is no directory. It is not followed: whoever owns it could point anywhere.
+    Unreachable {
+        /// The ancestor, below the volume's root.
+        ancestor: PathBuf,
+        /// What it is instead.
+        kind: &'static str,
+    },
+}
+
+/// A persisted path and its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Surveyed {
+    /// Below the volume's root.
+    pub path: PathBuf,
+    /// How many excluded subtrees lie around it; see [`crate::rules::Persisted`].
+    #[serde(skip)]
+    pub depth: usize,
+    /// What it is in the previous state.
+    #[serde(flatten)]
+    pub state: State,
+}
+
+/// The entry at `path` below a root, as far as it can be reached without following links.
+enum Reached {
+    Entry(FileType),
+    Nothing,
+    Blocked(PathBuf, FileType),
+}
+
+/// Looks at every persisted path in the previous state, and at its connectors in the blank.
+///
+/// # Errors
+/// A connector that is no directory in the blank: the configuration asks for what cannot be,
+/// and nothing may be changed. Also every failure to look.
+pub fn survey(
+    rules: &Rules,
+    previous: BorrowedFd<'_>,
+    blank: Option<BorrowedFd<'_>>,
+) -> anyhow::Result<Vec<Surveyed>> {
+    if let Some(blank) = blank {
+        for connector in rules.connectors() {
+            check_connector(blank, rules, &connector)?;
+        }
+    }
+    rules
+        .persisted()
+        .into_iter()
+        .map(|persisted| {
+            let state = match reach(previous, &persisted.path)? {
+                Reached::Entry(kind) => State::Present { kind: at::kind_name(kind) },
+                Reached::Nothing => State::Absent,
+                Reached::Blocked(ancestor, kind) => {
+                    State::Unreachable { ancestor, kind: at::kind_name(kind) }
+                }
+            };
+            Ok(Surveyed { path: persisted.path, depth: persisted.depth, state })
+        })
+        .collect()
+}
+
+fn check_connector(blank: BorrowedFd<'_>, rules: &Rules, connector: &Path) -> anyhow::Result<()> {
+    let (path, kind) = match reach(blank, connector)? {
+        Reached::Entry(kind) if kind != FileType::Directory => (connector.to_owned(), kind),
+        // Inside a persisted path the previous state decides, whatever the blank has there.
+        Reached::Blocked(path, kind) if rules.verdict(&path) == Verdict::Connector => (path, kind),
+        _ => return Ok(()),
+    };
+    anyhow::bail!(
+        "the blank has a {} at {path:?}, where persisted paths need a directory; change the \
+         blank or the configuration",
+        at::kind_name(kind)
+    )
+}
+
+fn reach(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Reached> {
+    let cannot = |path: &Path| format!("cannot look at {path:?}");
+    let mut directory = at::open_beneath(root, Path::new("")).with_context(|| cannot(path))?;
+    let mut so_far = PathBuf::new();
+    let mut kind = FileType::Directory;
+    for name in path {
+        if kind != FileType::Directory {
+            return Ok(Reached::Blocked(so_far, kind));
+        }
+        if !so_far.as_os_str().is_empty() {
+            let (_, last) = at::split(&so_far).context("BUG: a path without a name")?;
+            directory = at::open_directory(directory.as_fd(), &at::c_name(last)?)
+                .with_context(|| cannot(&so_far))?;
+        }
+        so_far.push(name);
+        let status = at::present(at::status(directory.as_fd(), &at::c_name(name)?))
+            .with_context(|| cannot(&so_far))?;
+        let Some(status) = status else { return Ok(Reached::Nothing) };
+        kind = at::kind(&status);
+    }
+    Ok(Reached::Entry(kind))
+}

@@ -1,0 +1,610 @@
+//! The walk: one subtree of the previous state, entry by entry, into the target.
+//!
+//! Depth first, so that memory grows with the depth and not with the number of files. A
+//! thread gives work away only while another one has none.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use rustix::fs::{
+    AtFlags, FileType, IFlags, Mode, OFlags, Statx, linkat, makedev, mkdirat, mknodat, openat,
+    readlinkat, symlinkat,
+};
+
+use super::at::{self, BATCH, Entry, next_batch, open_directory, open_file};
+use super::attributes::{Created, Handle, Scratch, Source, permissions, seal};
+use super::clear;
+use super::data::{Ladder, is_swap_area};
+use super::links::{Claim, Links, lock};
+use crate::rules::Node;
+
+/// One persisted path that is being restored.
+pub(super) struct Job<'r> {
+    /// Its path below the volume's root.
+    pub(super) path: PathBuf,
+    /// The rules below it, for what is left out.
+    pub(super) rules: Option<&'r Node>,
+    /// Where the blank's directory of the same path was laid, if it had one: what is left
+    /// out comes from there.
+    pub(super) aside: Option<OwnedFd>,
+    /// Entries restored.
+    pub(super) entries: AtomicU64,
+    /// Bytes of its regular files.
+    pub(super) bytes: AtomicU64,
+}
+
+/// A directory whose entries are being restored.
+struct Directory<'j> {
+    above: Option<Arc<Directory<'j>>>,
+    name: CString,
+    source: OwnedFd,
+    target: OwnedFd,
+    status: Statx,
+    job: &'j Job<'j>,
+    rules: Option<&'j Node>,
+    /// One for the reading of its entries, one for every directory and batch given away that
+    /// is not done. Its attributes are set when none is left.
+    unfinished: AtomicUsize,
+}
+
+impl Directory<'_> {
+    /// Below the volume's root.
+    fn path(&self) -> PathBuf {
+        let mut names = Vec::new();
+        let mut directory = self;
+        while let Some(above) = &directory.above {
+            names.push(&directory.name);
+            directory = above;
+        }
+        names.into_iter().rev().fold(directory.job.path.clone(), |path, name| at::join(&path, name))
+    }
+}
+
+/// Work that any thread can take.
+enum Task<'j> {
+    /// Restore the entries of a directory and everything below it.
+    Enter(Arc<Directory<'j>>),
+    /// Restore these entries of a directory, none of them a directory.
+    Entries(Arc<Directory<'j>>, Vec<CString>),
+}
+
+/// What all threads of a walk share.
+pub(super) struct Walk<'j> {
+    target: BorrowedFd<'j>,
+    ladder: &'j Ladder,
+    links: &'j Links,
+    queue: Mutex<Queue<'j>>,
+    changed: Condvar,
+    /// Threads that wait for work; read without the lock, only as a hint.
+    idle: AtomicUsize,
+    stop: AtomicBool,
+    nested: Mutex<Vec<PathBuf>>,
+}
+
+#[derive(Default)]
+struct Queue<'j> {
+    tasks: VecDeque<Task<'j>>,
+    working: usize,
+    error: Option<anyhow::Error>,
+}
+
+/// Entries that one thread keeps for itself before it gives some away.
+const SHARE_FROM: usize = 64;
+
+/// Inode number of the root of every btrfs subvolume (`BTRFS_FIRST_FREE_OBJECTID`).
+const SUBVOLUME_ROOT: u64 = 256;
+
+impl<'j> Walk<'j> {
+    pub(super) fn new(target: BorrowedFd<'j>, ladder: &'j Ladder, links: &'j Links) -> Self {
+        Self {
+            target,
+            ladder,
+            links,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            idle: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            nested: Mutex::default(),
+        }
+    }
+
+    /// Adds the persisted path of `job`: `name` in `source` becomes `name` in `target`, where
+    /// nothing is. What is not a directory is restored at once.
+    pub(super) fn add(
+        &self,
+        job: &'j Job<'j>,
+        source: BorrowedFd<'_>,
+        target: BorrowedFd<'_>,
+        name: &CStr,
+        scratch: &mut Scratch,
+    ) -> anyhow::Result<()> {
+        let status = at::status(source, name).context("cannot read its attributes")?;
+        job.entries.fetch_add(1, Ordering::Relaxed);
+        if at::kind(&status) != FileType::Directory {
+            let entry = Place { source, target, name, inherits: true };
+            return self.restore_file(job, &entry, || job.path.clone(), scratch);
+        }
+        let above = at::status_of(source).context("cannot read the directory above it")?;
+        let place = Place { source, target, name, inherits: true };
+        let directory = make_directory(&place, device(&above), scratch)?;
+        let Some((source, target, status)) = directory else {
+            self.found_nested(job.path.clone());
+            return Ok(());
+        };
+        let unfinished = AtomicUsize::new(1);
+        let (name, rules) = (name.to_owned(), job.rules);
+        let directory =
+            Directory { above: None, name, source, target, status, job, rules, unfinished };
+        lock(&self.queue).tasks.push_back(Task::Enter(Arc::new(directory)));
+        Ok(())
+    }
+
+    /// Restores everything that was added, with this many threads.
+    pub(super) fn run(self, threads: usize) -> anyhow::Result<Vec<PathBuf>> {
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(|| self.work());
+            }
+            self.work();
+        });
+        let queue = self.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match queue.error {
+            Some(error) => Err(error),
+            None => Ok(self.nested.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn work(&self) {
+        let mut worker = Worker {
+            walk: self,
+            scratch: Scratch::default(),
+            buffer: vec![MaybeUninit::uninit(); BATCH],
+        };
+        while let Some(task) = self.next_task() {
+            let result = worker.perform(task);
+            let mut queue = lock(&self.queue);
+            queue.working -= 1;
+            if let Err(error) = result {
+                self.stop.store(true, Ordering::Relaxed);
+                queue.error.get_or_insert(error);
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// The next task, or `None` when there is nothing left to do or a thread has failed.
+    fn next_task(&self) -> Option<Task<'j>> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.error.is_some() {
+                return None;
+            }
+            if let Some(task) = queue.tasks.pop_front() {
+                queue.working += 1;
+                return Some(task);
+            }
+            if queue.working == 0 {
+                return None;
+            }
+            self.idle.fetch_add(1, Ordering::Relaxed);
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn somebody_waits(&self) -> bool {
+        self.idle.load(Ordering::Relaxed) > 0
+    }
+
+    fn give_away(&self, task: Task<'j>) {
+        lock(&self.queue).tasks.push_back(task);
+        self.changed.notify_one();
+    }
+
+    fn found_nested(&self, path: PathBuf) {
+        lock(&self.nested).push(path);
+    }
+
+    /// Restores an entry that is no directory.
+    fn restore_file(
+        &self,
+        job: &Job<'_>,
+        place: &Place<'_>,
+        path: impl Fn() -> PathBuf,
+        scratch: &mut Scratch,
+    ) -> anyhow::Result<()> {
+        let (opened, status) = place.open()?;
+        if opened.is_some() {
+            job.bytes.fetch_add(status.stx_size, Ordering::Relaxed);
+        }
+        let make = |scratch: &mut Scratch| match &opened {
+            Some(file) => self.restore_regular(place, file.as_fd(), &status, scratch),
+            None => restore_special(place, &status, scratch).map(|()| Unsealed::nothing()),
+        };
+        if status.stx_nlink < 2 {
+            return make(scratch)?.seal();
+        }
+        match self.links.claim(&status) {
+            Claim::First(making) => {
+                let seals = make(scratch)?.seals;
+                making.made(path(), seals);
+                Ok(())
+            }
+            Claim::Link(first) => {
+                let (parent, name) = at::open_parent(self.target, &first)
+                    .with_context(|| format!("cannot open the directory of {first:?}"))?;
+                linkat(&parent, &name, place.target, place.name, AtFlags::empty())
+                    .with_context(|| format!("cannot link it to {first:?}"))
+            }
+        }
+    }
+
+    fn restore_regular(
+        &self,
+        place: &Place<'_>,
+        source: BorrowedFd<'_>,
+        status: &Statx,
+        scratch: &mut Scratch,
+    ) -> anyhow::Result<Unsealed> {
+        let handle = Handle::Open(source);
+        let flags = handle.flags().context("cannot read the flags of chattr(1)")?;
+        if flags.contains(IFlags::NOCOW) {
+            anyhow::ensure!(
+                !is_swap_area(source).context("cannot look for a swap area in it")?,
+                "it is a swap file, which cannot be activated once a generation shares its \
+                 extents; give it a subvolume of its own that is not reset"
+            );
+        }
+        let mode = permissions(status);
+        let made_with = mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO);
+        let new = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target =
+            openat(place.target, place.name, new, made_with).context("cannot make the file")?;
+        let copy = Handle::Open(target.as_fd());
+        if place.inherits {
+            copy.strip(Some(made_with), scratch)?;
+        }
+        // btrfs shares the extents of a NOCOW file with another NOCOW file only, and the flag
+        // can be set only while a file is empty.
+        let before_data = flags.difference(super::attributes::SEALING);
+        if !before_data.is_empty() {
+            copy.set_flags(before_data).context("cannot set the flags of chattr(1)")?;
+        }
+        self.ladder.copy(source, target.as_fd(), status.stx_size)?;
+        let seals = Source { handle, status, flags }.copy_to(
+            copy,
+            Created { mode: Some(made_with) },
+            scratch,
+        )?;
+        Ok(Unsealed { target: Some(target), seals })
+    }
+}
+
+/// Makes the directory and opens both; `None` when it is a subvolume of its own, which is moved
+/// as a whole and not copied. `above` is the device number of the directory that holds it.
+fn make_directory(
+    place: &Place<'_>,
+    above: (u32, u32),
+    scratch: &mut Scratch,
+) -> anyhow::Result<Option<(OwnedFd, OwnedFd, Statx)>> {
+    let source = open_directory(place.source, place.name).context("cannot open the directory")?;
+    let status = at::status_of(source.as_fd()).context("cannot read its attributes")?;
+    if device(&status) != above {
+        if status.stx_ino == SUBVOLUME_ROOT {
+            return Ok(None);
+        }
+        // An empty stub where a snapshot left out a subvolume has a device number of its own
+        // and nothing in it; it is restored as the empty directory that it looks like.
+        anyhow::ensure!(
+            status.stx_ino == BTRFS_STUB,
+            "another filesystem is mounted here; unmount it"
+        );
+    }
+    mkdirat(place.target, place.name, Mode::RWXU).context("cannot make the directory")?;
+    let target =
+        open_directory(place.target, place.name).context("cannot open the new directory")?;
+    if place.inherits {
+        Handle::Open(target.as_fd()).strip(Some(Mode::RWXU), scratch)?;
+    }
+    Ok(Some((source, target, status)))
+}
+
+/// Number of the device that holds an entry; each btrfs subvolume has one.
+fn device(status: &Statx) -> (u32, u32) {
+    (status.stx_dev_major, status.stx_dev_minor)
+}
+
+/// Inode number of the directory that stands for a subvolume in a snapshot of what holds it
+/// (`BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`).
+const BTRFS_STUB: u64 = 2;
+
+/// One entry and where it goes.
+struct Place<'a> {
+    source: BorrowedFd<'a>,
+    target: BorrowedFd<'a>,
+    name: &'a CStr,
+    /// Whether the target's directory may give a new entry something of its own: not one that
+    /// the walk made, whose attributes come when all that is in it is there.
+    inherits: bool,
+}
+
+impl Place<'_> {
+    /// Opens the entry if it is a regular file. Nothing else is ever opened.
+    fn open(&self) -> anyhow::Result<(Option<OwnedFd>, Statx)> {
+        let status = at::status(self.source, self.name).context("cannot read its attributes")?;
+        if at::kind(&status) != FileType::RegularFile {
+            return Ok((None, status));
+        }
+        let file = open_file(self.source, self.name).context("cannot open the file")?;
+        // Once more, of what was opened: the name may have been given to something else.
+        let opened = at::status_of(file.as_fd()).context("cannot read its attributes")?;
+        anyhow::ensure!(
+            (opened.stx_ino, opened.stx_mode) == (status.stx_ino, status.stx_mode),
+            "it was replaced while it was read; is the volume mounted somewhere?"
+        );
+        Ok((Some(file), status))
+    }
+}
+
+/// A file that is complete but for the flags that seal it.
+struct Unsealed {
+    target: Option<OwnedFd>,
+    seals: IFlags,
+}
+
+impl Unsealed {
+    fn nothing() -> Self {
+        Self { target: None, seals: IFlags::empty() }
+    }
+
+    fn seal(self) -> anyhow::Result<()> {
+        match self.target {
+            Some(target) => seal(target.as_fd(), self.seals).context("cannot set its flags"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Makes a symbolic link, a fifo, a socket or a device.
+fn restore_special(place: &Place<'_>, status: &Statx, scratch: &mut Scratch) -> anyhow::Result<()> {
+    let kind = at::kind(status);
+    let mode = permissions(status);
+    let made_with = match kind {
+        FileType::Symlink => {
+            let link = readlinkat(place.source, place.name, Vec::new())
+                .context("cannot read the symbolic link")?;
+            symlinkat(&link, place.target, place.name).context("cannot make the symbolic link")?;
+            None
+        }
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
+            let device = makedev(status.stx_rdev_major, status.stx_rdev_minor);
+            mknodat(place.target, place.name, kind, mode, device)
+                .with_context(|| format!("cannot make the {}", at::kind_name(kind)))?;
+            Some(mode)
+        }
+        FileType::RegularFile | FileType::Directory | FileType::Unknown => {
+            anyhow::bail!("it became a {} while it was read", at::kind_name(kind))
+        }
+    };
+    let target = Handle::Named(place.target, place.name);
+    if place.inherits {
+        target.strip(made_with, scratch)?;
+    }
+    let handle = Handle::Named(place.source, place.name);
+    let source = Source { handle, status, flags: IFlags::empty() };
+    source.copy_to(target, Created { mode: made_with }, scratch).map(drop)
+}
+
+/// One thread of a walk.
+struct Worker<'w, 'j> {
+    walk: &'w Walk<'j>,
+    scratch: Scratch,
+    buffer: Vec<MaybeUninit<u8>>,
+}
+
+/// A directory on the way down.
+struct Level<'j> {
+    directory: Arc<Directory<'j>>,
+    /// Directories of the last batch that are still to be entered.
+    below: Vec<CString>,
+    read: bool,
+}
+
+impl<'j> Worker<'_, 'j> {
+    fn perform(&mut self, task: Task<'j>) -> anyhow::Result<()> {
+        match task {
+            Task::Enter(directory) => self.descend(directory),
+            Task::Entries(directory, names) => {
+                for name in &names {
+                    self.restore_entry(&directory, name)?;
+                }
+                self.finished_one(directory)
+            }
+        }
+    }
+
+    fn descend(&mut self, top: Arc<Directory<'j>>) -> anyhow::Result<()> {
+        let mut levels = vec![self.enter(top)?];
+        let result = self.descend_levels(&mut levels);
+        // The deepest first: each level holds the one above it, and dropping the top of ten
+        // thousand levels would take them all in one recursion.
+        while levels.pop().is_some() {}
+        result
+    }
+
+    fn descend_levels(&mut self, levels: &mut Vec<Level<'j>>) -> anyhow::Result<()> {
+        while let Some(level) = levels.last_mut() {
+            if self.walk.stop.load(Ordering::Relaxed) {
+                return Ok(()); // another thread has the error
+            }
+            if let Some(name) = level.below.pop() {
+                if let Some(below) = self.make_below(&level.directory, &name)? {
+                    if self.walk.somebody_waits() {
+                        self.walk.give_away(Task::Enter(below));
+                    } else {
+                        let next = self.enter(below)?;
+                        levels.push(next);
+                    }
+                }
+            } else if level.read {
+                let directory = Arc::clone(&level.directory);
+                levels.pop();
+                self.finished_one(directory)?;
+            } else {
+                self.restore_batch(level)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Before the entries of a directory come: what the blank has in its excluded paths.
+    fn enter(&mut self, directory: Arc<Directory<'j>>) -> anyhow::Result<Level<'j>> {
+        for (name, rules) in directory.rules.into_iter().flat_map(Node::children) {
+            if rules.is_excluded() {
+                let name = at::c_name(name).context("BUG: a declared path holds a NUL")?;
+                self.lay_excluded(&directory, &name, rules)
+                    .with_context(|| at_path(&directory, &name))?;
+            }
+        }
+        Ok(Level { directory, below: Vec::new(), read: false })
+    }
+
+    fn lay_excluded(
+        &self,
+        directory: &Directory<'j>,
+        name: &CStr,
+        rules: &Node,
+    ) -> anyhow::Result<()> {
+        if let Some(aside) = &directory.job.aside {
+            let path = directory.path();
+            let below = path.strip_prefix(&directory.job.path).unwrap_or(Path::new(""));
+            let blank = at::directory_beneath(aside.as_fd(), below)
+                .context("cannot open the blank's directory")?;
+            if let Some(blank) = blank {
+                let from = (blank.as_fd(), name);
+                if clear::rename(from, (directory.target.as_fd(), name))
+                    .context("cannot move the blank's content into place")?
+                {
+                    return Ok(());
+                }
+            }
+        }
+        // A directory above a persisted path. It gets its attributes with the other connectors.
+        let source = at::present(at::status(directory.source.as_fd(), name))
+            .context("cannot read its attributes")?;
+        if rules.has_persisted_below()
+            && source.is_some_and(|status| at::kind(&status) == FileType::Directory)
+        {
+            mkdirat(&directory.target, name, Mode::RWXU).context("cannot make the directory")?;
+        }
+        Ok(())
+    }
+
+    fn restore_batch(&mut self, level: &mut Level<'j>) -> anyhow::Result<()> {
+        let directory = &level.directory;
+        let batch = next_batch(directory.source.as_fd(), &mut self.buffer)
+            .with_context(|| format!("cannot read the directory {:?}", directory.path()))?;
+        level.read = batch.is_empty();
+        let mut files = Vec::new();
+        for Entry { name, kind } in batch {
+            let rules = directory.rules.and_then(|rules| rules.child(at::os_name(&name)));
+            if rules.is_some_and(Node::is_excluded) {
+                continue;
+            }
+            let kind = match kind {
+                FileType::Unknown => at::kind(
+                    &at::status(directory.source.as_fd(), &name)
+                        .with_context(|| at_path(directory, &name))?,
+                ),
+                kind => kind,
+            };
+            match kind {
+                FileType::Directory => level.below.push(name),
+                _ => files.push(name),
+            }
+        }
+        if files.len() > SHARE_FROM && self.walk.somebody_waits() {
+            let others = files.split_off(files.len() / 2);
+            directory.unfinished.fetch_add(1, Ordering::Relaxed);
+            self.walk.give_away(Task::Entries(Arc::clone(directory), others));
+        }
+        for name in &files {
+            self.restore_entry(directory, name)?;
+        }
+        Ok(())
+    }
+
+    fn restore_entry(&mut self, directory: &Directory<'j>, name: &CStr) -> anyhow::Result<()> {
+        directory.job.entries.fetch_add(1, Ordering::Relaxed);
+        let (source, target) = (directory.source.as_fd(), directory.target.as_fd());
+        let place = Place { source, target, name, inherits: false };
+        let path = || at::join(&directory.path(), name);
+        self.walk
+            .restore_file(directory.job, &place, path, &mut self.scratch)
+            .with_context(|| at_path(directory, name))
+    }
+
+    fn make_below(
+        &mut self,
+        above: &Arc<Directory<'j>>,
+        name: &CStr,
+    ) -> anyhow::Result<Option<Arc<Directory<'j>>>> {
+        let (source, target) = (above.source.as_fd(), above.target.as_fd());
+        let place = Place { source, target, name, inherits: false };
+        let made = make_directory(&place, device(&above.status), &mut self.scratch)
+            .with_context(|| at_path(above, name))?;
+        above.job.entries.fetch_add(1, Ordering::Relaxed);
+        let Some((source, target, status)) = made else {
+            self.walk.found_nested(at::join(&above.path(), name));
+            return Ok(None);
+        };
+        above.unfinished.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(Arc::new(Directory {
+            above: Some(Arc::clone(above)),
+            name: name.to_owned(),
+            source,
+            target,
+            status,
+            job: above.job,
+            rules: above.rules.and_then(|rules| rules.child(at::os_name(name))),
+            unfinished: AtomicUsize::new(1),
+        })))
+    }
+
+    /// One part of a directory is done. After the last its attributes are set, which ends a
+    /// part of the directory above it.
+    fn finished_one(&mut self, mut directory: Arc<Directory<'j>>) -> anyhow::Result<()> {
+        while directory.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let handle = Handle::Open(directory.source.as_fd());
+            let target = Handle::Open(directory.target.as_fd());
+            let status = &directory.status;
+            handle
+                .flags()
+                .context("cannot read the flags of chattr(1)")
+                .and_then(|flags| {
+                    Source { handle, status, flags }.copy_to(
+                        target,
+                        Created { mode: Some(Mode::RWXU) },
+                        &mut self.scratch,
+                    )
+                })
+                .and_then(|seals| {
+                    seal(directory.target.as_fd(), seals).context("cannot set its flags")
+                })
+                .with_context(|| format!("{:?}", directory.path()))?;
+            let Some(above) = &directory.above else { break };
+            directory = Arc::clone(above);
+        }
+        Ok(())
+    }
+}
+
+fn at_path(directory: &Directory<'_>, name: &CStr) -> String {
+    format!("{:?}", at::join(&directory.path(), name))
+}

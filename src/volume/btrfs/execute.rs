@@ -1,0 +1,263 @@
+//! The steps of a reset on btrfs, and undoing them.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use darlings_btrfs as fs;
+use rustix::fs::{AtFlags, Mode, mkdirat, unlinkat};
+use rustix::io::Errno;
+
+use super::plan::{NEXT, ready_name};
+use super::{Btrfs, Named, each_directory, os};
+use crate::plan::{Step, Tree};
+use crate::restore::{self, Outcome, Surveyed, Trees, at, restore};
+use crate::state::{self, Manifest};
+use crate::volume::Standing;
+
+/// What one reset has made so far.
+#[derive(Default)]
+pub(super) struct Work {
+    generation: u64,
+    /// It completes a run that was interrupted after the exchange.
+    resumes: bool,
+    paths: Vec<Surveyed>,
+    /// The generations directory.
+    home: Option<OwnedFd>,
+    /// Directories that were made for it, outermost first.
+    made: Vec<PathBuf>,
+    /// Name, in the generations directory, of the staged subvolume.
+    staged: Option<String>,
+    /// Nested subvolumes that were moved into the result.
+    moved: Vec<PathBuf>,
+}
+
+impl Work {
+    /// Keeps the generations directory open, and with it the lock on it.
+    pub(super) fn hold(&mut self, home: Option<OwnedFd>) {
+        self.home = home;
+    }
+
+    pub(super) fn begin(&mut self, generation: u64, resumes: bool, paths: Vec<Surveyed>) {
+        self.generation = generation;
+        self.resumes = resumes;
+        self.paths = paths;
+    }
+
+    /// Closes what would keep the filesystem busy.
+    pub(super) fn release(&mut self) {
+        self.home = None;
+    }
+}
+
+impl Btrfs {
+    pub(super) fn do_step(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
+        match step {
+            Step::Discard { leftover } => self.discard(Path::new(leftover))?,
+            Step::Stage { .. } => self.stage()?,
+            Step::Restore { from: Tree::Previous, into: Tree::Staged } => {
+                return self.restore().map(Some);
+            }
+            Step::Record { into: Tree::Staged } => {
+                let staged = self.staged()?;
+                let manifest = Manifest::new(self.work.generation, &self.volume.rules);
+                state::write(staged.as_fd(), &manifest)?;
+            }
+            Step::Secure { .. } => self.secure()?,
+            Step::Exchange { .. } => self.exchange()?,
+            Step::MoveNested { path } => self.move_nested(path)?,
+            Step::SetDefault => self.set_default()?,
+            Step::KeepGeneration { name } => self.keep_generation(Path::new(name))?,
+            Step::Restore { .. }
+            | Step::Record { .. }
+            | Step::RollBack { .. }
+            | Step::Complete { .. }
+            | Step::DestroyStage { .. } => bail!("BUG: a step of ZFS on btrfs: {step}"),
+        }
+        Ok(None)
+    }
+
+    fn discard(&mut self, leftover: &Path) -> anyhow::Result<()> {
+        let Named { parent, name } = self.named(leftover)?;
+        Ok(fs::delete_subvolume(&parent, &name)?)
+    }
+
+    /// The generations directory, made when it is not there.
+    fn work_home(&mut self) -> anyhow::Result<&OwnedFd> {
+        if self.work.home.is_none() {
+            for directory in each_directory(&self.source.generations) {
+                let (parent, name) = at::open_parent(self.top()?, &directory)
+                    .with_context(|| format!("cannot open the directory of {directory:?}"))?;
+                match mkdirat(&parent, &name, Mode::RWXU) {
+                    Ok(()) => self.work.made.push(directory),
+                    Err(Errno::EXIST) => {}
+                    Err(error) => {
+                        return Err(error).with_context(|| format!("cannot make {directory:?}"));
+                    }
+                }
+            }
+            let home = self.home()?.context("the generations directory is no directory")?;
+            self.lock(&home)?;
+            self.work.home = Some(home);
+        }
+        self.work.home.as_ref().context("BUG: the generations directory was just opened")
+    }
+
+    fn stage(&mut self) -> anyhow::Result<()> {
+        let blank = self.blank()?;
+        let home = self.work_home()?;
+        match blank {
+            Some(blank) => fs::snapshot(&blank, home, os(NEXT), fs::Access::Writable)?,
+            None => fs::create_subvolume(home, os(NEXT))?,
+        }
+        self.work.staged = Some(NEXT.to_owned());
+        Ok(())
+    }
+
+    fn staged(&mut self) -> anyhow::Result<OwnedFd> {
+        let name = self.work.staged.clone().context("BUG: nothing was staged")?;
+        let name = at::c_name(name.as_ref())?;
+        let home = self.work_home()?;
+        at::open_directory(home.as_fd(), &name)
+            .with_context(|| format!("cannot open the staged subvolume {name:?}"))
+    }
+
+    fn restore(&mut self) -> anyhow::Result<Outcome> {
+        let (live, blank, staged) = (self.live()?, self.blank()?, self.staged()?);
+        let trees = Trees {
+            previous: live.as_fd(),
+            blank: blank.as_ref().map(AsFd::as_fd),
+            target: staged.as_fd(),
+        };
+        restore(&trees, &self.volume.rules, &self.work.paths, self.options.threads)
+    }
+
+    fn secure(&mut self) -> anyhow::Result<()> {
+        fs::sync(self.top()?)?;
+        // The name says that it is complete, so it comes after.
+        let ready = ready_name(self.work.generation);
+        let home = self.work_home()?;
+        fs::rename_noreplace(home, os(NEXT), home, os(&ready))?;
+        self.work.staged = Some(ready);
+        Ok(())
+    }
+
+    fn exchange(&mut self) -> anyhow::Result<()> {
+        self.swap()?;
+        self.work.staged = None;
+        self.standing = Standing::Unfinished;
+        let synced = self.top().and_then(|top| Ok(fs::sync(top)?));
+        self.or_undo(synced)
+    }
+
+    fn swap(&mut self) -> anyhow::Result<()> {
+        let live = self.named(&self.source.subvolume)?;
+        let ready = ready_name(self.work.generation);
+        let home = self.work_home()?;
+        Ok(fs::exchange(home, os(&ready), &live.parent, &live.name)?)
+    }
+
+    /// If something fails between the exchange and the end of the commit, everything back to
+    /// the exchange is undone; not so in a run that completes an interrupted one, since
+    /// somebody may have used the machine in between.
+    fn or_undo(&mut self, result: anyhow::Result<()>) -> anyhow::Result<()> {
+        let Err(error) = result else { return Ok(()) };
+        if self.work.resumes {
+            return Err(error);
+        }
+        match self.undo_exchange() {
+            Ok(()) => Err(error.context("the exchange was undone")),
+            Err(undo) => Err(error.context(format!("undoing the exchange failed too: {undo:#}"))),
+        }
+    }
+
+    fn undo_exchange(&mut self) -> anyhow::Result<()> {
+        while let Some(path) = self.work.moved.last().cloned() {
+            let (live, old) = (self.live()?, self.old()?);
+            carry_subvolume(&live, &old, &path)?;
+            self.work.moved.pop();
+        }
+        self.swap()?;
+        self.work.staged = Some(ready_name(self.work.generation));
+        self.standing = Standing::Previous;
+        Ok(fs::sync(self.top()?)?)
+    }
+
+    /// The previous state, after the exchange.
+    fn old(&mut self) -> anyhow::Result<OwnedFd> {
+        let name = at::c_name(ready_name(self.work.generation).as_ref())?;
+        at::open_directory(self.work_home()?.as_fd(), &name)
+            .with_context(|| format!("cannot open the previous state {name:?}"))
+    }
+
+    fn move_nested(&mut self, path: &Path) -> anyhow::Result<()> {
+        let result = self
+            .old()
+            .and_then(|old| carry_subvolume(&old, &self.live()?, path))
+            .with_context(|| format!("cannot move the nested subvolume {path:?} along"));
+        if result.is_ok() {
+            self.work.moved.push(path.to_owned());
+        }
+        self.or_undo(result)
+    }
+
+    fn set_default(&mut self) -> anyhow::Result<()> {
+        let result = self
+            .live()
+            .and_then(|live| Ok(fs::set_default_subvolume(self.top()?, fs::subvolume_id(live)?)?))
+            .context("cannot make the result the default subvolume");
+        self.or_undo(result)
+    }
+
+    fn keep_generation(&mut self, kept: &Path) -> anyhow::Result<()> {
+        self.standing = Standing::Reset;
+        let old = self.old()?;
+        fs::set_read_only(&old, true)?;
+        let name = kept.file_name().context("BUG: a generation without a name")?.to_owned();
+        let ready = ready_name(self.work.generation);
+        let home = self.work_home()?;
+        fs::rename_noreplace(home, os(&ready), home, &name)?;
+        Ok(fs::sync(self.top()?)?)
+    }
+
+    pub(super) fn undo_prepared(&mut self) -> anyhow::Result<()> {
+        if let Some(staged) = self.work.staged.take() {
+            let home = self.work_home()?;
+            fs::delete_subvolume(home, os(&staged))
+                .context("cannot remove the staged subvolume; the next run removes it")?;
+        }
+        self.work.home = None;
+        while let Some(directory) = self.work.made.pop() {
+            let (parent, name) = at::open_parent(self.top()?, &directory)?;
+            unlinkat(&parent, &name, AtFlags::REMOVEDIR)
+                .with_context(|| format!("cannot remove {directory:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Moves the subvolume at `path` from one tree to the same path in another, with its
+/// read-only flag, and leaves the times of the directory that it comes into as they were.
+/// An empty directory in its place is replaced; the kernel refuses to replace any other.
+fn carry_subvolume(from: &OwnedFd, to: &OwnedFd, path: &Path) -> anyhow::Result<()> {
+    let (from_parent, name) = at::open_parent(from, path)?;
+    let (to_parent, _) = at::open_parent(to, path)?;
+    let subvolume = at::open_directory(from_parent.as_fd(), &name)?;
+    let read_only = fs::is_read_only(&subvolume)?;
+    let unsealed_from = restore::unseal(from_parent.as_fd())?;
+    let unsealed_to = restore::unseal(to_parent.as_fd())?;
+    let status = at::status_of(to_parent.as_fd())?;
+    // A read-only subvolume cannot be given another parent.
+    if read_only {
+        fs::set_read_only(&subvolume, false)?;
+    }
+    let name = at::os_name(&name);
+    let moved = fs::rename(&from_parent, name, &to_parent, name);
+    if read_only {
+        fs::set_read_only(&subvolume, true)?;
+    }
+    restore::set_directory_times(to_parent.as_fd(), &status)?;
+    restore::seal(to_parent.as_fd(), unsealed_to)?;
+    restore::seal(from_parent.as_fd(), unsealed_from)?;
+    Ok(moved?)
+}

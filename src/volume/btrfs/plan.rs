@@ -1,0 +1,152 @@
+//! From what was seen on a btrfs filesystem to the steps of a reset. Pure.
+
+use std::path::{Path, PathBuf};
+
+use crate::config;
+use crate::plan::{Phase, Planned, Step, Tree, VolumePlan};
+use crate::restore::{State, Surveyed};
+use crate::rules::{Rules, Verdict};
+
+/// Name, in the generations directory, of a result that is being made. Worth nothing.
+pub(super) const NEXT: &str = "next";
+
+/// Name, in the generations directory, of a result that is complete and durable, or, once it
+/// was exchanged, of the previous state. Which of the two it is, the number in the live
+/// subvolume tells.
+pub(super) fn ready_name(generation: u64) -> String {
+    format!("ready-{generation}")
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    /// Number of the live subvolume's last reset; 0 when it was never reset.
+    pub(super) live_generation: u64,
+    /// Names in the generations directory.
+    pub(super) generations: Vec<String>,
+    /// Subvolumes nested in the previous state, relative to it, parents first.
+    pub(super) nested: Vec<PathBuf>,
+    /// Whether the live subvolume, or in an interrupted reset the previous state, is what the
+    /// filesystem mounts by default.
+    pub(super) is_default: bool,
+    /// Persisted paths in the previous state.
+    pub(super) paths: Vec<Surveyed>,
+    /// Whether the blank may still be written to.
+    pub(super) blank_is_writable: bool,
+}
+
+impl Facts {
+    /// The number of a reset that was interrupted after the exchange.
+    pub(super) fn interrupted(&self) -> Option<u64> {
+        let number = self.live_generation;
+        (number > 0 && self.generations.contains(&ready_name(number))).then_some(number)
+    }
+
+    fn next_generation(&self) -> u64 {
+        let highest = self.generations.iter().filter_map(|name| name.parse::<u64>().ok()).max();
+        highest.unwrap_or(0).max(self.live_generation) + 1
+    }
+
+    /// What runs that were interrupted before the exchange left.
+    fn leftovers(&self) -> impl Iterator<Item = &String> {
+        self.generations.iter().filter(|name| *name == NEXT || name.starts_with("ready-"))
+    }
+}
+
+/// The nested subvolumes that lie below persisted paths and move as a whole: the outermost
+/// of each.
+pub(super) fn moving<'f>(nested: &'f [PathBuf], rules: &Rules) -> Vec<&'f PathBuf> {
+    let persisted = |path: &&PathBuf| rules.verdict(path) == Verdict::Persisted;
+    let mut moving: Vec<&PathBuf> = Vec::new();
+    for path in nested.iter().filter(persisted) {
+        if !moving.iter().any(|outer| path.starts_with(outer)) {
+            moving.push(path);
+        }
+    }
+    moving
+}
+
+/// Plans the `rollback` of one subvolume.
+pub(super) fn rollback(
+    volume: &config::Volume,
+    source: &config::Btrfs,
+    facts: &Facts,
+) -> VolumePlan {
+    let interrupted = facts.interrupted();
+    let generation = interrupted.unwrap_or_else(|| facts.next_generation());
+    let home = |name: &str| source.generations.join(name).display().to_string();
+    let (ready, kept) = (home(&ready_name(generation)), home(&generation.to_string()));
+    let live = source.subvolume.display().to_string();
+    let moving = moving(&facts.nested, &volume.rules);
+
+    let mut steps = Vec::new();
+    let mut add = |phase, step| steps.push(Planned { phase, step });
+    if interrupted.is_none() {
+        for leftover in facts.leftovers() {
+            add(Phase::Prepare, Step::Discard { leftover: home(leftover) });
+        }
+        let blank = source.blank.as_ref().map(|blank| blank.display().to_string());
+        add(Phase::Prepare, Step::Stage { blank, target: home(NEXT) });
+        add(Phase::Prepare, Step::Restore { from: Tree::Previous, into: Tree::Staged });
+        add(Phase::Prepare, Step::Record { into: Tree::Staged });
+        add(Phase::Prepare, Step::Secure { name: ready.clone() });
+        add(Phase::Commit, Step::Exchange { staged: ready, live });
+    }
+    for path in &moving {
+        add(Phase::Commit, Step::MoveNested { path: (*path).clone() });
+    }
+    if facts.is_default {
+        add(Phase::Commit, Step::SetDefault);
+    }
+    add(Phase::Finish, Step::KeepGeneration { name: kept.clone() });
+
+    let leaving = facts
+        .nested
+        .iter()
+        .filter(|path| !moving.iter().any(|moved| path.starts_with(moved)))
+        .map(|path| volume.mount_point.join(path).display().to_string())
+        .collect();
+    VolumePlan {
+        mount_point: volume.mount_point.clone(),
+        volume: format!(
+            "btrfs subvolume {} on {}",
+            source.subvolume.display(),
+            source.device.display()
+        ),
+        generation,
+        previous_state: Some(kept),
+        resumes: interrupted.is_some(),
+        paths: facts.paths.clone(),
+        leaving,
+        warnings: warnings(volume, source, facts),
+        steps,
+    }
+}
+
+fn warnings(volume: &config::Volume, source: &config::Btrfs, facts: &Facts) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if facts.blank_is_writable {
+        if let Some(blank) = &source.blank {
+            warnings.push(format!(
+                "the blank {blank:?} can be written to; make it read-only: \
+                 btrfs property set -ts PATH ro true"
+            ));
+        }
+    }
+    if volume.keep.is_some() {
+        warnings.push("`keep` is not applied by this version: no generation is removed".into());
+    }
+    warnings.extend(facts.paths.iter().filter_map(|path| unreachable(&volume.mount_point, path)));
+    warnings
+}
+
+/// Words for a persisted path whose ancestor is not followed.
+pub(in crate::volume) fn unreachable(mount_point: &Path, path: &Surveyed) -> Option<String> {
+    let State::Unreachable { ancestor, kind } = &path.state else { return None };
+    Some(format!(
+        "{} is not brought over: {} is a {kind}, which is not followed; declare the path that it \
+         stands for",
+        mount_point.join(&path.path).display(),
+        mount_point.join(ancestor).display(),
+    ))
+}

@@ -1,0 +1,166 @@
+//! Mounts: our own, on directories of our own, and those of others.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::Context as _;
+use rustix::fs::{Mode, OFlags, open};
+
+/// A filesystem mounted to do the work, out of sight of everybody else: see
+/// [`crate::namespace`].
+#[derive(Debug)]
+pub(super) struct Mount {
+    path: PathBuf,
+    root: OwnedFd,
+}
+
+impl Mount {
+    /// Mounts on a new directory.
+    pub(super) fn new<E>(
+        name: &str,
+        mount: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> anyhow::Result<Self>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(format!("/run/darlings/{}-{number}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {path:?}"))?;
+        let mounted = mount(&path).map_err(anyhow::Error::from).and_then(|()| {
+            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+            open(&path, flags, Mode::empty()).with_context(|| format!("cannot open {path:?}"))
+        });
+        match mounted {
+            Ok(root) => Ok(Self { path, root }),
+            Err(error) => {
+                remove_directory(&path).context(error.to_string())?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Unmounts and removes the directory. Every descriptor in it must be closed.
+    pub(super) fn close<E>(self, unmount: impl FnOnce(&Path) -> Result<(), E>) -> anyhow::Result<()>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let Self { path, root } = self;
+        drop(root);
+        unmount(&path)?;
+        remove_directory(&path)
+    }
+
+    /// The number of its filesystem in the list of mounts.
+    pub(super) fn device(&self) -> anyhow::Result<String> {
+        let mounts = all()?;
+        let own = mounts.iter().rfind(|mount| mount.mount_point == self.path);
+        let own = own.with_context(|| format!("{:?} is not in the list of mounts", self.path))?;
+        Ok(own.device.clone())
+    }
+
+    /// Whether an entry of the list of mounts is this one.
+    pub(super) fn is(&self, other: &Mounted) -> bool {
+        other.mount_point == self.path
+    }
+}
+
+impl AsFd for Mount {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+fn remove_directory(path: &Path) -> anyhow::Result<()> {
+    std::fs::remove_dir(path).with_context(|| format!("cannot remove {path:?}"))
+}
+
+/// One line of `/proc/PID/mountinfo`; see proc_pid_mountinfo(5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mounted {
+    /// `major:minor` of the filesystem.
+    pub(super) device: String,
+    /// The path in the filesystem that is mounted.
+    pub(super) root: PathBuf,
+    /// Where.
+    pub(super) mount_point: PathBuf,
+    /// Type of the filesystem.
+    pub(super) kind: String,
+    /// Device or dataset.
+    pub(super) source: String,
+}
+
+/// The mounts that this process sees, and those that the machine's first process sees.
+pub(super) fn all() -> anyhow::Result<Vec<Mounted>> {
+    let mut mounts = Vec::new();
+    for process in ["self", "1"] {
+        let path = format!("/proc/{process}/mountinfo");
+        let text = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+        for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            let mount = parse(line)
+                .with_context(|| format!("{path}: {:?}", String::from_utf8_lossy(line)))?;
+            if !mounts.contains(&mount) {
+                mounts.push(mount);
+            }
+        }
+    }
+    Ok(mounts)
+}
+
+fn parse(line: &[u8]) -> Option<Mounted> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let device = text(fields.nth(2)?);
+    let root = path(fields.next()?);
+    let mount_point = path(fields.next()?);
+    fields.find(|field| field == b"-")?;
+    let kind = text(fields.next()?);
+    let source = path(fields.next()?).to_string_lossy().into_owned();
+    Some(Mounted { device, root, mount_point, kind, source })
+}
+
+fn text(field: &[u8]) -> String {
+    String::from_utf8_lossy(field).into_owned()
+}
+
+/// Space, tab, newline and backslash are written as three octal digits.
+fn path(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = (first == b'\\')
+            .then(|| std::str::from_utf8(after.get(..3)?).ok())
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        if let Some(byte) = octal {
+            bytes.push(byte);
+            rest = &after[3..];
+        } else {
+            bytes.push(first);
+            rest = after;
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mounted, parse};
+
+    #[test]
+    fn a_line_of_mountinfo_is_read_with_its_escapes() {
+        let line = br"36 35 0:34 /@home\040a /mnt/b\134c rw,noatime master:1 - btrfs /dev/vda1 rw";
+        assert_eq!(
+            parse(line),
+            Some(Mounted {
+                device: "0:34".into(),
+                root: "/@home a".into(),
+                mount_point: r"/mnt/b\c".into(),
+                kind: "btrfs".into(),
+                source: "/dev/vda1".into(),
+            })
+        );
+        assert_eq!(parse(b"36 35 0:34"), None);
+    }
+}

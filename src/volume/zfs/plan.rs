@@ -1,0 +1,107 @@
+//! From what was seen of a ZFS dataset to the steps of a reset. Pure.
+
+use anyhow::ensure;
+
+use crate::config::{self, NewerSnapshots};
+use crate::plan::{Phase, Planned, Step, Tree, VolumePlan};
+use crate::restore::Surveyed;
+use crate::volume::btrfs::unreachable;
+
+/// The part of a snapshot's name, after the `@`, that says whose it is.
+const OURS: &str = "darlings-";
+
+/// What was seen.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    /// Number of the dataset's last reset; 0 when it was never reset.
+    pub(super) live_generation: u64,
+    /// Number of a reset that has rolled the dataset back and was then interrupted.
+    pub(super) rolled_back: Option<u64>,
+    /// Whether there is a stage.
+    pub(super) has_stage: bool,
+    /// Full names of snapshots and bookmarks newer than the blank, oldest first.
+    pub(super) newer: Vec<String>,
+    /// Persisted paths in the previous state, or, after a rollback, in the stage.
+    pub(super) paths: Vec<Surveyed>,
+}
+
+/// The dataset in which the result is made.
+pub(super) fn stage_name(source: &config::Zfs) -> String {
+    format!("{}/darlings-stage", source.dataset)
+}
+
+/// The snapshot of the stage whose existence means that the stage is complete.
+pub(super) fn secured_name(source: &config::Zfs, generation: u64) -> String {
+    format!("{}@{OURS}{generation}", stage_name(source))
+}
+
+/// The blank's full name.
+pub(super) fn blank_name(source: &config::Zfs) -> String {
+    format!("{}@{}", source.dataset, source.blank)
+}
+
+/// The number in the name of a snapshot that this tool made.
+fn own_number(name: &str) -> Option<u64> {
+    name.split_once('@')?.1.strip_prefix(OURS)?.parse().ok()
+}
+
+/// Plans the `rollback` of one dataset.
+///
+/// # Errors
+/// Snapshots or bookmarks that are newer than the blank and not ours would be destroyed.
+pub(super) fn rollback(
+    volume: &config::Volume,
+    source: &config::Zfs,
+    facts: &Facts,
+) -> anyhow::Result<VolumePlan> {
+    let foreign: Vec<&str> =
+        facts.newer.iter().filter(|name| own_number(name).is_none()).map(String::as_str).collect();
+    ensure!(
+        foreign.is_empty() || source.newer_snapshots == NewerSnapshots::Destroy,
+        "{} would be destroyed by a rollback to {}, since ZFS destroys what is newer; destroy or \
+         send away what you do not need, or write newer_snapshots = \"destroy\"",
+        foreign.join(", "),
+        blank_name(source)
+    );
+    let highest = facts.newer.iter().filter_map(|name| own_number(name)).max().unwrap_or(0);
+    let generation = facts.rolled_back.unwrap_or_else(|| highest.max(facts.live_generation) + 1);
+    let (stage, dataset) = (stage_name(source), source.dataset.clone());
+
+    let mut steps = Vec::new();
+    let mut add = |phase, step| steps.push(Planned { phase, step });
+    if facts.rolled_back.is_none() {
+        if facts.has_stage {
+            add(Phase::Prepare, Step::Discard { leftover: stage.clone() });
+        }
+        let blank = Some(blank_name(source));
+        add(Phase::Prepare, Step::Stage { blank, target: stage.clone() });
+        add(Phase::Prepare, Step::Restore { from: Tree::Previous, into: Tree::Staged });
+        add(Phase::Prepare, Step::Secure { name: secured_name(source, generation) });
+    }
+    let (snapshot, destroys) = (blank_name(source), facts.newer.clone());
+    add(Phase::Commit, Step::RollBack { snapshot, destroys });
+    add(Phase::Commit, Step::Restore { from: Tree::Staged, into: Tree::Live });
+    add(Phase::Commit, Step::Record { into: Tree::Live });
+    add(Phase::Commit, Step::Complete { dataset: dataset.clone() });
+    add(Phase::Finish, Step::DestroyStage { stage });
+
+    let mut warnings: Vec<String> =
+        facts.paths.iter().filter_map(|path| unreachable(&volume.mount_point, path)).collect();
+    if highest > 0 {
+        warnings.push(
+            "the rollback destroys the generations of an earlier strategy; they are named below"
+                .into(),
+        );
+    }
+    Ok(VolumePlan {
+        mount_point: volume.mount_point.clone(),
+        volume: format!("ZFS dataset {dataset}"),
+        generation,
+        previous_state: None,
+        resumes: facts.rolled_back.is_some(),
+        paths: facts.paths.clone(),
+        leaving: Vec::new(),
+        warnings,
+        steps,
+    })
+}
