@@ -65,17 +65,14 @@ const BOOT_ANYWAY: u8 = 10;
 pub fn main() -> ExitCode {
     journal::start();
     let Cli { command: Command::Reset(arguments) } = Cli::parse();
-    // A bug must not keep a machine from booting a volume that nothing has happened to.
-    match std::panic::catch_unwind(|| reset(&arguments)) {
-        Ok(code) => code,
-        Err(_) => {
-            tracing::error!(
-                "darlings stopped on a bug of its own (see above); running it again completes or \
-                 undoes what was begun"
-            );
-            ExitCode::FAILURE
-        }
-    }
+    // Nobody knows what a bug left half done, so the machine stops, with words.
+    std::panic::catch_unwind(|| reset(&arguments)).unwrap_or_else(|_| {
+        tracing::error!(
+            "darlings stopped on a bug of its own (see above); running it again completes or \
+             undoes what was begun"
+        );
+        ExitCode::FAILURE
+    })
 }
 
 fn reset(arguments: &ResetArguments) -> ExitCode {
@@ -131,11 +128,11 @@ fn run(arguments: &ResetArguments, config: &Config) -> anyhow::Result<Ended> {
             write!(out, "{}", volume.plan).context("cannot print the plan")?;
         }
     }
-    if !arguments.dry_run {
-        if let Err(error) = ended.report.write(&arguments.report) {
-            // The reset itself is what matters, and it is over.
-            tracing::warn!("{error:#}");
-        }
+    if !arguments.dry_run
+        && let Err(error) = ended.report.write(&arguments.report)
+    {
+        // The reset itself is what matters, and it is over.
+        tracing::warn!("{error:#}");
     }
     Ok(ended)
 }

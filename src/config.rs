@@ -171,7 +171,7 @@ impl Config {
             file.volume.into_iter().map(check_volume).collect::<Result<Vec<_>, _>>()?;
         check_volumes_apart(&volumes)?;
         for persist in file.persist {
-            assign(persist, &mut volumes)?;
+            assign(&persist, &mut volumes)?;
         }
         let mut volumes: Vec<Volume> = volumes.into_iter().map(Spanned::into_inner).collect();
         for volume in &mut volumes {
@@ -390,7 +390,7 @@ fn clash(one: &Volume, other: &Volume) -> Option<String> {
 }
 
 /// Gives a persisted path to the volume with the longest mount point above it.
-fn assign(table: PersistTable, volumes: &mut [Spanned<Volume>]) -> Result<(), Wrong> {
+fn assign(table: &PersistTable, volumes: &mut [Spanned<Volume>]) -> Result<(), Wrong> {
     let path = normal_absolute(table.path.get_ref())
         .map_err(|error| wrong_path("persist.path", &table.path, &error))?;
     if volumes.iter().any(|volume| volume.get_ref().mount_point == path) || path == Path::new("/") {

@@ -72,7 +72,7 @@ struct Run {
 
 impl Run {
     fn go(&mut self, config: &Config, options: Options, open: &Opener<'_>) -> anyhow::Result<()> {
-        self.refuse_while_hibernating(options)?;
+        Self::refuse_while_hibernating(options)?;
         self.plan(config, options, open)?;
         if options.dry_run {
             return Ok(());
@@ -91,7 +91,7 @@ impl Run {
         self.finish(self.volumes.len())
     }
 
-    fn refuse_while_hibernating(&self, options: Options) -> anyhow::Result<()> {
+    fn refuse_while_hibernating(options: Options) -> anyhow::Result<()> {
         let waits = hibernation::image_waits()?;
         anyhow::ensure!(
             options.dry_run || !waits,
@@ -220,12 +220,8 @@ fn announce(plan: &VolumePlan) {
 
 /// Tells the journal how it ended, in plain words.
 pub fn tell(ended: &Ended) {
-    for line in ended
-        .report
-        .volumes
-        .iter()
-        .filter(|volume| volume.committed)
-        .flat_map(|volume| volume.lines())
+    for line in
+        ended.report.volumes.iter().filter(|volume| volume.committed).flat_map(VolumeReport::lines)
     {
         info!("{line}");
     }

@@ -29,7 +29,7 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
 
-/// Longest path handed to the kernel in one piece; PATH_MAX is 4096 with the NUL.
+/// Longest path handed to the kernel in one piece; `PATH_MAX` is 4096 with the NUL.
 const PIECE: usize = 4000;
 
 /// A name as the kernel wants it. Names that come from a directory hold no NUL.
@@ -75,7 +75,7 @@ pub fn open_file(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> 
 }
 
 /// Opens the directory at `path` below `root`; an empty path is `root` itself.
-/// Longer than PATH_MAX is allowed.
+/// Longer than `PATH_MAX` is allowed.
 ///
 /// # Errors
 /// As openat2(2); `ELOOP` when a component is a symbolic link, `ENOTDIR` when it is another

@@ -40,14 +40,14 @@ const KEPT_FLAGS: IFlags = IFlags::from_bits_retain(
 );
 
 /// Flags that forbid every later change to the entry itself.
-pub const SEALING: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
+pub(super) const SEALING: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
 
-/// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel (`linux/limits.h`), in bytes.
+/// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of the kernel (`linux/limits.h`), in bytes.
 const XATTR_MAX: usize = 65_536;
 
 /// Buffers for names and values of extended attributes; one for each thread.
 #[derive(Debug)]
-pub struct Scratch {
+pub(super) struct Scratch {
     names: Vec<u8>,
     other_names: Vec<u8>,
     value: Vec<u8>,
@@ -62,7 +62,7 @@ impl Default for Scratch {
 
 /// An entry whose attributes are read or written.
 #[derive(Debug, Clone, Copy)]
-pub enum Handle<'a> {
+pub(super) enum Handle<'a> {
     /// A file or directory that is open.
     Open(BorrowedFd<'a>),
     /// Anything else: not opened, because that may block, act on a device, or be impossible.
@@ -70,7 +70,7 @@ pub enum Handle<'a> {
 }
 
 impl Handle<'_> {
-    fn list<'b>(self, names: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+    fn list(self, names: &mut [u8]) -> Result<&[u8], Errno> {
         let length = match self {
             Self::Open(file) => flistxattr(file, &mut *names),
             Self::Named(parent, name) => {
@@ -145,7 +145,7 @@ impl Handle<'_> {
     ///
     /// # Errors
     /// As ioctl(2) `FS_IOC_GETFLAGS`; a filesystem without flags has none.
-    pub fn flags(self) -> Result<IFlags, Errno> {
+    pub(super) fn flags(self) -> Result<IFlags, Errno> {
         Ok(self.all_flags()?.unwrap_or(IFlags::empty()) & KEPT_FLAGS)
     }
 
@@ -163,7 +163,7 @@ impl Handle<'_> {
     ///
     /// # Errors
     /// As ioctl(2) `FS_IOC_SETFLAGS`; `EOPNOTSUPP` when flags are wanted where there are none.
-    pub fn set_flags(self, wanted: IFlags) -> Result<bool, Errno> {
+    pub(super) fn set_flags(self, wanted: IFlags) -> Result<bool, Errno> {
         let Self::Open(file) = self else { return Ok(false) };
         let Some(now) = self.all_flags()? else {
             return if wanted.is_empty() { Ok(false) } else { Err(Errno::OPNOTSUPP) };
@@ -180,7 +180,7 @@ impl Handle<'_> {
     ///
     /// # Errors
     /// The call that failed, in words.
-    pub fn strip(self, mode: Option<Mode>, scratch: &mut Scratch) -> anyhow::Result<()> {
+    pub(super) fn strip(self, mode: Option<Mode>, scratch: &mut Scratch) -> anyhow::Result<()> {
         self.set_flags(IFlags::empty()).context("cannot clear inherited flags")?;
         let names = self.list(&mut scratch.names).context("cannot list extended attributes")?;
         for name in each_name(names).filter(|name| !is_label(name)) {
@@ -206,7 +206,7 @@ fn each_name(list: &[u8]) -> impl Iterator<Item = &CStr> {
 
 /// The times of an entry, as utimensat(2) takes them.
 #[must_use]
-pub fn times(status: &Statx) -> Timestamps {
+pub(super) fn times(status: &Statx) -> Timestamps {
     let time =
         |seconds, nanoseconds: u32| Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
     Timestamps {
@@ -217,13 +217,13 @@ pub fn times(status: &Statx) -> Timestamps {
 
 /// The permission bits, setuid, setgid and sticky among them.
 #[must_use]
-pub fn permissions(status: &Statx) -> Mode {
+pub(super) fn permissions(status: &Statx) -> Mode {
     Mode::from_raw_mode(u32::from(status.stx_mode) & 0o7777)
 }
 
 /// What an entry is created with, so that later calls can be left out where nothing differs.
 #[derive(Debug, Clone, Copy)]
-pub struct Created {
+pub(super) struct Created {
     /// The mode it was created with, exact (the process has no umask); `None` when it has none
     /// of its own (a symbolic link).
     pub mode: Option<Mode>,
@@ -231,7 +231,7 @@ pub struct Created {
 
 /// An entry of the previous state, or of the blank, whose attributes another one shall have.
 #[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
+pub(super) struct Source<'a> {
     /// The entry itself.
     pub handle: Handle<'a>,
     /// What statx(2) said of it when the copy began.
@@ -246,7 +246,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// The attribute that could not be copied, in words.
-    pub fn copy_to(
+    pub(super) fn copy_to(
         &self,
         target: Handle<'_>,
         created: Created,
@@ -305,7 +305,7 @@ impl Source<'_> {
 ///
 /// # Errors
 /// As utimensat(2).
-pub fn set_times(target: Handle<'_>, status: &Statx) -> Result<(), Errno> {
+pub(super) fn set_times(target: Handle<'_>, status: &Statx) -> Result<(), Errno> {
     target.set_times(&times(status))
 }
 

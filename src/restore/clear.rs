@@ -76,7 +76,7 @@ fn enter(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Level> {
 fn unlink(parent: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
     match unlinkat(parent, name, flags) {
         Err(Errno::PERM) => {
-            if !unseal_named(parent, name)?.is_some_and(|seals| !seals.is_empty()) {
+            if unseal_named(parent, name)?.is_none_or(|seals| seals.is_empty()) {
                 // Linux says EISDIR for a directory, POSIX lets a filesystem say EPERM.
                 let status = at::status(parent, name)?;
                 let directory = at::kind(&status) == FileType::Directory;

@@ -2,7 +2,7 @@
 //!
 //! Three rungs, tried in turn. `FICLONE` shares every extent of the file at once, holes and
 //! preallocation included; btrfs does it within a filesystem, ZFS only within a dataset.
-//! copy_file_range(2) lets the filesystem choose: ZFS clones blocks between datasets of a pool
+//! `copy_file_range(2)` lets the filesystem choose: ZFS clones blocks between datasets of a pool
 //! and never says whether it did. read(2) and write(2) always work. The last two go from one
 //! stretch of data to the next, so that holes stay holes.
 
@@ -19,7 +19,7 @@ use serde::Serialize;
 pub struct BytesByRung {
     /// Shared by `FICLONE`: no data was written.
     pub reflinked: u64,
-    /// By copy_file_range(2): shared or copied, as the filesystem saw fit.
+    /// By `copy_file_range(2)`: shared or copied, as the filesystem saw fit.
     pub copy_file_range: u64,
     /// Read and written.
     pub copied: u64,
@@ -45,7 +45,7 @@ enum Rung {
 /// Climbs down the rungs for the files of one source and one target filesystem, and remembers
 /// which rung they cannot use at all.
 #[derive(Debug, Default)]
-pub struct Ladder {
+pub(super) struct Ladder {
     first: AtomicU8,
     bytes: [AtomicU64; 3],
 }
@@ -53,7 +53,7 @@ pub struct Ladder {
 /// Bytes read and written at a time on the last rung.
 const BUFFER: usize = 1024 * 1024;
 
-/// Bytes asked of one copy_file_range(2): a call can be interrupted between two of them.
+/// Bytes asked of one `copy_file_range(2)`: a call can be interrupted between two of them.
 const RANGE: u64 = 1 << 30;
 
 impl Ladder {
@@ -62,7 +62,7 @@ impl Ladder {
     /// # Errors
     /// The call that failed, in words: no space, a bad disk. What means "not on this rung" is
     /// no error but the way to the next.
-    pub fn copy(
+    pub(super) fn copy(
         &self,
         source: BorrowedFd<'_>,
         target: BorrowedFd<'_>,
@@ -74,7 +74,10 @@ impl Ladder {
         let first = self.first.load(Ordering::Relaxed);
         if first <= Rung::Reflink as u8 {
             match ioctl_ficlone(target, source) {
-                Ok(()) => return self.count(Rung::Reflink, size),
+                Ok(()) => {
+                    self.count(Rung::Reflink, size);
+                    return Ok(());
+                }
                 // This pair of filesystems cannot share, whatever the file.
                 Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => {
                     self.first.fetch_max(Rung::Range as u8, Ordering::Relaxed);
@@ -91,7 +94,8 @@ impl Ladder {
             rung = self.copy_stretch(source, target, start, end, rung)?;
             at = end;
         }
-        self.count(rung, size)
+        self.count(rung, size);
+        Ok(())
     }
 
     fn copy_stretch(
@@ -124,14 +128,13 @@ impl Ladder {
         Ok(Rung::Copy)
     }
 
-    fn count(&self, rung: Rung, size: u64) -> anyhow::Result<()> {
+    fn count(&self, rung: Rung, size: u64) {
         self.bytes[rung as usize].fetch_add(size, Ordering::Relaxed);
-        Ok(())
     }
 
     /// What has been brought over so far.
     #[must_use]
-    pub fn bytes(&self) -> BytesByRung {
+    pub(super) fn bytes(&self) -> BytesByRung {
         let [reflinked, copy_file_range, copied] =
             [0, 1, 2].map(|rung: usize| self.bytes[rung].load(Ordering::Relaxed));
         BytesByRung { reflinked, copy_file_range, copied }
@@ -189,7 +192,7 @@ const SWAP_SIGNATURE_AT: u64 = 4086;
 ///
 /// # Errors
 /// As pread(2).
-pub fn is_swap_area(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+pub(super) fn is_swap_area(file: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut signature = [0; 10];
     let got = pread(file, &mut signature, SWAP_SIGNATURE_AT)?;
     Ok(got == signature.len() && &signature == b"SWAPSPACE2")

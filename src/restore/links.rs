@@ -30,14 +30,14 @@ struct First {
 
 /// Files with more than one name that were met so far.
 #[derive(Debug, Default)]
-pub struct Links {
+pub(super) struct Links {
     met: Mutex<HashMap<Inode, First>>,
     /// Files whose names were all met, with the seals that are still to be set.
     complete: Mutex<Vec<(PathBuf, IFlags)>>,
 }
 
 /// What to do with one name of a file that has several.
-pub enum Claim<'a> {
+pub(super) enum Claim<'a> {
     /// It is the first: make the file, then say so. Other threads wait until then.
     First(Making<'a>),
     /// Link it to this path below the target's root.
@@ -45,7 +45,7 @@ pub enum Claim<'a> {
 }
 
 /// A file with several names that is being made.
-pub struct Making<'a> {
+pub(super) struct Making<'a> {
     links: &'a Links,
     met: MutexGuard<'a, HashMap<Inode, First>>,
     inode: Inode,
@@ -54,7 +54,7 @@ pub struct Making<'a> {
 
 impl Making<'_> {
     /// The file is there, at `path` below the target's root, but for `seals`.
-    pub fn made(mut self, path: PathBuf, seals: IFlags) {
+    pub(super) fn made(mut self, path: PathBuf, seals: IFlags) {
         if self.unmet == 0 {
             self.links.complete(path, seals);
         } else {
@@ -66,7 +66,7 @@ impl Making<'_> {
 impl Links {
     /// Asks what to do with a name of the file that `status` describes.
     #[must_use]
-    pub fn claim(&self, status: &Statx) -> Claim<'_> {
+    pub(super) fn claim(&self, status: &Statx) -> Claim<'_> {
         let inode =
             Inode { device: (status.stx_dev_major, status.stx_dev_minor), number: status.stx_ino };
         let mut met = lock(&self.met);
@@ -76,10 +76,10 @@ impl Links {
         };
         let path = first.path.clone();
         first.unmet = first.unmet.saturating_sub(1);
-        if first.unmet == 0 {
-            if let Some(first) = met.remove(&inode) {
-                self.complete(first.path, first.seals);
-            }
+        if first.unmet == 0
+            && let Some(first) = met.remove(&inode)
+        {
+            self.complete(first.path, first.seals);
         }
         Claim::Link(path)
     }
@@ -94,7 +94,7 @@ impl Links {
     ///
     /// # Errors
     /// The first error of `seal`.
-    pub fn seal_all<E>(
+    pub(super) fn seal_all<E>(
         self,
         mut seal: impl FnMut(&Path, IFlags) -> Result<(), E>,
     ) -> Result<(), E> {

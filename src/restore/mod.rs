@@ -10,7 +10,7 @@
 //! | `at` | opening relative to a descriptor, never following a link |
 //! | `survey` | what is there before anything is changed |
 //! | `walk` | one subtree, entry by entry, on several threads |
-//! | `data` | the ladder: reflink, copy_file_range, copy |
+//! | `data` | the ladder: reflink, `copy_file_range`, copy |
 //! | `attributes` | owner, mode, extended attributes, flags, times, and their order |
 //! | `links` | hard links among persisted paths |
 //! | `clear` | removing and moving whatever flags say |

@@ -430,7 +430,7 @@ impl<'j> Worker<'_, 'j> {
     }
 
     fn descend(&mut self, top: Arc<Directory<'j>>) -> anyhow::Result<()> {
-        let mut levels = vec![self.enter(top)?];
+        let mut levels = vec![Self::enter(top)?];
         let result = self.descend_levels(&mut levels);
         // The deepest first: each level holds the one above it, and dropping the top of ten
         // thousand levels would take them all in one recursion.
@@ -448,7 +448,7 @@ impl<'j> Worker<'_, 'j> {
                     if self.walk.somebody_waits() {
                         self.walk.give_away(Task::Enter(below));
                     } else {
-                        let next = self.enter(below)?;
+                        let next = Self::enter(below)?;
                         levels.push(next);
                     }
                 }
@@ -464,23 +464,18 @@ impl<'j> Worker<'_, 'j> {
     }
 
     /// Before the entries of a directory come: what the blank has in its excluded paths.
-    fn enter(&mut self, directory: Arc<Directory<'j>>) -> anyhow::Result<Level<'j>> {
+    fn enter(directory: Arc<Directory<'j>>) -> anyhow::Result<Level<'j>> {
         for (name, rules) in directory.rules.into_iter().flat_map(Node::children) {
             if rules.is_excluded() {
                 let name = at::c_name(name).context("BUG: a declared path holds a NUL")?;
-                self.lay_excluded(&directory, &name, rules)
+                Self::lay_excluded(&directory, &name, rules)
                     .with_context(|| at_path(&directory, &name))?;
             }
         }
         Ok(Level { directory, below: Vec::new(), read: false })
     }
 
-    fn lay_excluded(
-        &self,
-        directory: &Directory<'j>,
-        name: &CStr,
-        rules: &Node,
-    ) -> anyhow::Result<()> {
+    fn lay_excluded(directory: &Directory<'j>, name: &CStr, rules: &Node) -> anyhow::Result<()> {
         if let Some(aside) = &directory.job.aside {
             let path = directory.path();
             let below = path.strip_prefix(&directory.job.path).unwrap_or(Path::new(""));

@@ -77,7 +77,7 @@ fn remove_directory(path: &Path) -> anyhow::Result<()> {
     std::fs::remove_dir(path).with_context(|| format!("cannot remove {path:?}"))
 }
 
-/// One line of `/proc/PID/mountinfo`; see proc_pid_mountinfo(5).
+/// One line of `/proc/PID/mountinfo`; see `proc_pid_mountinfo(5)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mounted {
     /// `major:minor` of the filesystem.

@@ -125,13 +125,13 @@ pub(super) fn rollback(
 
 fn warnings(volume: &config::Volume, source: &config::Btrfs, facts: &Facts) -> Vec<String> {
     let mut warnings = Vec::new();
-    if facts.blank_is_writable {
-        if let Some(blank) = &source.blank {
-            warnings.push(format!(
-                "the blank {blank:?} can be written to; make it read-only: \
-                 btrfs property set -ts PATH ro true"
-            ));
-        }
+    if facts.blank_is_writable
+        && let Some(blank) = &source.blank
+    {
+        warnings.push(format!(
+            "the blank {blank:?} can be written to; make it read-only: btrfs property set -ts \
+             PATH ro true"
+        ));
     }
     if volume.keep.is_some() {
         warnings.push("`keep` is not applied by this version: no generation is removed".into());

@@ -20,18 +20,20 @@ impl Zfs {
             Step::Discard { .. } => self.destroy_stage()?,
             Step::Stage { .. } => self.stage()?,
             Step::Restore { from: Tree::Previous, into: Tree::Staged } => {
-                let (from, into) = (root(&self.mounted.dataset)?, root(&self.mounted.stage)?);
+                let (from, into) =
+                    (root(self.mounted.dataset.as_ref())?, root(self.mounted.stage.as_ref())?);
                 return self.restore(from, into).map(Some);
             }
             Step::Secure { name } => self.secure(name)?,
             Step::RollBack { destroys, .. } => self.roll_back(destroys)?,
             Step::Restore { from: Tree::Staged, into: Tree::Live } => {
-                let (from, into) = (root(&self.mounted.stage)?, root(&self.mounted.dataset)?);
+                let (from, into) =
+                    (root(self.mounted.stage.as_ref())?, root(self.mounted.dataset.as_ref())?);
                 return self.restore(from, into).map(Some);
             }
             Step::Record { into: Tree::Live } => {
                 let manifest = Manifest::new(self.generation, &self.volume.rules);
-                state::write(root(&self.mounted.dataset)?, &manifest)?;
+                state::write(root(self.mounted.dataset.as_ref())?, &manifest)?;
             }
             Step::Complete { .. } => self.complete()?,
             Step::DestroyStage { .. } => {
@@ -49,13 +51,13 @@ impl Zfs {
     }
 
     fn stage(&mut self) -> anyhow::Result<()> {
-        self.available_before = self.zfs.available(&self.source.dataset)?;
+        self.available_before = self.library.available(&self.source.dataset)?;
         let stage = stage_name(&self.source);
         let properties = fs::Properties::new()
             .canmount(fs::Canmount::Off)
             .mountpoint("none")
             .user("darlings:stage", &self.generation.to_string());
-        self.zfs.clone(&super::blank_name(&self.source), &stage, &properties)?;
+        self.library.clone(&super::blank_name(&self.source), &stage, &properties)?;
         self.staged = true;
         self.mounted.stage = mount(&stage, "stage", fs::Access::ReadWrite)?;
         Ok(())
@@ -66,17 +68,17 @@ impl Zfs {
         previous: std::os::fd::BorrowedFd<'_>,
         target: std::os::fd::BorrowedFd<'_>,
     ) -> anyhow::Result<Outcome> {
-        let trees = Trees { previous, blank: Some(root(&self.mounted.blank)?), target };
+        let trees = Trees { previous, blank: Some(root(self.mounted.blank.as_ref())?), target };
         restore(&trees, &self.volume.rules, &self.paths, self.options.threads)
     }
 
     /// The point of no loss: everything persisted is in a snapshot of its own.
     fn secure(&mut self, name: &str) -> anyhow::Result<()> {
         unmount(&mut self.mounted.stage)?;
-        self.zfs.snapshot(&[name], &fs::Properties::new())?;
+        self.library.snapshot(&[name], &fs::Properties::new())?;
         // What the stage took is what filling the dataset will take again. The previous state
         // gives its own back, but ZFS frees in the background.
-        let available = self.zfs.available(&self.source.dataset)?;
+        let available = self.library.available(&self.source.dataset)?;
         let took = self.available_before.saturating_sub(available);
         ensure!(
             available >= took.saturating_add(HEADROOM),
@@ -93,7 +95,7 @@ impl Zfs {
         let config = &self.source;
         unmount(&mut self.mounted.dataset)?;
         let number = self.generation.to_string();
-        let result = self.zfs.rollback_and_mark(&fs::Rollback {
+        let result = self.library.rollback_and_mark(&fs::Rollback {
             dataset: &config.dataset,
             blank: &config.blank,
             destroy_first: destroys,
@@ -121,8 +123,8 @@ impl Zfs {
     fn complete(&mut self) -> anyhow::Result<()> {
         unmount(&mut self.mounted.dataset)?;
         let pool = self.source.dataset.split('/').next().unwrap_or_default();
-        self.zfs.sync_pool(pool)?;
-        self.zfs.clear_user_property(&self.source.dataset, MARK)?;
+        self.library.sync_pool(pool)?;
+        self.library.clear_user_property(&self.source.dataset, MARK)?;
         self.standing = Standing::Reset;
         Ok(())
     }
@@ -130,13 +132,13 @@ impl Zfs {
     /// Destroys the stage with its snapshots, if it is there.
     fn destroy_stage(&mut self) -> anyhow::Result<()> {
         let stage = stage_name(&self.source);
-        if !self.zfs.exists(&stage)? {
+        if !self.library.exists(&stage)? {
             return Ok(());
         }
-        for snapshot in self.zfs.snapshots(&stage)? {
-            self.zfs.destroy(&format!("{stage}@{}", snapshot.name))?;
+        for snapshot in self.library.snapshots(&stage)? {
+            self.library.destroy(&format!("{stage}@{}", snapshot.name))?;
         }
-        self.zfs.destroy(&stage)?;
+        self.library.destroy(&stage)?;
         self.staged = false;
         Ok(())
     }

@@ -36,7 +36,7 @@ const MARK: &str = "darlings:rolled-back";
 
 /// A ZFS dataset that is reset.
 pub(super) struct Zfs {
-    zfs: fs::Zfs,
+    library: fs::Zfs,
     volume: config::Volume,
     source: config::Zfs,
     options: Options,
@@ -60,8 +60,8 @@ struct Mounts {
 }
 
 /// The root of something that a step needs mounted.
-fn root(mount: &Option<Mount>) -> anyhow::Result<BorrowedFd<'_>> {
-    mount.as_ref().map(AsFd::as_fd).context("BUG: it is not mounted")
+fn root(mount: Option<&Mount>) -> anyhow::Result<BorrowedFd<'_>> {
+    mount.map(AsFd::as_fd).context("BUG: it is not mounted")
 }
 
 fn mount(name: &str, label: &str, access: fs::Access) -> anyhow::Result<Option<Mount>> {
@@ -84,7 +84,7 @@ impl Zfs {
         options: Options,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            zfs: fs::Zfs::open()?,
+            library: fs::Zfs::open()?,
             volume: volume.clone(),
             source: source.clone(),
             options,
@@ -103,7 +103,7 @@ impl Zfs {
         let dataset = &self.source.dataset;
         let mut facts = Facts {
             rolled_back: self.rolled_back()?,
-            has_stage: self.zfs.exists(&stage_name(&self.source))?,
+            has_stage: self.library.exists(&stage_name(&self.source))?,
             newer: self.newer_than_blank()?,
             ..Facts::default()
         };
@@ -114,20 +114,21 @@ impl Zfs {
         let previous = if let Some(number) = facts.rolled_back {
             let secured = secured_name(&self.source, number);
             ensure!(
-                self.zfs.exists(&secured)?,
+                self.library.exists(&secured)?,
                 "{dataset} was rolled back by reset {number} and {secured}, which holds the \
                  persisted paths, is missing; do not boot {dataset}: find its content (a backup, \
                  `zpool history`), restore it, and run `zfs inherit {MARK} {dataset}`"
             );
             self.mounted.stage = mount(&stage_name(&self.source), "stage", fs::Access::ReadOnly)?;
-            root(&self.mounted.stage)?
+            root(self.mounted.stage.as_ref())?
         } else {
             self.mounted.dataset = mount(dataset, "previous", fs::Access::ReadOnly)?;
-            let live = root(&self.mounted.dataset)?;
+            let live = root(self.mounted.dataset.as_ref())?;
             facts.live_generation = state::generation(live)?;
             live
         };
-        facts.paths = survey(&self.volume.rules, previous, Some(root(&self.mounted.blank)?))?;
+        facts.paths =
+            survey(&self.volume.rules, previous, Some(root(self.mounted.blank.as_ref())?))?;
         Ok(facts)
     }
 
@@ -146,12 +147,12 @@ impl Zfs {
             Some(_) => {}
         }
         ensure!(
-            self.zfs.exists(dataset)?,
+            self.library.exists(dataset)?,
             "there is no dataset {dataset}; {}",
             self.where_else(rest)?
         );
         ensure!(
-            self.zfs.exists(&blank_name(&self.source))?,
+            self.library.exists(&blank_name(&self.source))?,
             "the blank snapshot {dataset}@{blank} is missing; {}",
             self.snapshots_in_words()?
         );
@@ -163,7 +164,7 @@ impl Zfs {
         let pools = fs::imported_pools()?;
         for pool in &pools {
             let name = format!("{pool}/{rest}");
-            if self.zfs.exists(&name)? {
+            if self.library.exists(&name)? {
                 return Ok(format!("there is {name}: correct the configuration"));
             }
         }
@@ -174,7 +175,7 @@ impl Zfs {
     }
 
     fn snapshots_in_words(&self) -> anyhow::Result<String> {
-        let snapshots = self.zfs.snapshots(&self.source.dataset)?;
+        let snapshots = self.library.snapshots(&self.source.dataset)?;
         let names: Vec<String> =
             snapshots.into_iter().take(12).map(|snapshot| snapshot.name).collect();
         Ok(if names.is_empty() {
@@ -202,7 +203,7 @@ impl Zfs {
 
     fn rolled_back(&self) -> anyhow::Result<Option<u64>> {
         let dataset = &self.source.dataset;
-        match self.zfs.property(dataset, MARK)? {
+        match self.library.property(dataset, MARK)? {
             // Children inherit user properties; the mark counts where it was set.
             Some(fs::Property { value: fs::Value::Text(text), source: fs::Source::Local }) => {
                 let number = text.parse().with_context(|| {
@@ -216,7 +217,7 @@ impl Zfs {
 
     fn newer_than_blank(&self) -> anyhow::Result<Vec<String>> {
         let config::Zfs { dataset, blank, .. } = &self.source;
-        let snapshots = self.zfs.snapshots(dataset)?;
+        let snapshots = self.library.snapshots(dataset)?;
         let blank_txg = snapshots
             .iter()
             .find(|snapshot| snapshot.name == *blank)
@@ -226,7 +227,7 @@ impl Zfs {
             .iter()
             .filter(|snapshot| snapshot.createtxg >= blank_txg && snapshot.name != *blank)
             .map(|snapshot| format!("{dataset}@{}", snapshot.name));
-        let bookmarks = self.zfs.bookmarks(dataset)?;
+        let bookmarks = self.library.bookmarks(dataset)?;
         let newer_bookmarks = bookmarks
             .iter()
             .filter(|bookmark| bookmark.createtxg > blank_txg)
