@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, ConfigError, OnFailure};
-use crate::report::{self, Ending};
+use crate::config::{self, Config, OnFailure};
+use crate::report::{self, Ending, Report};
 use crate::reset::{self, Ended};
 use crate::volume::Options;
 use crate::{journal, namespace, restore};
@@ -76,41 +76,33 @@ pub fn main() -> ExitCode {
 }
 
 fn reset(arguments: &ResetArguments) -> ExitCode {
-    let config = match Config::read(&arguments.config) {
-        Ok(config) => config,
-        Err(error) => return refused(&error),
-    };
-    match run(arguments, &config) {
-        Ok(ended) => exit_code(&ended, config.on_failure),
-        Err(error) => {
-            tracing::error!("no volume was reset; all are as they were: {error:#}");
-            failed(config.on_failure)
+    // When nobody can read what was wanted, the default is to boot.
+    let mut on_failure = OnFailure::default();
+    let report = match run(arguments, &mut on_failure) {
+        Ok(ended) => {
+            reset::tell(&ended);
+            ended.report
         }
+        Err(error) => {
+            let error = error.context("no volume was reset; all are as they were");
+            tracing::error!("{error:#}");
+            Report::refused(format!("{error:#}"))
+        }
+    };
+    // The reset is over; what cannot be told about it does not change how it ended.
+    if let Err(error) = publish(arguments, &report) {
+        tracing::warn!("{error:#}");
+    }
+    match (report.outcome, on_failure) {
+        (Ending::Reset | Ending::DryRun, _) => ExitCode::SUCCESS,
+        (Ending::Failed, OnFailure::Boot) => ExitCode::from(BOOT_ANYWAY),
+        (Ending::Failed, OnFailure::Emergency) | (Ending::Unfinished, _) => ExitCode::FAILURE,
     }
 }
 
-/// Nothing was touched, and nobody knows what was wanted: the default is to boot.
-fn refused(error: &ConfigError) -> ExitCode {
-    tracing::error!("no volume was reset; all are as they were: {error}");
-    failed(OnFailure::default())
-}
-
-fn failed(on_failure: OnFailure) -> ExitCode {
-    match on_failure {
-        OnFailure::Boot => ExitCode::from(BOOT_ANYWAY),
-        OnFailure::Emergency => ExitCode::FAILURE,
-    }
-}
-
-fn exit_code(ended: &Ended, on_failure: OnFailure) -> ExitCode {
-    match ended.report.outcome {
-        Ending::Reset | Ending::DryRun => ExitCode::SUCCESS,
-        Ending::Failed => failed(on_failure),
-        Ending::Unfinished => ExitCode::FAILURE,
-    }
-}
-
-fn run(arguments: &ResetArguments, config: &Config) -> anyhow::Result<Ended> {
+fn run(arguments: &ResetArguments, on_failure: &mut OnFailure) -> anyhow::Result<Ended> {
+    let config = Config::read(&arguments.config)?;
+    *on_failure = config.on_failure;
     namespace::enter()?;
     restore::prepare_process()?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -118,21 +110,17 @@ fn run(arguments: &ResetArguments, config: &Config) -> anyhow::Result<Ended> {
         dry_run: arguments.dry_run,
         threads: arguments.threads.map_or(processors.min(4), usize::from),
     };
-    let ended = reset::reset(config, options);
-    reset::tell(&ended);
+    Ok(reset::reset(&config, options))
+}
+
+fn publish(arguments: &ResetArguments, report: &Report) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if arguments.json {
-        out.write_all(ended.report.json()?.as_bytes()).context("cannot print the report")?;
+        out.write_all(report.json()?.as_bytes()).context("cannot print the report")?;
     } else if arguments.dry_run {
-        for volume in &ended.report.volumes {
+        for volume in &report.volumes {
             write!(out, "{}", volume.plan).context("cannot print the plan")?;
         }
     }
-    if !arguments.dry_run
-        && let Err(error) = ended.report.write(&arguments.report)
-    {
-        // The reset itself is what matters, and it is over.
-        tracing::warn!("{error:#}");
-    }
-    Ok(ended)
+    if arguments.dry_run { Ok(()) } else { report.write(&arguments.report) }
 }

@@ -165,6 +165,13 @@ pub fn bytes_in_words(bytes: u64) -> String {
 }
 
 impl Report {
+    /// The report of a reset that was refused before any volume was looked at.
+    #[must_use]
+    pub fn refused(error: String) -> Self {
+        let outcome = Ending::Failed;
+        Self { version: 1, outcome, error: Some(error), seconds: 0.0, volumes: Vec::new() }
+    }
+
     /// As JSON text.
     ///
     /// # Errors

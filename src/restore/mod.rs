@@ -25,7 +25,7 @@ use rustix::fs::{IFlags, Mode, mkdirat};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
-use crate::rules::{Node, OWN_DIRECTORY, Rules};
+use crate::rules::{Node, OWN_DIRECTORY, Rules, Verdict};
 
 pub mod at;
 mod attributes;
@@ -204,7 +204,10 @@ impl Restoration<'_> {
     fn ensure_connector(&mut self, path: &Path) -> anyhow::Result<bool> {
         let target = self.trees.target;
         if let Some(there) = at::directory_beneath(target, path)? {
-            unseal(there.as_fd())?;
+            // A persisted directory on the way has its flags already, and they stay.
+            if self.rules.verdict(path) == Verdict::Connector {
+                unseal(there.as_fd())?;
+            }
             return Ok(true);
         }
         if at::directory_beneath(self.trees.previous, path)?.is_none() {

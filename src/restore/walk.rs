@@ -71,7 +71,7 @@ enum Task<'j> {
     /// Restore the entries of a directory and everything below it.
     Enter(Arc<Directory<'j>>),
     /// Restore these entries of a directory, none of them a directory.
-    Entries(Arc<Directory<'j>>, Vec<CString>),
+    Entries(Arc<Directory<'j>>, Vec<Entry>),
 }
 
 /// What all threads of a walk share.
@@ -126,12 +126,11 @@ impl<'j> Walk<'j> {
     ) -> anyhow::Result<()> {
         let status = at::status(source, name).context("cannot read its attributes")?;
         job.entries.fetch_add(1, Ordering::Relaxed);
-        if at::kind(&status) != FileType::Directory {
-            let entry = Place { source, target, name, inherits: true };
-            return self.restore_file(job, &entry, || job.path.clone(), scratch);
+        let place = Place { source, target, name, kind: at::kind(&status), inherits: true };
+        if place.kind != FileType::Directory {
+            return self.restore_file(job, &place, || job.path.clone(), scratch);
         }
         let above = at::status_of(source).context("cannot read the directory above it")?;
-        let place = Place { source, target, name, inherits: true };
         let directory = make_directory(&place, device(&above), scratch)?;
         let Some((source, target, status)) = directory else {
             self.found_nested(job.path.clone());
@@ -329,26 +328,29 @@ struct Place<'a> {
     source: BorrowedFd<'a>,
     target: BorrowedFd<'a>,
     name: &'a CStr,
+    kind: FileType,
     /// Whether the target's directory may give a new entry something of its own: not one that
     /// the walk made, whose attributes come when all that is in it is there.
     inherits: bool,
 }
 
 impl Place<'_> {
-    /// Opens the entry if it is a regular file. Nothing else is ever opened.
+    /// Opens the entry if it is a regular file, and reads its attributes. Nothing else is ever
+    /// opened.
     fn open(&self) -> anyhow::Result<(Option<OwnedFd>, Statx)> {
-        let status = at::status(self.source, self.name).context("cannot read its attributes")?;
-        if at::kind(&status) != FileType::RegularFile {
-            return Ok((None, status));
-        }
-        let file = open_file(self.source, self.name).context("cannot open the file")?;
-        // Once more, of what was opened: the name may have been given to something else.
-        let opened = at::status_of(file.as_fd()).context("cannot read its attributes")?;
+        let (file, status) = if self.kind == FileType::RegularFile {
+            let file = open_file(self.source, self.name).context("cannot open the file")?;
+            let status = at::status_of(file.as_fd());
+            (Some(file), status)
+        } else {
+            (None, at::status(self.source, self.name))
+        };
+        let status = status.context("cannot read its attributes")?;
         anyhow::ensure!(
-            (opened.stx_ino, opened.stx_mode) == (status.stx_ino, status.stx_mode),
+            at::kind(&status) == self.kind,
             "it was replaced while it was read; is the volume mounted somewhere?"
         );
-        Ok((Some(file), status))
+        Ok((file, status))
     }
 }
 
@@ -420,9 +422,9 @@ impl<'j> Worker<'_, 'j> {
     fn perform(&mut self, task: Task<'j>) -> anyhow::Result<()> {
         match task {
             Task::Enter(directory) => self.descend(directory),
-            Task::Entries(directory, names) => {
-                for name in &names {
-                    self.restore_entry(&directory, name)?;
+            Task::Entries(directory, entries) => {
+                for entry in &entries {
+                    self.restore_entry(&directory, entry)?;
                 }
                 self.finished_one(directory)
             }
@@ -507,21 +509,19 @@ impl<'j> Worker<'_, 'j> {
             .with_context(|| format!("cannot read the directory {:?}", directory.path()))?;
         level.read = batch.is_empty();
         let mut files = Vec::new();
-        for Entry { name, kind } in batch {
-            let rules = directory.rules.and_then(|rules| rules.child(at::os_name(&name)));
+        for mut entry in batch {
+            let rules = directory.rules.and_then(|rules| rules.child(at::os_name(&entry.name)));
             if rules.is_some_and(Node::is_excluded) {
                 continue;
             }
-            let kind = match kind {
-                FileType::Unknown => at::kind(
-                    &at::status(directory.source.as_fd(), &name)
-                        .with_context(|| at_path(directory, &name))?,
-                ),
-                kind => kind,
-            };
-            match kind {
-                FileType::Directory => level.below.push(name),
-                _ => files.push(name),
+            if entry.kind == FileType::Unknown {
+                let status = at::status(directory.source.as_fd(), &entry.name)
+                    .with_context(|| at_path(directory, &entry.name))?;
+                entry.kind = at::kind(&status);
+            }
+            match entry.kind {
+                FileType::Directory => level.below.push(entry.name),
+                _ => files.push(entry),
             }
         }
         if files.len() > SHARE_FROM && self.walk.somebody_waits() {
@@ -529,16 +529,17 @@ impl<'j> Worker<'_, 'j> {
             directory.unfinished.fetch_add(1, Ordering::Relaxed);
             self.walk.give_away(Task::Entries(Arc::clone(directory), others));
         }
-        for name in &files {
-            self.restore_entry(directory, name)?;
+        for entry in &files {
+            self.restore_entry(directory, entry)?;
         }
         Ok(())
     }
 
-    fn restore_entry(&mut self, directory: &Directory<'j>, name: &CStr) -> anyhow::Result<()> {
+    fn restore_entry(&mut self, directory: &Directory<'j>, entry: &Entry) -> anyhow::Result<()> {
         directory.job.entries.fetch_add(1, Ordering::Relaxed);
         let (source, target) = (directory.source.as_fd(), directory.target.as_fd());
-        let place = Place { source, target, name, inherits: false };
+        let Entry { name, kind } = entry;
+        let place = Place { source, target, name, kind: *kind, inherits: false };
         let path = || at::join(&directory.path(), name);
         self.walk
             .restore_file(directory.job, &place, path, &mut self.scratch)
@@ -551,7 +552,8 @@ impl<'j> Worker<'_, 'j> {
         name: &CStr,
     ) -> anyhow::Result<Option<Arc<Directory<'j>>>> {
         let (source, target) = (above.source.as_fd(), above.target.as_fd());
-        let place = Place { source, target, name, inherits: false };
+        let kind = FileType::Directory;
+        let place = Place { source, target, name, kind, inherits: false };
         let made = make_directory(&place, device(&above.status), &mut self.scratch)
             .with_context(|| at_path(above, name))?;
         above.job.entries.fetch_add(1, Ordering::Relaxed);

@@ -110,6 +110,9 @@ impl Zfs {
         if facts.rolled_back.is_some() {
             self.standing = Standing::Unfinished;
         }
+        if !self.options.dry_run {
+            self.check_rollback(&facts)?;
+        }
         self.mounted.blank = mount(&blank_name(&self.source), "blank", fs::Access::ReadOnly)?;
         let previous = if let Some(number) = facts.rolled_back {
             let secured = secured_name(&self.source, number);
@@ -199,6 +202,19 @@ impl Zfs {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// What stands in the way of the rollback is found before anything is done: a clone of a
+    /// newer snapshot, a hold.
+    fn check_rollback(&self, facts: &Facts) -> anyhow::Result<()> {
+        let config::Zfs { dataset, blank, .. } = &self.source;
+        Ok(self.library.check_rollback(&fs::Rollback {
+            dataset,
+            blank,
+            destroy_first: &facts.newer,
+            property: MARK,
+            value: "0",
+        })?)
     }
 
     fn rolled_back(&self) -> anyhow::Result<Option<u64>> {
