@@ -237,7 +237,7 @@ impl Btrfs {
 }
 
 /// Moves the subvolume at `path` from one tree to the same path in another, with its
-/// read-only flag, and leaves the times of the directory that it comes into as they were.
+/// read-only flag, and leaves the directories that it leaves and comes into as they were.
 /// An empty directory in its place is replaced; the kernel refuses to replace any other.
 fn carry_subvolume(from: &OwnedFd, to: &OwnedFd, path: &Path) -> anyhow::Result<()> {
     let (from_parent, name) = at::open_parent(from, path)?;
@@ -246,7 +246,8 @@ fn carry_subvolume(from: &OwnedFd, to: &OwnedFd, path: &Path) -> anyhow::Result<
     let read_only = fs::is_read_only(&subvolume)?;
     let unsealed_from = restore::unseal(from_parent.as_fd())?;
     let unsealed_to = restore::unseal(to_parent.as_fd())?;
-    let status = at::status_of(to_parent.as_fd())?;
+    let from_status = at::status_of(from_parent.as_fd())?;
+    let to_status = at::status_of(to_parent.as_fd())?;
     // A read-only subvolume cannot be given another parent.
     if read_only {
         fs::set_read_only(&subvolume, false)?;
@@ -256,7 +257,8 @@ fn carry_subvolume(from: &OwnedFd, to: &OwnedFd, path: &Path) -> anyhow::Result<
     if read_only {
         fs::set_read_only(&subvolume, true)?;
     }
-    restore::set_directory_times(to_parent.as_fd(), &status)?;
+    restore::set_directory_times(to_parent.as_fd(), &to_status)?;
+    restore::set_directory_times(from_parent.as_fd(), &from_status)?;
     restore::seal(to_parent.as_fd(), unsealed_to)?;
     restore::seal(from_parent.as_fd(), unsealed_from)?;
     Ok(moved?)

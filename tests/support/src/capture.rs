@@ -218,22 +218,23 @@ fn file(dir: BorrowedFd<'_>, name: &[u8], found: &Statx) -> Result<Kind> {
 fn holes(file: impl AsFd, size: u64) -> rustix::io::Result<Vec<(u64, u64)>> {
     let mut holes = Vec::new();
     let mut position = 0;
+    // Data first: of a file that was cloned from a wholly preallocated one, btrfs says that it
+    // has no data and, asked for a hole alone, that it has none of those either.
     while position < size {
-        let hole = match rustix::fs::seek(&file, SeekFrom::Hole(position)) {
-            Ok(hole) => hole.min(size),
+        let data = match rustix::fs::seek(&file, SeekFrom::Data(position)) {
+            Ok(data) => data.min(size),
+            Err(Errno::NXIO) => size,
             // A filesystem that cannot tell.
             Err(Errno::INVAL) => break,
             Err(errno) => return Err(errno),
         };
-        if hole >= size {
+        if data > position {
+            holes.push((position, data));
+        }
+        if data >= size {
             break;
         }
-        position = match rustix::fs::seek(&file, SeekFrom::Data(hole)) {
-            Ok(data) => data.min(size),
-            Err(Errno::NXIO) => size,
-            Err(errno) => return Err(errno),
-        };
-        holes.push((hole, position));
+        position = rustix::fs::seek(&file, SeekFrom::Hole(data))?.min(size);
     }
     Ok(holes)
 }
