@@ -110,6 +110,7 @@ pub enum Step {
     /// Move a nested subvolume below a persisted path into the result (btrfs).
     MoveNested {
         /// Below the volume's root.
+        #[serde(serialize_with = "crate::report::shown_path")]
         path: PathBuf,
     },
     /// Make the live subvolume the filesystem's default again (btrfs).

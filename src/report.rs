@@ -24,6 +24,9 @@ pub struct Report {
     pub error: Option<String>,
     /// From the call to durable.
     pub seconds: f64,
+    /// The most memory that the process held at once, in bytes (`VmHWM` of `proc_pid_status(5)`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
     /// The volumes, in the order of the configuration. Empty when they could not be planned.
     pub volumes: Vec<VolumeReport>,
 }
@@ -144,6 +147,25 @@ impl VolumeReport {
     }
 }
 
+/// The most memory that this process held at once, in bytes, where the kernel tells.
+#[must_use]
+pub fn peak_memory() -> Option<u64> {
+    // A figure for the curious: without it the report is complete.
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return None };
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes = line.trim().strip_suffix(" kB")?.parse::<u64>();
+    kibibytes.map_or(None, |kibibytes| Some(kibibytes * 1024))
+}
+
+/// Writes a path as JSON text. A name that is not UTF-8 is shown with replacement characters:
+/// users choose the names of nested subvolumes, and a report must be written whatever they chose.
+pub(crate) fn shown_path<S: serde::Serializer>(
+    path: &Path,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
 /// A number of bytes for a person.
 #[must_use]
 pub fn bytes_in_words(bytes: u64) -> String {
@@ -169,7 +191,14 @@ impl Report {
     #[must_use]
     pub fn refused(error: String) -> Self {
         let outcome = Ending::Failed;
-        Self { version: 1, outcome, error: Some(error), seconds: 0.0, volumes: Vec::new() }
+        Self {
+            version: 1,
+            outcome,
+            error: Some(error),
+            seconds: 0.0,
+            peak_memory_bytes: None,
+            volumes: Vec::new(),
+        }
     }
 
     /// As JSON text.

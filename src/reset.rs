@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 use crate::config::{self, Config};
 use crate::hibernation;
 use crate::plan::{Phase, VolumePlan};
-use crate::report::{Ending, Report, VolumeReport};
+use crate::report::{Ending, Report, VolumeReport, peak_memory};
 use crate::volume::{self, Options, Standing, Volume};
 
 /// How a reset ended, with its report.
@@ -54,6 +54,7 @@ pub fn reset_with(config: &Config, options: Options, open: &Opener<'_>) -> Ended
             outcome,
             error: error.as_ref().map(|error| format!("{error:#}")),
             seconds: start.elapsed().as_secs_f64(),
+            peak_memory_bytes: peak_memory(),
             volumes: run.volumes.into_iter().filter_map(|open| open.report).collect(),
         },
         error,

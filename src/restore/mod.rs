@@ -58,7 +58,7 @@ pub struct Trees<'a> {
 }
 
 /// What a restoration did.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// What was brought over, by persisted path.
     pub persisted: Vec<Restored>,
@@ -73,6 +73,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Restored {
     /// Below the volume's root.
+    #[serde(serialize_with = "crate::report::shown_path")]
     pub path: PathBuf,
     /// Entries at and below it.
     pub entries: u64,

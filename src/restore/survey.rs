@@ -25,6 +25,7 @@ pub enum State {
     /// An ancestor is no directory. It is not followed: whoever owns it could point anywhere.
     Unreachable {
         /// The ancestor, below the volume's root.
+        #[serde(serialize_with = "crate::report::shown_path")]
         ancestor: PathBuf,
         /// What it is instead.
         kind: &'static str,
@@ -35,6 +36,7 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Surveyed {
     /// Below the volume's root.
+    #[serde(serialize_with = "crate::report::shown_path")]
     pub path: PathBuf,
     /// How many excluded subtrees lie around it; see [`crate::rules::Persisted`].
     #[serde(skip)]
