@@ -155,7 +155,7 @@ pub enum Error {
     },
     /// A rollback was refused before anything was changed, but perhaps for bookmarks that were
     /// in the way and on the list to be destroyed.
-    #[error("cannot roll {dataset} back: {reason}")]
+    #[error("cannot roll {dataset} back")]
     RollbackRefused {
         /// The dataset.
         dataset: String,

@@ -1,8 +1,10 @@
 //! Pools to test on.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{env, fs, process, thread};
 
 use darlings_zfs::{Error, Zfs};
@@ -13,7 +15,12 @@ pub(crate) struct Pool {
     pub(crate) name: String,
     /// A directory of its own, which holds the pool's file.
     pub(crate) directory: PathBuf,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// Held by the test that runs. A command that another test starts has for a moment copies of this
+/// one's open files, and then what it has mounted is busy.
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Pool {
     /// A fresh pool with the dataset `root` in it; or `None` where there is no ZFS, after
@@ -26,11 +33,13 @@ impl Pool {
 
     /// A pool whose file is in `directory`.
     pub(crate) fn in_directory(zfs: Zfs, directory: PathBuf) -> Self {
+        // A test that failed has no state that could be wrong for the next.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let name = directory.file_name().unwrap().to_str().unwrap().to_owned();
         let file = directory.join("disk");
         fs::File::create(&file).unwrap().set_len(256 << 20).unwrap();
         run("zpool", &["create", "-O", "mountpoint=none", &name, file.to_str().unwrap()]);
-        let pool = Self { zfs, name, directory };
+        let pool = Self { zfs, name, directory, _alone: alone };
         run("zfs", &["create", &pool.root()]);
         pool
     }
@@ -108,7 +117,13 @@ pub(crate) fn open() -> Option<Zfs> {
         Err(error @ (Error::LibraryMissing { .. } | Error::ModuleMissing { .. }))
             if env::var("DARLINGS_REQUIRE_ZFS").as_deref() != Ok("1") =>
         {
-            eprintln!("SKIPPED: {}: {error}", thread::current().name().unwrap_or("?"));
+            // Not `eprintln`, which the test harness keeps to itself when a test passes.
+            let test = thread::current().name().unwrap_or("?").to_owned();
+            let message = format!(
+                "SKIPPED: {test}: {error}
+"
+            );
+            std::io::stderr().write_all(message.as_bytes()).unwrap();
             None
         }
         Err(error) => panic!("{error}"),
