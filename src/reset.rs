@@ -234,3 +234,171 @@ pub fn tell(ended: &Ended) {
         None => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::path::PathBuf;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::plan::{Planned, Step};
+    use crate::restore::Outcome;
+    use crate::rules::Rules;
+
+    type Log = Rc<RefCell<Vec<String>>>;
+
+    /// A volume that writes down what it is asked to do, and fails where it is told to.
+    struct Fake {
+        name: &'static str,
+        fails_at: Option<Phase>,
+        standing: Standing,
+        log: Log,
+    }
+
+    impl Fake {
+        fn say(&self, what: &str) {
+            self.log.borrow_mut().push(format!("{} {what}", self.name));
+        }
+    }
+
+    impl Volume for Fake {
+        fn plan(&mut self) -> anyhow::Result<VolumePlan> {
+            let step =
+                |phase, name: &str| Planned { phase, step: Step::Secure { name: name.to_owned() } };
+            Ok(VolumePlan {
+                mount_point: PathBuf::from(self.name),
+                volume: self.name.into(),
+                generation: 1,
+                previous_state: None,
+                resumes: false,
+                paths: Vec::new(),
+                leaving: Vec::new(),
+                warnings: Vec::new(),
+                steps: vec![
+                    step(Phase::Prepare, "prepare"),
+                    step(Phase::Commit, "commit"),
+                    step(Phase::Finish, "finish"),
+                ],
+            })
+        }
+
+        fn execute(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
+            let Step::Secure { name } = step else { anyhow::bail!("not planned: {step}") };
+            self.say(name);
+            let fails =
+                self.fails_at.is_some_and(|phase| format!("{phase:?}").to_lowercase() == *name);
+            anyhow::ensure!(!fails, "made to fail");
+            if name == "commit" {
+                self.standing = Standing::Reset;
+            }
+            Ok(None)
+        }
+
+        fn abandon(&mut self) -> anyhow::Result<()> {
+            self.say("abandon");
+            Ok(())
+        }
+
+        fn standing(&self) -> Standing {
+            self.standing
+        }
+
+        fn close(&mut self) -> anyhow::Result<()> {
+            self.say("close");
+            Ok(())
+        }
+    }
+
+    /// Resets the volumes `a` and `b`, with a failure of `b`.
+    fn run(b_fails_at: Option<Phase>) -> (Vec<String>, Ended) {
+        let log = Log::default();
+        let volume = |mount_point: &str| config::Volume {
+            mount_point: mount_point.into(),
+            backing: config::Backing::Zfs(config::Zfs {
+                dataset: mount_point.into(),
+                blank: "blank".into(),
+                newer_snapshots: config::NewerSnapshots::Refuse,
+            }),
+            strategy: config::Strategy::Rollback,
+            keep: None,
+            rules: Rules::default(),
+        };
+        let config =
+            Config { on_failure: config::OnFailure::Boot, volumes: vec![volume("a"), volume("b")] };
+        let open = |volume: &config::Volume, _| -> anyhow::Result<Box<dyn Volume>> {
+            let is_b = volume.mount_point == PathBuf::from("b");
+            Ok(Box::new(Fake {
+                name: if is_b { "b" } else { "a" },
+                fails_at: if is_b { b_fails_at } else { None },
+                standing: Standing::Previous,
+                log: Rc::clone(&log),
+            }))
+        };
+        let options = Options { dry_run: false, threads: 1 };
+        let ended = reset_with(&config, options, &open);
+        (log.take(), ended)
+    }
+
+    #[test]
+    fn every_phase_is_done_for_all_volumes_before_the_next() {
+        let (log, ended) = run(None);
+        assert_eq!(
+            log,
+            [
+                "a prepare",
+                "b prepare",
+                "a commit",
+                "b commit",
+                "a finish",
+                "b finish",
+                "a close",
+                "b close"
+            ]
+        );
+        assert_eq!(ended.report.outcome, Ending::Reset);
+    }
+
+    #[test]
+    fn what_fails_while_preparing_leaves_every_volume_as_it_was() {
+        let (log, ended) = run(Some(Phase::Prepare));
+        assert_eq!(log, ["a prepare", "b prepare", "a abandon", "b abandon", "a close", "b close"]);
+        assert_eq!(ended.report.outcome, Ending::Failed);
+        assert_eq!(
+            ended.report.error.as_deref(),
+            Some(
+                "no volume was reset; all are as they were: b: cannot make it durable as prepare: \
+                 made to fail"
+            )
+        );
+    }
+
+    #[test]
+    fn what_fails_while_committing_leaves_the_committed_ones_complete_and_tidy() {
+        let (log, ended) = run(Some(Phase::Commit));
+        assert_eq!(
+            log,
+            [
+                "a prepare",
+                "b prepare",
+                "a commit",
+                "b commit",
+                "b abandon",
+                "a finish",
+                "a close",
+                "b close"
+            ]
+        );
+        assert_eq!(ended.report.outcome, Ending::Failed);
+        assert_eq!(
+            ended.report.error.as_deref(),
+            Some(
+                "not all volumes were reset; each is the complete result or the complete previous \
+                 state: b: cannot make it durable as commit: made to fail"
+            )
+        );
+        let committed: Vec<bool> =
+            ended.report.volumes.iter().map(|volume| volume.committed).collect();
+        assert_eq!(committed, [true, false]);
+    }
+}

@@ -18,7 +18,7 @@ use rustix::fs::{
 };
 
 use super::at::{self, BATCH, Entry, next_batch, open_directory, open_file};
-use super::attributes::{Created, Handle, Scratch, Source, permissions, seal};
+use super::attributes::{Created, Handle, Scratch, Source, permissions, seal, unseal};
 use super::clear;
 use super::data::{Ladder, is_swap_area};
 use super::links::{Claim, Links, lock};
@@ -484,6 +484,8 @@ impl<'j> Worker<'_, 'j> {
             let blank = at::directory_beneath(aside.as_fd(), below)
                 .context("cannot open the blank's directory")?;
             if let Some(blank) = blank {
+                // What is left of it is thrown away, so its seals are of no use to anyone.
+                unseal(blank.as_fd()).context("cannot clear the flags of the blank's directory")?;
                 let from = (blank.as_fd(), name);
                 if clear::rename(from, (directory.target.as_fd(), name))
                     .context("cannot move the blank's content into place")?

@@ -150,3 +150,109 @@ pub(in crate::volume) fn unreachable(mount_point: &Path, path: &Surveyed) -> Opt
         mount_point.join(ancestor).display(),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Backing, Strategy};
+
+    fn source() -> config::Btrfs {
+        config::Btrfs {
+            device: "/dev/vda".into(),
+            subvolume: "@".into(),
+            blank: Some("@blank".into()),
+            generations: "@darlings/root".into(),
+        }
+    }
+
+    fn plan(facts: &Facts) -> VolumePlan {
+        let mut rules = Rules::default();
+        assert_eq!(rules.declare(Path::new("var/lib"), &["docker".into()]), Ok(()));
+        rules.finish();
+        let volume = config::Volume {
+            mount_point: "/".into(),
+            backing: Backing::Btrfs(source()),
+            strategy: Strategy::Rollback,
+            keep: None,
+            rules,
+        };
+        rollback(&volume, &source(), facts)
+    }
+
+    fn steps(plan: &VolumePlan) -> Vec<String> {
+        plan.steps.iter().map(|planned| planned.step.to_string()).collect()
+    }
+
+    #[test]
+    fn a_first_reset_stages_exchanges_and_keeps() {
+        let plan = plan(&Facts::default());
+        assert_eq!(
+            steps(&plan),
+            [
+                "copy @blank as @darlings/root/next",
+                "bring the persisted paths from the previous state to the stage",
+                "record the reset and the persisted paths in the stage",
+                "make it durable as @darlings/root/ready-1",
+                "exchange @darlings/root/ready-1 with @",
+                "keep the previous state as @darlings/root/1",
+            ]
+        );
+        assert_eq!((plan.generation, plan.resumes), (1, false));
+    }
+
+    #[test]
+    fn a_number_is_never_used_twice_even_if_the_live_volume_forgot_it() {
+        let generations = ["12", "3", "x"].map(String::from).to_vec();
+        let facts = Facts { live_generation: 5, generations, ..Facts::default() };
+        assert_eq!(plan(&facts).generation, 13);
+        let facts = Facts { live_generation: 20, ..facts };
+        assert_eq!(plan(&facts).generation, 21);
+    }
+
+    #[test]
+    fn what_an_interrupted_run_left_before_the_exchange_is_removed_first() {
+        let generations = ["2", "next", "ready-4"].map(String::from).to_vec();
+        let facts = Facts { live_generation: 3, generations, ..Facts::default() };
+        let plan = plan(&facts);
+        assert_eq!(
+            steps(&plan)[..2],
+            [
+                "remove @darlings/root/next, left by an interrupted run",
+                "remove @darlings/root/ready-4, left by an interrupted run",
+            ]
+        );
+        assert_eq!((plan.generation, plan.resumes), (4, false));
+    }
+
+    #[test]
+    fn a_run_interrupted_after_the_exchange_is_only_completed() {
+        let facts = Facts {
+            live_generation: 4,
+            generations: vec!["ready-4".into()],
+            nested: vec!["var/lib/machines".into()],
+            is_default: true,
+            ..Facts::default()
+        };
+        let plan = plan(&facts);
+        assert_eq!(
+            steps(&plan),
+            [
+                "move the nested subvolume \"var/lib/machines\" along",
+                "make the live subvolume the default one",
+                "keep the previous state as @darlings/root/4",
+            ]
+        );
+        assert_eq!((plan.generation, plan.resumes), (4, true));
+    }
+
+    #[test]
+    fn nested_subvolumes_move_if_they_are_persisted_and_leave_if_not() {
+        let nested =
+            ["srv", "var/lib/docker/a", "var/lib/machines", "var/lib/machines/deep", "var/tmp"];
+        let facts = Facts { nested: nested.map(PathBuf::from).to_vec(), ..Facts::default() };
+        let plan = plan(&facts);
+        let moves: Vec<_> = steps(&plan).into_iter().filter(|step| step.contains("move")).collect();
+        assert_eq!(moves, ["move the nested subvolume \"var/lib/machines\" along"]);
+        assert_eq!(plan.leaving, ["/srv", "/var/lib/docker/a", "/var/tmp"]);
+    }
+}

@@ -147,7 +147,8 @@ impl Zfs {
                 "the pool {pool:?} is suspended after I/O errors; nothing can be written: mend the \
                  device and run `zpool clear {pool}`"
             ),
-            Some(_) => {}
+            // A read-only pool says so here: it runs no channel program, and calls itself online.
+            Some(_) => self.library.check_pool(pool)?,
         }
         ensure!(
             self.library.exists(dataset)?,

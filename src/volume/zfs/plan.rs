@@ -105,3 +105,77 @@ pub(super) fn rollback(
         steps,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::config::{Backing, Strategy};
+    use crate::rules::Rules;
+
+    fn plan(newer_snapshots: NewerSnapshots, facts: &Facts) -> anyhow::Result<VolumePlan> {
+        let source =
+            config::Zfs { dataset: "rpool/root".into(), blank: "blank".into(), newer_snapshots };
+        let volume = config::Volume {
+            mount_point: "/".into(),
+            backing: Backing::Zfs(source.clone()),
+            strategy: Strategy::Rollback,
+            keep: None,
+            rules: Rules::default(),
+        };
+        rollback(&volume, &source, facts)
+    }
+
+    fn steps(plan: &VolumePlan) -> Vec<String> {
+        plan.steps.iter().map(|planned| planned.step.to_string()).collect()
+    }
+
+    #[test]
+    fn a_reset_stages_secures_rolls_back_and_fills() {
+        let facts = Facts { has_stage: true, live_generation: 6, ..Facts::default() };
+        let plan = plan(NewerSnapshots::Refuse, &facts).unwrap();
+        assert_eq!(
+            steps(&plan),
+            [
+                "remove rpool/root/darlings-stage, left by an interrupted run",
+                "copy rpool/root@blank as rpool/root/darlings-stage",
+                "bring the persisted paths from the previous state to the stage",
+                "make it durable as rpool/root/darlings-stage@darlings-7",
+                "roll back to rpool/root@blank",
+                "bring the persisted paths from the stage to the live volume",
+                "record the reset and the persisted paths in the live volume",
+                "make rpool/root durable and mark it complete",
+                "destroy rpool/root/darlings-stage",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_run_interrupted_after_the_rollback_goes_forward_only() {
+        let facts = Facts { has_stage: true, rolled_back: Some(7), ..Facts::default() };
+        let plan = plan(NewerSnapshots::Refuse, &facts).unwrap();
+        assert_eq!((plan.generation, plan.resumes), (7, true));
+        assert_eq!(steps(&plan)[0], "roll back to rpool/root@blank");
+        assert!(plan.steps.iter().all(|planned| planned.phase != Phase::Prepare));
+    }
+
+    #[test]
+    fn newer_snapshots_of_others_are_refused_unless_the_configuration_gives_them_up() {
+        let newer = ["rpool/root@darlings-3", "rpool/root@mine", "rpool/root#sent"];
+        let facts = Facts { newer: newer.map(String::from).to_vec(), ..Facts::default() };
+        assert_eq!(
+            plan(NewerSnapshots::Refuse, &facts).unwrap_err().to_string(),
+            "rpool/root@mine, rpool/root#sent would be destroyed by a rollback to \
+             rpool/root@blank, since ZFS destroys what is newer; destroy or send away what you do \
+             not need, or write newer_snapshots = \"destroy\""
+        );
+        let plan = plan(NewerSnapshots::Destroy, &facts).unwrap();
+        assert_eq!(plan.generation, 4);
+        assert!(steps(&plan).contains(
+            &"roll back to rpool/root@blank, destroying rpool/root@darlings-3, rpool/root@mine, \
+              rpool/root#sent"
+                .to_owned()
+        ));
+    }
+}
