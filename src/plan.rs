@@ -113,6 +113,8 @@ pub enum Step {
         #[serde(serialize_with = "crate::report::shown_path")]
         path: PathBuf,
     },
+    /// Set the attributes that moving nested subvolumes and exchanging have changed (btrfs).
+    Settle,
     /// Make the live subvolume the filesystem's default again (btrfs).
     SetDefault,
     /// Roll the dataset back to its blank snapshot (ZFS). From here only forward is safe.
@@ -156,6 +158,7 @@ impl std::fmt::Display for Step {
             Self::Secure { name } => write!(f, "make it durable as {name}"),
             Self::Exchange { staged, live } => write!(f, "exchange {staged} with {live}"),
             Self::MoveNested { path } => write!(f, "move the nested subvolume {path:?} along"),
+            Self::Settle => f.write_str("set the attributes that the exchange has changed"),
             Self::SetDefault => f.write_str("make the live subvolume the default one"),
             Self::RollBack { snapshot, destroys } if destroys.is_empty() => {
                 write!(f, "roll back to {snapshot}")

@@ -153,9 +153,12 @@ impl Run {
 
     /// Gives up the volumes from `first` on. What cannot be tidied is added to the error.
     fn abandon_from(&mut self, first: usize, error: anyhow::Error) -> anyhow::Error {
-        self.volumes[first..].iter_mut().fold(error, |error, open| match open.volume.abandon() {
-            Ok(()) => error,
-            Err(left) => error.context(format!("and then: {left:#}")),
+        // The last first: volumes may have made directories that others then used.
+        self.volumes[first..].iter_mut().rev().fold(error, |error, open| {
+            match open.volume.abandon() {
+                Ok(()) => error,
+                Err(left) => error.context(format!("and then: {left:#}")),
+            }
         })
     }
 
@@ -327,7 +330,7 @@ mod tests {
         let config =
             Config { on_failure: config::OnFailure::Boot, volumes: vec![volume("a"), volume("b")] };
         let open = |volume: &config::Volume, _| -> anyhow::Result<Box<dyn Volume>> {
-            let is_b = volume.mount_point == PathBuf::from("b");
+            let is_b = volume.mount_point.as_os_str() == "b";
             Ok(Box::new(Fake {
                 name: if is_b { "b" } else { "a" },
                 fails_at: if is_b { b_fails_at } else { None },
@@ -362,7 +365,7 @@ mod tests {
     #[test]
     fn what_fails_while_preparing_leaves_every_volume_as_it_was() {
         let (log, ended) = run(Some(Phase::Prepare));
-        assert_eq!(log, ["a prepare", "b prepare", "a abandon", "b abandon", "a close", "b close"]);
+        assert_eq!(log, ["a prepare", "b prepare", "b abandon", "a abandon", "a close", "b close"]);
         assert_eq!(ended.report.outcome, Ending::Failed);
         assert_eq!(
             ended.report.error.as_deref(),

@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
-use rustix::fs::{IFlags, Mode, mkdirat};
+use rustix::fs::{IFlags, Mode, Timestamps, mkdirat};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
@@ -58,7 +59,7 @@ pub struct Trees<'a> {
 }
 
 /// What a restoration did.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outcome {
     /// What was brought over, by persisted path.
     pub persisted: Vec<Restored>,
@@ -67,6 +68,9 @@ pub struct Outcome {
     /// Subvolumes below persisted paths, which are not copied but moved as a whole by the
     /// filesystem's own part; relative to the volume's root. Their places are left empty.
     pub nested: Vec<PathBuf>,
+    /// Flags that forbid every change to the root, which the result's root shall have. They are
+    /// not set: the filesystem's own part may still have to rename it.
+    pub root_seals: IFlags,
 }
 
 /// One persisted path that was brought over.
@@ -107,7 +111,12 @@ pub fn restore(
         threads,
         work,
         scratch: Scratch::default(),
-        outcome: Outcome::default(),
+        outcome: Outcome {
+            persisted: Vec::new(),
+            bytes: BytesByRung::default(),
+            nested: Vec::new(),
+            root_seals: IFlags::empty(),
+        },
     };
     let depths = surveyed.iter().map(|path| path.depth).max().map_or(0, |deepest| deepest + 1);
     for depth in 0..depths {
@@ -247,8 +256,8 @@ impl Restoration<'_> {
             // The target began as a copy of it: only what the work in it changed is set.
             let status = at::status_of(of_blank.as_fd())?;
             attributes::set_times(made, &status)?;
-            made.set_flags(Handle::Open(of_blank.as_fd()).flags()?)?;
-            return Ok(());
+            let seals = seals_of(of_blank.as_fd())?;
+            return self.seal_connector(path, target.as_fd(), seals);
         }
         let Some(before) = at::directory_beneath(previous, path)? else { return Ok(()) };
         if path.as_os_str().is_empty() {
@@ -259,7 +268,20 @@ impl Restoration<'_> {
         let source = Source { handle, status: &status, flags };
         let created = Created { mode: Some(Mode::RWXU) };
         let seals = source.copy_to(made, created, &mut self.scratch)?;
-        Ok(seal(target.as_fd(), seals)?)
+        self.seal_connector(path, target.as_fd(), seals)
+    }
+
+    fn seal_connector(
+        &mut self,
+        path: &Path,
+        connector: BorrowedFd<'_>,
+        seals: IFlags,
+    ) -> anyhow::Result<()> {
+        if path.as_os_str().is_empty() {
+            self.outcome.root_seals = seals;
+            return Ok(());
+        }
+        Ok(seal(connector, seals)?)
     }
 }
 
@@ -296,15 +318,20 @@ fn seal_file(root: BorrowedFd<'_>, path: &Path, seals: IFlags) -> anyhow::Result
     seal_it().with_context(|| format!("cannot set the flags of {path:?}"))
 }
 
-/// Sets the times of an open directory to those of `status`.
+/// The times of an open file or directory.
 ///
 /// # Errors
-/// As utimensat(2).
-pub fn set_directory_times(
-    directory: BorrowedFd<'_>,
-    status: &rustix::fs::Statx,
-) -> Result<(), rustix::io::Errno> {
-    attributes::set_times(Handle::Open(directory), status)
+/// As statx(2).
+pub fn times_of(file: BorrowedFd<'_>) -> Result<Timestamps, Errno> {
+    at::status_of(file).map(|status| attributes::times(&status))
+}
+
+/// The flags of an open file or directory that forbid every change to it.
+///
+/// # Errors
+/// As ioctl(2).
+pub fn seals_of(file: BorrowedFd<'_>) -> Result<IFlags, Errno> {
+    Handle::Open(file).flags().map(|flags| flags & attributes::SEALING)
 }
 
 /// Readies the process for [`restore`]: no umask, so that entries are made with the mode they

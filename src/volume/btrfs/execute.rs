@@ -1,16 +1,18 @@
 //! The steps of a reset on btrfs, and undoing them.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use darlings_btrfs as fs;
-use rustix::fs::{AtFlags, Mode, mkdirat, unlinkat};
+use rustix::fs::{AtFlags, IFlags, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 
-use super::plan::{NEXT, ready_name};
+use super::journal::{Journal, Roots, move_subvolume};
+use super::plan::{Facts, NEXT, ready_name};
 use super::{Btrfs, Named, each_directory, os};
-use crate::plan::{Step, Tree};
+use crate::plan::{Step, Tree, VolumePlan};
 use crate::restore::{self, Outcome, Surveyed, Trees, at, restore};
 use crate::state::{self, Manifest};
 use crate::volume::Standing;
@@ -28,8 +30,17 @@ pub(super) struct Work {
     made: Vec<PathBuf>,
     /// Name, in the generations directory, of the staged subvolume.
     staged: Option<String>,
-    /// Nested subvolumes that were moved into the result.
+    /// Nested subvolumes that move into the result.
+    moving: Vec<PathBuf>,
+    /// Those that have moved.
     moved: Vec<PathBuf>,
+    /// What is to be done after the exchange beside moving them.
+    journal: Journal,
+    /// Flags of the live root that forbade the exchange, and of the result's root.
+    live_seals: Option<IFlags>,
+    root_seals: Option<IFlags>,
+    /// The subvolume that was the default before.
+    default_before: Option<u64>,
 }
 
 impl Work {
@@ -38,10 +49,12 @@ impl Work {
         self.home = home;
     }
 
-    pub(super) fn begin(&mut self, generation: u64, resumes: bool, paths: Vec<Surveyed>) {
-        self.generation = generation;
-        self.resumes = resumes;
-        self.paths = paths;
+    pub(super) fn begin(&mut self, plan: &VolumePlan, moving: Vec<PathBuf>, facts: Facts) {
+        self.generation = plan.generation;
+        self.resumes = plan.resumes;
+        self.moving = moving;
+        self.paths = facts.paths;
+        self.journal = facts.journal;
     }
 
     /// Closes what would keep the filesystem busy.
@@ -58,15 +71,12 @@ impl Btrfs {
             Step::Restore { from: Tree::Previous, into: Tree::Staged } => {
                 return self.restore().map(Some);
             }
-            Step::Record { into: Tree::Staged } => {
-                let staged = self.staged()?;
-                let manifest = Manifest::new(self.work.generation, &self.volume.rules);
-                state::write(staged.as_fd(), &manifest)?;
-            }
+            Step::Record { into: Tree::Staged } => self.record()?,
             Step::Secure { .. } => self.secure()?,
             Step::Exchange { .. } => self.exchange()?,
             Step::MoveNested { path } => self.move_nested(path)?,
             Step::SetDefault => self.set_default()?,
+            Step::Settle => self.settle()?,
             Step::KeepGeneration { name } => self.keep_generation(Path::new(name))?,
             Step::Restore { .. }
             | Step::Record { .. }
@@ -79,7 +89,7 @@ impl Btrfs {
 
     fn discard(&mut self, leftover: &Path) -> anyhow::Result<()> {
         let Named { parent, name } = self.named(leftover)?;
-        Ok(fs::delete_subvolume(&parent, &name)?)
+        delete(&parent, &name)
     }
 
     /// The generations directory, made when it is not there.
@@ -129,7 +139,19 @@ impl Btrfs {
             blank: blank.as_ref().map(AsFd::as_fd),
             target: staged.as_fd(),
         };
-        restore(&trees, &self.volume.rules, &self.work.paths, self.options.threads)
+        let outcome = restore(&trees, &self.volume.rules, &self.work.paths, self.options.threads)?;
+        self.work.root_seals = Some(outcome.root_seals);
+        Ok(outcome)
+    }
+
+    fn record(&mut self) -> anyhow::Result<()> {
+        let (live, staged) = (self.live()?, self.staged()?);
+        let manifest = Manifest::new(self.work.generation, &self.volume.rules);
+        state::write(staged.as_fd(), &manifest)?;
+        let roots = Roots { old: live.as_fd(), new: staged.as_fd() };
+        let root_seals = self.work.root_seals.context("BUG: recorded before it was restored")?;
+        self.work.journal = Journal::look(roots, root_seals, &self.work.moving)?;
+        self.work.journal.write(staged.as_fd())
     }
 
     fn secure(&mut self) -> anyhow::Result<()> {
@@ -143,7 +165,14 @@ impl Btrfs {
     }
 
     fn exchange(&mut self) -> anyhow::Result<()> {
-        self.swap()?;
+        // A generation's root goes without these flags; an undone exchange gives them back.
+        self.work.live_seals = Some(restore::unseal(self.live()?.as_fd())?);
+        if let Err(error) = self.swap() {
+            return match self.seal_live_again() {
+                Ok(()) => Err(error),
+                Err(undo) => Err(error.context(format!("and then: {undo:#}"))),
+            };
+        }
         self.work.staged = None;
         self.standing = Standing::Unfinished;
         let synced = self.top().and_then(|top| Ok(fs::sync(top)?));
@@ -172,15 +201,26 @@ impl Btrfs {
     }
 
     fn undo_exchange(&mut self) -> anyhow::Result<()> {
-        while let Some(path) = self.work.moved.last().cloned() {
-            let (live, old) = (self.live()?, self.old()?);
-            carry_subvolume(&live, &old, &path)?;
+        let (live, old) = (self.live()?, self.old()?);
+        while let Some(path) = self.work.moved.last() {
+            move_subvolume(live.as_fd(), old.as_fd(), path)?;
             self.work.moved.pop();
         }
+        self.work.journal.settle_undone(old.as_fd())?;
+        if let Some(before) = self.work.default_before.take() {
+            fs::set_default_subvolume(self.top()?, before)?;
+        }
+        restore::unseal(live.as_fd())?;
         self.swap()?;
+        self.seal_live_again()?;
         self.work.staged = Some(ready_name(self.work.generation));
         self.standing = Standing::Previous;
         Ok(fs::sync(self.top()?)?)
+    }
+
+    fn seal_live_again(&mut self) -> anyhow::Result<()> {
+        let seals = self.work.live_seals.take().unwrap_or(IFlags::empty());
+        restore::seal(self.live()?.as_fd(), seals).context("cannot set the flags of the live root")
     }
 
     /// The previous state, after the exchange.
@@ -193,7 +233,7 @@ impl Btrfs {
     fn move_nested(&mut self, path: &Path) -> anyhow::Result<()> {
         let result = self
             .old()
-            .and_then(|old| carry_subvolume(&old, &self.live()?, path))
+            .and_then(|old| move_subvolume(old.as_fd(), self.live()?.as_fd(), path))
             .with_context(|| format!("cannot move the nested subvolume {path:?} along"));
         if result.is_ok() {
             self.work.moved.push(path.to_owned());
@@ -202,10 +242,22 @@ impl Btrfs {
     }
 
     fn set_default(&mut self) -> anyhow::Result<()> {
+        let before = fs::default_subvolume(self.top()?)?;
         let result = self
             .live()
             .and_then(|live| Ok(fs::set_default_subvolume(self.top()?, fs::subvolume_id(live)?)?))
             .context("cannot make the result the default subvolume");
+        if result.is_ok() {
+            self.work.default_before = Some(before);
+        }
+        self.or_undo(result)
+    }
+
+    fn settle(&mut self) -> anyhow::Result<()> {
+        let result = self.old().and_then(|old| {
+            let live = self.live()?;
+            self.work.journal.settle(Roots { old: old.as_fd(), new: live.as_fd() })
+        });
         self.or_undo(result)
     }
 
@@ -223,43 +275,28 @@ impl Btrfs {
     pub(super) fn undo_prepared(&mut self) -> anyhow::Result<()> {
         if let Some(staged) = self.work.staged.take() {
             let home = self.work_home()?;
-            fs::delete_subvolume(home, os(&staged))
+            delete(home, os(&staged))
                 .context("cannot remove the staged subvolume; the next run removes it")?;
         }
         self.work.home = None;
         while let Some(directory) = self.work.made.pop() {
             let (parent, name) = at::open_parent(self.top()?, &directory)?;
-            unlinkat(&parent, &name, AtFlags::REMOVEDIR)
-                .with_context(|| format!("cannot remove {directory:?}"))?;
+            match unlinkat(&parent, &name, AtFlags::REMOVEDIR) {
+                // Another volume has its generations beside ours.
+                Ok(()) | Err(Errno::NOTEMPTY) => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot remove {directory:?}"));
+                }
+            }
         }
         Ok(())
     }
 }
 
-/// Moves the subvolume at `path` from one tree to the same path in another, with its
-/// read-only flag, and leaves the directories that it leaves and comes into as they were.
-/// An empty directory in its place is replaced; the kernel refuses to replace any other.
-fn carry_subvolume(from: &OwnedFd, to: &OwnedFd, path: &Path) -> anyhow::Result<()> {
-    let (from_parent, name) = at::open_parent(from, path)?;
-    let (to_parent, _) = at::open_parent(to, path)?;
-    let subvolume = at::open_directory(from_parent.as_fd(), &name)?;
-    let read_only = fs::is_read_only(&subvolume)?;
-    let unsealed_from = restore::unseal(from_parent.as_fd())?;
-    let unsealed_to = restore::unseal(to_parent.as_fd())?;
-    let from_status = at::status_of(from_parent.as_fd())?;
-    let to_status = at::status_of(to_parent.as_fd())?;
-    // A read-only subvolume cannot be given another parent.
-    if read_only {
-        fs::set_read_only(&subvolume, false)?;
-    }
-    let name = at::os_name(&name);
-    let moved = fs::rename(&from_parent, name, &to_parent, name);
-    if read_only {
-        fs::set_read_only(&subvolume, true)?;
-    }
-    restore::set_directory_times(to_parent.as_fd(), &to_status)?;
-    restore::set_directory_times(from_parent.as_fd(), &from_status)?;
-    restore::seal(to_parent.as_fd(), unsealed_to)?;
-    restore::seal(from_parent.as_fd(), unsealed_from)?;
-    Ok(moved?)
+/// Deletes a staged subvolume, whose root may have flags of the blank's that forbid it.
+fn delete(parent: &OwnedFd, name: &OsStr) -> anyhow::Result<()> {
+    let root = at::open_directory(parent.as_fd(), &at::c_name(name)?)
+        .with_context(|| format!("cannot open {name:?}"))?;
+    restore::unseal(root.as_fd()).with_context(|| format!("cannot clear the flags of {name:?}"))?;
+    Ok(fs::delete_subvolume(parent, name)?)
 }

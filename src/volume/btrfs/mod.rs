@@ -26,14 +26,16 @@ use super::mounts::{self, Mount};
 use super::{Options, Standing, Volume};
 use crate::config;
 use crate::plan::{Step, VolumePlan};
-use crate::restore::{Outcome, at, survey};
+use crate::restore::{self, Outcome, at, survey};
 use crate::state;
 
 mod execute;
+mod journal;
 mod plan;
 
+use journal::Journal;
 pub(super) use plan::unreachable;
-use plan::{Facts, ready_name, rollback};
+use plan::{Facts, moving, ready_name, rollback};
 
 /// A btrfs subvolume that is reset.
 pub(super) struct Btrfs {
@@ -156,6 +158,7 @@ impl Btrfs {
         };
         let previous = match (facts.interrupted(), &home) {
             (Some(number), Some(home)) => {
+                facts.journal = Journal::read(live.as_fd())?;
                 let name = at::c_name(ready_name(number).as_ref())?;
                 at::open_directory(home.as_fd(), &name)
                     .with_context(|| format!("cannot open {name:?}"))?
@@ -167,6 +170,8 @@ impl Btrfs {
         facts.is_default = fs::default_subvolume(self.top()?)? == fs::subvolume_id(&previous)?;
         facts.paths =
             survey(&self.volume.rules, previous.as_fd(), blank.as_ref().map(AsFd::as_fd))?;
+        let root = blank.as_ref().unwrap_or(&previous);
+        facts.root_is_sealed = !restore::seals_of(root.as_fd())?.is_empty();
         if let Some(blank) = &blank {
             facts.blank_is_writable = !fs::is_read_only(blank)?;
         }
@@ -246,7 +251,7 @@ impl Volume for Btrfs {
         if plan.resumes {
             self.standing = Standing::Unfinished;
         }
-        self.work.begin(plan.generation, plan.resumes, facts.paths);
+        self.work.begin(&plan, moving(&self.volume, &facts), facts);
         Ok(plan)
     }
 

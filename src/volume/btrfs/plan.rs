@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::journal::Journal;
 use crate::config;
 use crate::plan::{Phase, Planned, Step, Tree, VolumePlan};
 use crate::restore::{State, Surveyed};
-use crate::rules::{Rules, Verdict};
+use crate::rules::Verdict;
 
 /// Name, in the generations directory, of a result that is being made. Worth nothing.
 pub(super) const NEXT: &str = "next";
@@ -31,6 +32,10 @@ pub(super) struct Facts {
     pub(super) is_default: bool,
     /// Persisted paths in the previous state.
     pub(super) paths: Vec<Surveyed>,
+    /// What an interrupted reset had still to do.
+    pub(super) journal: Journal,
+    /// Whether the result's root is immutable or append-only.
+    pub(super) root_is_sealed: bool,
     /// Whether the blank may still be written to.
     pub(super) blank_is_writable: bool,
 }
@@ -53,14 +58,17 @@ impl Facts {
     }
 }
 
-/// The nested subvolumes that lie below persisted paths and move as a whole: the outermost
-/// of each.
-pub(super) fn moving<'f>(nested: &'f [PathBuf], rules: &Rules) -> Vec<&'f PathBuf> {
-    let persisted = |path: &&PathBuf| rules.verdict(path) == Verdict::Persisted;
-    let mut moving: Vec<&PathBuf> = Vec::new();
-    for path in nested.iter().filter(persisted) {
+/// The nested subvolumes that move into the result as a whole: the outermost of those below
+/// persisted paths, or, of an interrupted reset, those that have not moved yet.
+pub(super) fn moving(volume: &config::Volume, facts: &Facts) -> Vec<PathBuf> {
+    if facts.interrupted().is_some() {
+        return facts.journal.paths().filter(|path| facts.nested.contains(path)).collect();
+    }
+    let persisted = |path: &&PathBuf| volume.rules.verdict(path) == Verdict::Persisted;
+    let mut moving: Vec<PathBuf> = Vec::new();
+    for path in facts.nested.iter().filter(persisted) {
         if !moving.iter().any(|outer| path.starts_with(outer)) {
-            moving.push(path);
+            moving.push(path.clone());
         }
     }
     moving
@@ -77,7 +85,7 @@ pub(super) fn rollback(
     let home = |name: &str| source.generations.join(name).display().to_string();
     let (ready, kept) = (home(&ready_name(generation)), home(&generation.to_string()));
     let live = source.subvolume.display().to_string();
-    let moving = moving(&facts.nested, &volume.rules);
+    let moving = moving(volume, facts);
 
     let mut steps = Vec::new();
     let mut add = |phase, step| steps.push(Planned { phase, step });
@@ -93,10 +101,17 @@ pub(super) fn rollback(
         add(Phase::Commit, Step::Exchange { staged: ready, live });
     }
     for path in &moving {
-        add(Phase::Commit, Step::MoveNested { path: (*path).clone() });
+        add(Phase::Commit, Step::MoveNested { path: path.clone() });
     }
     if facts.is_default {
         add(Phase::Commit, Step::SetDefault);
+    }
+    let unsettled = match interrupted {
+        Some(_) => !facts.journal.is_empty(),
+        None => !moving.is_empty() || facts.root_is_sealed,
+    };
+    if unsettled {
+        add(Phase::Commit, Step::Settle);
     }
     add(Phase::Finish, Step::KeepGeneration { name: kept.clone() });
 
@@ -155,6 +170,7 @@ pub(in crate::volume) fn unreachable(mount_point: &Path, path: &Surveyed) -> Opt
 mod tests {
     use super::*;
     use crate::config::{Backing, Strategy};
+    use crate::rules::Rules;
 
     fn source() -> config::Btrfs {
         config::Btrfs {
@@ -237,7 +253,6 @@ mod tests {
         assert_eq!(
             steps(&plan),
             [
-                "move the nested subvolume \"var/lib/machines\" along",
                 "make the live subvolume the default one",
                 "keep the previous state as @darlings/root/4",
             ]

@@ -6,7 +6,7 @@ use darlings_zfs as fs;
 use super::{MARK, Zfs, mount, root, stage_name, unmount};
 use crate::plan::{Step, Tree};
 use crate::report::bytes_in_words;
-use crate::restore::{Outcome, Trees, restore};
+use crate::restore::{Outcome, Trees, restore, seal};
 use crate::state::{self, Manifest};
 use crate::volume::Standing;
 
@@ -29,7 +29,9 @@ impl Zfs {
             Step::Restore { from: Tree::Staged, into: Tree::Live } => {
                 let (from, into) =
                     (root(self.mounted.stage.as_ref())?, root(self.mounted.dataset.as_ref())?);
-                return self.restore(from, into).map(Some);
+                let outcome = self.restore(from, into)?;
+                seal(into, outcome.root_seals).context("cannot set the flags of the root")?;
+                return Ok(Some(outcome));
             }
             Step::Record { into: Tree::Live } => {
                 let manifest = Manifest::new(self.generation, &self.volume.rules);
@@ -44,6 +46,7 @@ impl Zfs {
             | Step::Record { .. }
             | Step::Exchange { .. }
             | Step::MoveNested { .. }
+            | Step::Settle
             | Step::SetDefault
             | Step::KeepGeneration { .. } => bail!("BUG: a step of btrfs on ZFS: {step}"),
         }

@@ -1,0 +1,218 @@
+//! What is still to be done once the subvolumes are exchanged, written down before.
+//!
+//! A nested subvolume can be moved only by changing the directories that it leaves and comes
+//! into, taking its read-only flag away and setting it again; and a root that is immutable can be
+//! exchanged only without that flag. The journal lies in the result, in `.darlings/reset/journal`,
+//! and goes when everything in it is done, so that a run after a crash does it again.
+
+use std::ffi::{CStr, OsString};
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use darlings_btrfs as fs;
+use rustix::fs::{IFlags, Mode, OFlags, Timestamps, mkdirat, openat};
+use serde::{Deserialize, Serialize};
+
+use crate::restore::{self, at, own_directory};
+use crate::rules::OWN_DIRECTORY;
+
+const DIRECTORY: &CStr = c"reset";
+const FILE: &CStr = c"journal";
+
+/// Everything that is to be done after the exchange.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Journal {
+    /// Sealing flags of the result's root, as `FS_IOC_GETFLAGS` has them.
+    root_seals: u32,
+    /// Nested subvolumes that move into the result.
+    nested: Vec<Nested>,
+}
+
+/// A nested subvolume that moves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Nested {
+    /// Below the volume's root, in bytes: users choose it.
+    path: Vec<u8>,
+    read_only: bool,
+    /// The directory that it leaves.
+    from: Directory,
+    /// The directory that it comes into.
+    to: Directory,
+}
+
+/// What a move changes in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Directory {
+    /// Seconds and nanoseconds.
+    accessed: (i64, i64),
+    modified: (i64, i64),
+    seals: u32,
+}
+
+/// The two trees, by their roots.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Roots<'a> {
+    /// What was live before the exchange.
+    pub(super) old: BorrowedFd<'a>,
+    /// The result.
+    pub(super) new: BorrowedFd<'a>,
+}
+
+impl Journal {
+    /// Looks at everything that moving these subvolumes will change.
+    pub(super) fn look(
+        roots: Roots<'_>,
+        root_seals: IFlags,
+        moving: &[PathBuf],
+    ) -> anyhow::Result<Self> {
+        let nested = moving
+            .iter()
+            .map(|path| {
+                let (from, name) = at::open_parent(roots.old, path)?;
+                let (to, _) = at::open_parent(roots.new, path)?;
+                let subvolume = at::open_directory(from.as_fd(), &name)?;
+                Ok(Nested {
+                    path: path.as_os_str().to_owned().into_vec(),
+                    read_only: fs::is_read_only(&subvolume)?,
+                    from: Directory::look(&from)?,
+                    to: Directory::look(&to)?,
+                })
+            })
+            .collect::<anyhow::Result<_>>()
+            .context("cannot look at the nested subvolumes that move")?;
+        Ok(Self { root_seals: root_seals.bits(), nested })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.root_seals == 0 && self.nested.is_empty()
+    }
+
+    /// The nested subvolumes that move.
+    pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.nested.iter().map(Nested::path)
+    }
+
+    /// Writes it into the tree at `root`. Nothing is written when there is nothing to do.
+    pub(super) fn write(&self, root: BorrowedFd<'_>) -> anyhow::Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let write = || -> anyhow::Result<()> {
+            let own = own_directory(root)?;
+            mkdirat(&own, DIRECTORY, Mode::RWXU)?;
+            let directory = at::open_directory(own.as_fd(), DIRECTORY)?;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = openat(&directory, FILE, flags, Mode::RUSR | Mode::WUSR)?;
+            Ok(std::fs::File::from(file).write_all(&serde_json::to_vec(self)?)?)
+        };
+        write().context("cannot write the journal")
+    }
+
+    /// Reads what an interrupted run left in the tree at `root`.
+    pub(super) fn read(root: BorrowedFd<'_>) -> anyhow::Result<Self> {
+        let directory = Path::new(OWN_DIRECTORY).join("reset");
+        let directory =
+            at::directory_beneath(root, &directory).context("cannot open the journal")?;
+        let Some(directory) = directory else { return Ok(Self::default()) };
+        let file = at::present(at::open_file(directory.as_fd(), FILE))
+            .context("cannot open the journal")?;
+        let Some(file) = file else { return Ok(Self::default()) };
+        serde_json::from_reader(std::fs::File::from(file)).context("cannot read the journal")
+    }
+
+    /// Sets what the moves have changed in both trees, and removes the journal from the result.
+    pub(super) fn settle(&self, roots: Roots<'_>) -> anyhow::Result<()> {
+        self.settle_moved(roots.new)?;
+        for nested in &self.nested {
+            nested.settle_directory(roots.old, &nested.from)?;
+        }
+        restore::remove(own_directory(roots.new)?.as_fd(), DIRECTORY)
+            .context("cannot remove the journal")?;
+        let seals = IFlags::from_bits_retain(self.root_seals);
+        restore::seal(roots.new, seals).context("cannot set the flags of the root")
+    }
+
+    fn settle_moved(&self, new: BorrowedFd<'_>) -> anyhow::Result<()> {
+        for nested in &self.nested {
+            nested.settle_flag(new)?;
+            nested.settle_directory(new, &nested.to)?;
+        }
+        Ok(())
+    }
+
+    /// Sets what the moves have changed in the tree that they were undone into.
+    pub(super) fn settle_undone(&self, old: BorrowedFd<'_>) -> anyhow::Result<()> {
+        for nested in &self.nested {
+            nested.settle_flag(old)?;
+            nested.settle_directory(old, &nested.from)?;
+        }
+        Ok(())
+    }
+}
+
+impl Nested {
+    fn path(&self) -> PathBuf {
+        OsString::from_vec(self.path.clone()).into()
+    }
+
+    fn settle_flag(&self, root: BorrowedFd<'_>) -> anyhow::Result<()> {
+        let path = self.path();
+        let subvolume =
+            at::open_beneath(root, &path).with_context(|| format!("cannot open {path:?}"))?;
+        if fs::is_read_only(&subvolume)? != self.read_only {
+            fs::set_read_only(&subvolume, self.read_only)?;
+        }
+        Ok(())
+    }
+
+    fn settle_directory(&self, root: BorrowedFd<'_>, as_it_was: &Directory) -> anyhow::Result<()> {
+        let path = self.path();
+        let settle = || -> anyhow::Result<()> {
+            let (directory, _) = at::open_parent(root, &path)?;
+            restore::unseal(directory.as_fd())?;
+            rustix::fs::futimens(&directory, &as_it_was.times())?;
+            Ok(restore::seal(directory.as_fd(), IFlags::from_bits_retain(as_it_was.seals))?)
+        };
+        settle().with_context(|| format!("cannot set the attributes of the directory of {path:?}"))
+    }
+}
+
+impl Directory {
+    fn look(directory: &OwnedFd) -> anyhow::Result<Self> {
+        let times = restore::times_of(directory.as_fd())?;
+        Ok(Self {
+            accessed: (times.last_access.tv_sec, times.last_access.tv_nsec),
+            modified: (times.last_modification.tv_sec, times.last_modification.tv_nsec),
+            seals: restore::seals_of(directory.as_fd())?.bits(),
+        })
+    }
+
+    fn times(&self) -> Timestamps {
+        let time = |(tv_sec, tv_nsec)| rustix::fs::Timespec { tv_sec, tv_nsec };
+        Timestamps { last_access: time(self.accessed), last_modification: time(self.modified) }
+    }
+}
+
+/// Moves the subvolume at `path` from one tree to the same path in another, without its
+/// read-only flag and unsealing the directories: see [`Journal::settle`].
+/// An empty directory in its place is replaced; the kernel refuses to replace any other.
+pub(super) fn move_subvolume(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    path: &Path,
+) -> anyhow::Result<()> {
+    let (from_parent, name) = at::open_parent(from, path)?;
+    let (to_parent, _) = at::open_parent(to, path)?;
+    let subvolume = at::open_directory(from_parent.as_fd(), &name)?;
+    restore::unseal(from_parent.as_fd())?;
+    restore::unseal(to_parent.as_fd())?;
+    // A read-only subvolume cannot be given another directory.
+    if fs::is_read_only(&subvolume)? {
+        fs::set_read_only(&subvolume, false)?;
+    }
+    let name = at::os_name(&name);
+    Ok(fs::rename(&from_parent, name, &to_parent, name)?)
+}
