@@ -39,11 +39,15 @@ where
             Level::INFO => (6, ""),
             Level::DEBUG | Level::TRACE => (7, ""),
         };
-        if self.to_journal {
-            write!(writer, "<{number}>")?;
+        let mut text = String::new();
+        context.field_format().format_fields(Writer::new(&mut text), event)?;
+        // Every line of it: the journal takes each for a message of its own.
+        for line in format!("{word}{text}").lines() {
+            if self.to_journal {
+                write!(writer, "<{number}>")?;
+            }
+            writeln!(writer, "{line}")?;
         }
-        write!(writer, "{word}")?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        Ok(())
     }
 }

@@ -3,11 +3,19 @@
 //! A filesystem's part looks first and then computes its [`VolumePlan`] from what it saw and
 //! the configuration alone, so that planning is tested without a filesystem.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::restore::{State, Surveyed};
+
+/// A path for a person: as it is, or quoted and escaped if it could be taken for something
+/// else, since users choose names and a newline in one must not begin a line.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    let plain = path.to_string_lossy();
+    if plain.chars().any(char::is_control) { format!("{path:?}") } else { plain.into_owned() }
+}
 
 /// The plan for one volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -157,7 +165,9 @@ impl std::fmt::Display for Step {
             }
             Self::Secure { name } => write!(f, "make it durable as {name}"),
             Self::Exchange { staged, live } => write!(f, "exchange {staged} with {live}"),
-            Self::MoveNested { path } => write!(f, "move the nested subvolume {path:?} along"),
+            Self::MoveNested { path } => {
+                write!(f, "move the nested subvolume {} along", shown(path))
+            }
             Self::Settle => f.write_str("set the attributes that the exchange has changed"),
             Self::SetDefault => f.write_str("make the live subvolume the default one"),
             Self::RollBack { snapshot, destroys } if destroys.is_empty() => {
@@ -192,19 +202,19 @@ impl std::fmt::Display for VolumePlan {
         }
         writeln!(f)?;
         for path in &self.paths {
-            let shown = mount_point.join(&path.path);
-            let shown = shown.display();
+            let name = shown(&mount_point.join(&path.path));
             match &path.state {
-                State::Present { kind } => writeln!(f, "  keep   {shown} ({kind})")?,
-                State::Absent => writeln!(f, "  keep   {shown} (not there)")?,
+                State::Present { kind } => writeln!(f, "  keep   {name} ({kind})")?,
+                State::Absent => writeln!(f, "  keep   {name} (not there)")?,
                 State::Unreachable { ancestor, kind } => writeln!(
                     f,
-                    "  leave  {shown}: {} is a {kind} and is not followed",
-                    mount_point.join(ancestor).display()
+                    "  leave  {name}: {} is a {kind} and is not followed",
+                    shown(&mount_point.join(ancestor))
                 )?,
             }
         }
         for subvolume in &self.leaving {
+            let subvolume = shown(Path::new(subvolume));
             writeln!(f, "  erase  subvolume {subvolume}, which goes with the generation")?;
         }
         for warning in &self.warnings {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::plan::{Phase, Planned, VolumePlan};
+use crate::plan::{Phase, Planned, VolumePlan, shown};
 use crate::restore::{BytesByRung, Outcome, Restored};
 
 /// Where the report of the last reset lies.
@@ -124,7 +124,7 @@ impl VolumeReport {
         for restored in &self.restored {
             lines.push(format!(
                 "  kept {}: {} {}, {}",
-                plan.mount_point.join(&restored.path).display(),
+                shown(&plan.mount_point.join(&restored.path)),
                 restored.entries,
                 if restored.entries == 1 { "entry" } else { "entries" },
                 bytes_in_words(restored.bytes),

@@ -1,5 +1,6 @@
 //! The engine: all volumes of a configuration, phase by phase.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -7,7 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
 use crate::hibernation;
-use crate::plan::{Phase, VolumePlan};
+use crate::plan::{Phase, VolumePlan, shown};
 use crate::report::{Ending, Report, VolumeReport, peak_memory};
 use crate::volume::{self, Options, Standing, Volume};
 
@@ -218,6 +219,7 @@ fn announce(plan: &VolumePlan) {
         warn!("{}: {warning}", plan.mount_point.display());
     }
     for subvolume in &plan.leaving {
+        let subvolume = shown(Path::new(subvolume));
         warn!("{subvolume} is a subvolume below no persisted path: it goes with the generation");
     }
 }

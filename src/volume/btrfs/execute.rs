@@ -36,8 +36,9 @@ pub(super) struct Work {
     moved: Vec<PathBuf>,
     /// What is to be done after the exchange beside moving them.
     journal: Journal,
-    /// Flags of the live root that forbade the exchange, and of the result's root.
-    live_seals: Option<IFlags>,
+    /// What forbade the exchange of the live root: flags, and that it was read-only.
+    live_was: Option<(IFlags, bool)>,
+    /// Flags that the result's root shall have.
     root_seals: Option<IFlags>,
     /// The subvolume that was the default before.
     default_before: Option<u64>,
@@ -165,9 +166,7 @@ impl Btrfs {
     }
 
     fn exchange(&mut self) -> anyhow::Result<()> {
-        // A generation's root goes without these flags; an undone exchange gives them back.
-        self.work.live_seals = Some(restore::unseal(self.live()?.as_fd())?);
-        if let Err(error) = self.swap() {
+        if let Err(error) = self.unlock_live().and_then(|()| self.swap()) {
             return match self.seal_live_again() {
                 Ok(()) => Err(error),
                 Err(undo) => Err(error.context(format!("and then: {undo:#}"))),
@@ -177,6 +176,18 @@ impl Btrfs {
         self.standing = Standing::Unfinished;
         let synced = self.top().and_then(|top| Ok(fs::sync(top)?));
         self.or_undo(synced)
+    }
+
+    /// Takes away from the live root what forbids the exchange. A generation is read-only anyway
+    /// and its root goes without flags; an undone exchange gives them back.
+    fn unlock_live(&mut self) -> anyhow::Result<()> {
+        let live = self.live()?;
+        let read_only = fs::is_read_only(&live)?;
+        self.work.live_was = Some((restore::seals_of(live.as_fd())?, read_only));
+        if read_only {
+            fs::set_read_only(&live, false)?;
+        }
+        restore::unseal(live.as_fd()).map(drop).context("cannot clear the flags of the live root")
     }
 
     fn swap(&mut self) -> anyhow::Result<()> {
@@ -219,8 +230,13 @@ impl Btrfs {
     }
 
     fn seal_live_again(&mut self) -> anyhow::Result<()> {
-        let seals = self.work.live_seals.take().unwrap_or(IFlags::empty());
-        restore::seal(self.live()?.as_fd(), seals).context("cannot set the flags of the live root")
+        let Some((seals, read_only)) = self.work.live_was.take() else { return Ok(()) };
+        let live = self.live()?;
+        restore::seal(live.as_fd(), seals).context("cannot set the flags of the live root")?;
+        if read_only {
+            fs::set_read_only(&live, true)?;
+        }
+        Ok(())
     }
 
     /// The previous state, after the exchange.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::journal::Journal;
 use crate::config;
-use crate::plan::{Phase, Planned, Step, Tree, VolumePlan};
+use crate::plan::{Phase, Planned, Step, Tree, VolumePlan, shown};
 use crate::restore::{State, Surveyed};
 use crate::rules::Verdict;
 
@@ -161,8 +161,8 @@ pub(in crate::volume) fn unreachable(mount_point: &Path, path: &Surveyed) -> Opt
     Some(format!(
         "{} is not brought over: {} is a {kind}, which is not followed; declare the path that it \
          stands for",
-        mount_point.join(&path.path).display(),
-        mount_point.join(ancestor).display(),
+        shown(&mount_point.join(&path.path)),
+        shown(&mount_point.join(ancestor)),
     ))
 }
 
@@ -267,7 +267,7 @@ mod tests {
         let facts = Facts { nested: nested.map(PathBuf::from).to_vec(), ..Facts::default() };
         let plan = plan(&facts);
         let moves: Vec<_> = steps(&plan).into_iter().filter(|step| step.contains("move")).collect();
-        assert_eq!(moves, ["move the nested subvolume \"var/lib/machines\" along"]);
+        assert_eq!(moves, ["move the nested subvolume var/lib/machines along"]);
         assert_eq!(plan.leaving, ["/srv", "/var/lib/docker/a", "/var/tmp"]);
     }
 }
