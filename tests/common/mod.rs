@@ -1,0 +1,354 @@
+//! What the integration tests share: a btrfs of a test's own, the binary run on it, and everything
+//! on the filesystem written down.
+#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+
+use anyhow::{Context as _, Result};
+use darlings_testkit::loopfs::{BtrfsVolume, Filesystem, Options, run};
+use darlings_testkit::model::{self, Expected, Rule};
+use darlings_testkit::{Compare, RelPath, Tree, capture, difference};
+
+/// A btrfs with `@` and `@blank`, and the configuration that resets it.
+pub struct Machine {
+    pub volume: BtrfsVolume,
+    pub rules: Vec<Rule>,
+    /// Lines before the first table of the configuration.
+    pub head: String,
+    /// Replaces `blank = "@blank"`.
+    pub blank: String,
+}
+
+/// One run of the binary.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+    /// The report, if one was written.
+    pub report: Option<serde_json::Value>,
+}
+
+impl Machine {
+    /// `blank` fills the blank, `live` does to its copy what happened since.
+    pub fn new(
+        blank: impl FnOnce(&Path) -> Result<()>,
+        live: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        Self::with(Options::new(Filesystem::Btrfs), blank, live)
+    }
+
+    /// The same on a filesystem made with options.
+    pub fn with(
+        options: Options,
+        blank: impl FnOnce(&Path) -> Result<()>,
+        live: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let volume = BtrfsVolume::with(options, blank, live)?;
+        let (head, blank) = (String::new(), "@blank".to_owned());
+        Ok(Self { volume, rules: Vec::new(), head, blank })
+    }
+
+    /// Declares a path.
+    pub fn persist(mut self, path: &str, excludes: &[&str]) -> Self {
+        let rule = Rule::new(path, excludes).unwrap_or_else(|why| panic!("{why}"));
+        self.rules.push(rule);
+        self
+    }
+
+    /// The path of something, by its path from the top level.
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.volume.fs.path().join(path)
+    }
+
+    /// A file beside the filesystem that goes with it.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.volume.fs.holder().join(name)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> String {
+        let device = self.volume.fs.device().display().to_string();
+        let mut text = format!(
+            "{}[[volume]]\nmount_point = \"/\"\nbtrfs = {{ device = {}, subvolume = \"@\", blank = {} }}\n",
+            self.head,
+            quoted(&device),
+            quoted(&self.blank),
+        );
+        for rule in &self.rules {
+            let text_of = |path: &RelPath| String::from_utf8_lossy(path.as_bytes()).into_owned();
+            let excludes: Vec<_> =
+                rule.excludes.iter().map(|path| quoted(&text_of(path))).collect();
+            writeln!(
+                text,
+                "[[persist]]\npath = {}\nexclude = [{}]",
+                quoted(&format!("/{}", text_of(&rule.path))),
+                excludes.join(", ")
+            )
+            .unwrap_or_else(|_| unreachable!("BUG: writing to a String cannot fail"));
+        }
+        text
+    }
+
+    /// Runs `darlings reset` with the machine's configuration.
+    pub fn reset(&self) -> Result<Ran> {
+        self.run(self.config(), &[])
+    }
+
+    /// Runs `darlings reset` and demands that it ends well.
+    pub fn reset_well(&self) -> Result<Ran> {
+        let ran = self.reset()?;
+        anyhow::ensure!(ran.code == Some(0), "exit code {:?}\n{}", ran.code, ran.stderr);
+        Ok(ran)
+    }
+
+    /// Runs `darlings reset` with any configuration and more arguments.
+    pub fn run(&self, config: impl AsRef<[u8]>, arguments: &[&str]) -> Result<Ran> {
+        let mut command = self.command(config)?;
+        command.args(arguments);
+        self.ran(&mut command)
+    }
+
+    /// The command `darlings reset` with a configuration, yet to be run.
+    pub fn command(&self, config: impl AsRef<[u8]>) -> Result<Command> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_darlings"));
+        command.arg("reset").args(self.arguments(config)?).env_remove("JOURNAL_STREAM");
+        Ok(command)
+    }
+
+    /// The arguments that tell it where the configuration and the report are.
+    pub fn arguments(&self, config: impl AsRef<[u8]>) -> Result<[PathBuf; 4]> {
+        let at = self.beside("darlings.toml");
+        std::fs::write(&at, config)?;
+        Ok(["--config".into(), at, "--report".into(), self.beside("report.json")])
+    }
+
+    /// Runs a command to its end; whatever it is, it leaves no mount and no directory behind.
+    pub fn ran(&self, command: &mut Command) -> Result<Ran> {
+        use std::process::Stdio;
+        let report = self.beside("report.json");
+        remove_if_there(&report)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {command:?}"))?;
+        let pid = child.id();
+        let output = child.wait_with_output()?;
+        let left = mount_directories(pid)?;
+        anyhow::ensure!(left.is_empty(), "the run left {left:?}");
+        self.told(output)
+    }
+
+    fn told(&self, output: Output) -> Result<Ran> {
+        let Output { status, stdout, stderr } = output;
+        let report = match std::fs::read(self.beside("report.json")) {
+            Ok(text) => Some(serde_json::from_slice(&text)?),
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => None,
+            Err(why) => return Err(why.into()),
+        };
+        let code = ExitStatus::code(&status);
+        let text = |bytes| String::from_utf8(bytes).context("it printed something not UTF-8");
+        Ok(Ran { code, stdout: text(stdout)?, stderr: text(stderr)?, report })
+    }
+
+    /// What the model says that a reset must leave now.
+    pub fn expected(&self) -> Result<Expected> {
+        let blank = if self.blank == "empty" {
+            let at = self.volume.make_subvolume("@nothing")?;
+            let tree = capture(&at)?;
+            run(Command::new("btrfs").args(["subvolume", "delete"]).arg(at))?;
+            // Rule 2: where the blank does not have the root, it is as before.
+            let mut empty = tree;
+            let previous = capture(&self.volume.live())?;
+            let root = previous.get(&RelPath::root()).cloned().context("no root")?;
+            empty.entries.insert(RelPath::root(), root);
+            empty
+        } else {
+            capture(&self.at(&self.blank))?
+        };
+        Ok(model::expected(&blank, &capture(&self.volume.live())?, &self.rules)?)
+    }
+
+    /// Resets, and compares the result with the model and the generation with the previous state.
+    pub fn reset_and_compare(&self) -> Result<Ran> {
+        let mut previous = capture(&self.volume.live())?;
+        let expected = self.expected()?;
+        let ran = self.reset_well()?;
+        for moved in moved_subvolumes(&ran) {
+            previous.entries.remove(&moved);
+        }
+        let result = capture(&self.volume.live())?;
+        let shown = result.diff_lines(&expected.tree);
+        assert_eq!(shown, "", "result != what section 2 wants\n{}", ran.stderr);
+        let generation = ran.generation()?;
+        let kept = capture(&self.at(&generation))?;
+        assert_eq!(kept.diff_lines(&previous), "", "generation != previous state");
+        assert_eq!(
+            std::fs::write(self.at(&generation).join("x"), "").err().map(|why| why.kind()),
+            Some(std::io::ErrorKind::ReadOnlyFilesystem),
+            "the generation can be written to"
+        );
+        Ok(ran)
+    }
+
+    /// Everything on the filesystem.
+    pub fn whole(&self) -> Result<Whole> {
+        Whole::of(&self.volume)
+    }
+
+    /// Takes everything down.
+    pub fn close(self) -> Result<()> {
+        self.volume.close()
+    }
+}
+
+impl Ran {
+    /// Where the report says that the previous state is.
+    pub fn generation(&self) -> Result<String> {
+        let report = self.report.as_ref().context("no report")?;
+        let name = &report["volumes"][0]["previous_state"];
+        Ok(name.as_str().with_context(|| format!("no previous state in {report}"))?.to_owned())
+    }
+}
+
+/// The nested subvolumes that a run says it moved out of the previous state.
+fn moved_subvolumes(ran: &Ran) -> Vec<RelPath> {
+    let steps = ran.report.as_ref().and_then(|report| report["volumes"][0]["steps"].as_array());
+    let moved = steps.into_iter().flatten().filter(|step| step["step"] == "move_nested");
+    moved.filter_map(|step| RelPath::normalise(step["path"].as_str()?).ok()).collect()
+}
+
+/// Everything on a filesystem: each subvolume with its id, whether it is read-only, and its tree;
+/// the top level as `""`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Whole {
+    pub subvolumes: BTreeMap<String, Subvolume>,
+    /// The id of the default subvolume.
+    pub default: u64,
+}
+
+/// One subvolume.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Subvolume {
+    pub id: u64,
+    pub read_only: bool,
+    pub tree: Tree,
+}
+
+impl Whole {
+    /// Writes everything down.
+    pub fn of(volume: &BtrfsVolume) -> Result<Self> {
+        let top = volume.fs.path();
+        let mut subvolumes = BTreeMap::new();
+        subvolumes
+            .insert(String::new(), Subvolume { id: 5, read_only: false, tree: capture(top)? });
+        let read_only = subvolumes_of(top, &["-r"])?;
+        for (path, id) in subvolumes_of(top, &[])? {
+            let tree = capture(&top.join(&path))?;
+            let read_only = read_only.contains_key(&path);
+            subvolumes.insert(path, Subvolume { id, read_only, tree });
+        }
+        Ok(Self { subvolumes, default: default_of(volume)? })
+    }
+
+    /// Every difference, a line each; the tool's own directories included.
+    pub fn differences(&self, other: &Self) -> String {
+        self.differences_with(other, &Compare::all())
+    }
+
+    /// Every difference with a say in what is compared within a tree.
+    pub fn differences_with(&self, other: &Self, compare: &Compare) -> String {
+        let mut found = String::new();
+        let mut tell = |line: String| found.push_str(&line);
+        if self.default != other.default {
+            tell(format!("default: {} != {}\n", self.default, other.default));
+        }
+        let paths: std::collections::BTreeSet<_> =
+            self.subvolumes.keys().chain(other.subvolumes.keys()).collect();
+        for path in paths {
+            match (self.subvolumes.get(path), other.subvolumes.get(path)) {
+                (Some(one), Some(two)) => {
+                    if (one.id, one.read_only) != (two.id, two.read_only) {
+                        let words =
+                            |it: &Subvolume| format!("id {} read-only {}", it.id, it.read_only);
+                        tell(format!("subvolume {path:?}: {} != {}\n", words(one), words(two)));
+                    }
+                    let lines = difference::lines(&one.tree.diff_with(&two.tree, compare));
+                    for line in lines.lines() {
+                        tell(format!("subvolume {path:?}: {line}\n"));
+                    }
+                }
+                (one, two) => {
+                    let word = |it: Option<&Subvolume>| it.map_or("absent", |_| "there");
+                    tell(format!("subvolume {path:?}: {} != {}\n", word(one), word(two)));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// The id of the default subvolume.
+pub fn default_of(volume: &BtrfsVolume) -> Result<u64> {
+    let mut command = Command::new("btrfs");
+    let told = run(command.args(["subvolume", "get-default"]).arg(volume.fs.path()))?;
+    Ok(told.split_whitespace().nth(1).context("no id")?.parse()?)
+}
+
+/// Paths and ids of the subvolumes below a mounted top level.
+pub fn subvolumes_of(top: &Path, options: &[&str]) -> Result<BTreeMap<String, u64>> {
+    let out = run(Command::new("btrfs").args(["subvolume", "list"]).args(options).arg(top))?;
+    out.lines()
+        .map(|line| {
+            let (before, path) = line.split_once(" path ").context("no path")?;
+            let id = before.split_whitespace().nth(1).context("no id")?;
+            Ok((path.to_owned(), id.parse()?))
+        })
+        .collect()
+}
+
+/// A TOML string.
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The directories in `/run/darlings` that a process made to mount on.
+pub fn mount_directories(pid: u32) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir("/run/darlings") {
+        Ok(entries) => entries,
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) => return Err(why.into()),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&format!("{pid}-")) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Removes a file; that it is not there is fine.
+pub fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
+            Err(why).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file and makes the directories above it.
+pub fn put(root: &Path, path: &str, text: &str) -> Result<()> {
+    let at = root.join(path);
+    if let Some(parent) = at.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::write(&at, text).with_context(|| format!("cannot write {}", at.display()))
+}

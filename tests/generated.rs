@@ -1,0 +1,181 @@
+//! Random blanks, previous states and configurations: the result of a reset is what the
+//! independent model of section 2 says.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at once")]
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use darlings::config::{self, Backing, Btrfs, Config, OnFailure, Strategy};
+use darlings::report::Ending;
+use darlings::rules::Rules;
+use darlings::volume::Options;
+use darlings_testkit::generate::{self, Case};
+use darlings_testkit::loopfs::{Filesystem, LoopFs};
+use darlings_testkit::model::{self, Rule};
+use darlings_testkit::{RelPath, capability, capture, skip_unless};
+use proptest::test_runner::{TestCaseError, TestRunner};
+
+/// Cases of a run that nobody told how many; `DARLINGS_CASES` does.
+const CASES: u32 = 250;
+
+/// What became of the cases.
+#[derive(Debug, Default)]
+struct Tally {
+    reset: u32,
+    /// Refused, by the model and by the tool.
+    refused: u32,
+    /// Persisted paths, present or not.
+    paths: usize,
+    /// Of these, those that a symlink or a file stands above.
+    unreachable: usize,
+    entries: usize,
+    exclusions: usize,
+}
+
+/// The rules that a configuration can hold. TOML is UTF-8. A path both declared and excluded, or
+/// excluded twice, is a configuration error to the tool; to the model it is the declared path, so
+/// leaving out the exclusion changes nothing.
+fn configurable(rules: &[Rule]) -> Vec<Rule> {
+    let is_text = |path: &RelPath| std::str::from_utf8(path.as_bytes()).is_ok();
+    let mut rules: Vec<Rule> = rules.iter().filter(|rule| is_text(&rule.path)).cloned().collect();
+    let mut named: BTreeSet<_> = rules.iter().map(|rule| rule.path.clone()).collect();
+    for rule in &mut rules {
+        let path = rule.path.clone();
+        rule.excludes
+            .retain(|exclude| is_text(exclude) && named.insert(path.join(exclude.as_bytes())));
+    }
+    rules
+}
+
+fn config(device: &Path, rules: &[Rule]) -> Result<Config> {
+    let mut tool_rules = Rules::default();
+    for rule in rules {
+        let excludes: Vec<_> = rule.excludes.iter().map(|path| path.below(Path::new(""))).collect();
+        tool_rules
+            .declare(&rule.path.below(Path::new("")), &excludes)
+            .map_err(|path| anyhow::anyhow!("{path:?} is declared or excluded twice"))?;
+    }
+    tool_rules.finish();
+    let volume = config::Volume {
+        mount_point: "/".into(),
+        backing: Backing::Btrfs(Btrfs {
+            device: device.into(),
+            subvolume: "@".into(),
+            blank: Some("@blank".into()),
+            generations: "@darlings/root".into(),
+        }),
+        strategy: Strategy::Rollback,
+        keep: None,
+        rules: tool_rules,
+    };
+    Ok(Config { on_failure: OnFailure::Boot, volumes: vec![volume] })
+}
+
+/// One reset of made-up trees, and another one right after it.
+fn check(fs: &LoopFs, case: &Case, tally: &mut Tally) -> Result<()> {
+    let top = std::fs::File::open(fs.path())?;
+    for (name, tree) in [("@", &case.previous), ("@blank", &case.blank)] {
+        darlings_btrfs::create_subvolume(&top, name.as_ref())?;
+        generate::plant(&fs.path().join(name), tree)?;
+    }
+    let blank = capture(&fs.path().join("@blank"))?;
+    let previous = capture(&fs.path().join("@"))?;
+    let rules = configurable(&case.rules);
+    let expected = model::expected(&blank, &previous, &rules);
+    let config = config(fs.device(), &rules)?;
+    let options = Options { dry_run: false, threads: 2 };
+
+    let ended = darlings::reset::reset(&config, options);
+    let result = capture(&fs.path().join("@"))?;
+    let Ok(expected) = expected else {
+        tally.refused += 1;
+        ensure!(ended.report.outcome == Ending::Failed, "not refused: {:?}", ended.report);
+        ensure!(result == previous, "refused, and changed:\n{}", result.diff_lines(&previous));
+        return Ok(());
+    };
+    if let Some(error) = ended.error {
+        return Err(error);
+    }
+    let difference = result.diff_lines(&expected.tree);
+    ensure!(difference.is_empty(), "result != model:\n{difference}");
+    let generation = capture(&fs.path().join("@darlings/root/1"))?;
+    let difference = generation.diff_lines(&previous);
+    ensure!(difference.is_empty(), "generation != previous state:\n{difference}");
+    let after = capture(&fs.path().join("@blank"))?;
+    let difference = after.diff_lines(&blank);
+    ensure!(difference.is_empty(), "the blank was changed:\n{difference}");
+
+    let ended = darlings::reset::reset(&config, options);
+    if let Some(error) = ended.error {
+        return Err(error.context("the second time"));
+    }
+    let again = model::expected(&blank, &expected.tree, &rules)?.tree;
+    let difference = capture(&fs.path().join("@"))?.diff_lines(&again);
+    ensure!(difference.is_empty(), "the second result != model:\n{difference}");
+
+    tally.reset += 1;
+    tally.entries += result.entries.len();
+    tally.paths += ended.report.volumes[0].plan.paths.len();
+    tally.unreachable += expected.left_behind.len();
+    tally.exclusions += rules.iter().map(|rule| rule.excludes.len()).sum::<usize>();
+    Ok(())
+}
+
+/// Every subvolume goes, with whatever is in it.
+fn clear(fs: &LoopFs) -> Result<()> {
+    let top = std::fs::File::open(fs.path())?;
+    let subvolumes = common::subvolumes_of(fs.path(), &[])?;
+    for path in subvolumes.keys().rev() {
+        let at = Path::new(path);
+        let parent = at.parent().context("no parent")?;
+        let parent = std::fs::File::open(fs.path().join(parent))?;
+        darlings_btrfs::delete_subvolume(&parent, at.file_name().context("no name")?)?;
+    }
+    if fs.path().join("@darlings").exists() {
+        std::fs::remove_dir_all(fs.path().join("@darlings"))?;
+    }
+    darlings_btrfs::sync(&top)?;
+    Ok(())
+}
+
+#[test]
+fn a_reset_of_random_trees_is_what_the_model_says_and_a_second_one_changes_nothing_more()
+-> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    darlings::restore::prepare_process()?;
+    let cases = match std::env::var("DARLINGS_CASES") {
+        Ok(number) => number.parse().context("DARLINGS_CASES is no number")?,
+        Err(_) => CASES,
+    };
+    let fs = LoopFs::new(Filesystem::Btrfs)?;
+    let tally = RefCell::new(Tally::default());
+    let limit = Duration::from_secs(60).as_millis();
+    let mut runner = TestRunner::new(proptest::test_runner::Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_time: u32::try_from(limit)?,
+        ..proptest::test_runner::Config::default()
+    });
+    let start = Instant::now();
+    let outcome = runner.run(&generate::case(), |case| {
+        let checked = check(&fs, &case, &mut tally.borrow_mut());
+        let cleared = clear(&fs);
+        checked.and(cleared).map_err(|why| TestCaseError::fail(format!("{why:#}")))
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    eprintln!("{cases} cases in {seconds:.1} s: {:?}", tally.borrow());
+    fs.close()?;
+    outcome.map_err(|why| anyhow::anyhow!("{why}"))?;
+    let tally = tally.into_inner();
+    assert_eq!(tally.reset + tally.refused, cases);
+    if cases >= CASES {
+        let dull = tally.refused == 0 || tally.unreachable == 0 || tally.exclusions == 0;
+        assert!(!dull, "{tally:?}");
+    }
+    Ok(())
+}
