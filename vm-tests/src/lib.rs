@@ -1,1 +1,48 @@
-//! Boots real machines.
+//! Boots real machines with a ZFS or a btrfs root in QEMU.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`image`] | builds the kernel, the initrds and the filled disks once, and keeps them |
+//! | [`archive`] | writes the extra cpio that carries a test's files into the initrd |
+//! | [`disk`] | throw-away disks |
+//! | [`qemu`] | starts one guest, waits for it with a limit, and never leaves it running |
+//! | [`run`] | runs one command in the initrd of a guest and boots no root |
+//! | [`machine`] | a machine with a root on disk, booted as often as a test likes |
+//! | [`capability`] | whether this computer can do any of it |
+//!
+//! A test changes nothing but the extra cpio: the binary, its configuration, the
+//! unit that ships with the project, and the scripts to run at each moment of a
+//! boot. So a change of code needs no new image.
+
+pub mod accelerator;
+pub mod archive;
+pub mod capability;
+pub mod disk;
+pub mod image;
+pub mod machine;
+pub(crate) mod program;
+pub mod qemu;
+pub mod run;
+
+/// The filesystem that a machine has its volumes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Filesystem {
+    /// Datasets of the pool `rpool`.
+    Zfs,
+    /// Subvolumes of the filesystem labelled `root`.
+    Btrfs,
+}
+
+impl Filesystem {
+    /// Every filesystem there is a machine for.
+    pub const ALL: [Self; 2] = [Self::Zfs, Self::Btrfs];
+
+    /// The name, as `mount -t` and the recipe's scripts take it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Zfs => "zfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+}

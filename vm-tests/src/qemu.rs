@@ -1,0 +1,236 @@
+//! One guest: started, waited for with a limit, never left running.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::accelerator::Accelerator;
+use crate::disk::Disk;
+
+/// What every guest is told beside its own options.
+///
+/// All of these make an emulated boot shorter; none changes how a root is found
+/// and mounted. The initcalls left out are self-tests and keyrings (2 s emulated).
+const KERNEL_OPTIONS: &str = "console=ttyS0 printk.devkmsg=on panic=-1 nokaslr mitigations=off \
+    cryptomgr.notests lsm=capability audit=0 nowatchdog tsc=reliable no_timer_check \
+    initcall_blacklist=crypto_kdf108_init,init_encrypted,jent_mod_init,load_system_certificate_list";
+
+/// A guest to be started.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    /// The kernel, uncompressed.
+    pub kernel: &'a Path,
+    /// The initrd that was built with the image.
+    pub initrd: &'a Path,
+    /// The archive that goes behind it.
+    pub extra: &'a [u8],
+    /// Kernel options beside those that every guest gets.
+    pub options: &'a str,
+    /// Its disks.
+    pub disks: &'a [Disk],
+    /// Its memory, in MiB.
+    pub memory: u32,
+    /// How long it may take.
+    pub limit: Duration,
+    /// Whether what it writes to its first port is shown while it runs.
+    pub stream: bool,
+}
+
+/// What a guest left behind.
+#[derive(Debug)]
+pub struct Ended {
+    /// What it wrote to its first port.
+    pub output: Vec<u8>,
+    /// What it wrote to its second port.
+    pub status: String,
+    /// Its console, for a person.
+    pub console: String,
+    /// Whether the limit was reached and it was killed.
+    pub timed_out: bool,
+    /// From the start of QEMU to its end.
+    pub took: Duration,
+}
+
+impl Guest<'_> {
+    /// Runs the guest until it switches itself off or the limit is reached.
+    ///
+    /// A guest that is stuck is not an error here: what it wrote until then is
+    /// what explains it. An error is a QEMU that does not do its part.
+    pub fn run(&self) -> Result<Ended> {
+        let scratch = tempfile::tempdir().context("cannot make a directory for a guest")?;
+        let initrd = scratch.path().join("initrd");
+        let console = scratch.path().join("console");
+        let status = scratch.path().join("status");
+        concatenate(self.initrd, self.extra, &initrd)?;
+
+        let started = Instant::now();
+        let mut child = LimitedChild::spawn(&mut self.command(&initrd, &console, &status))
+            .context("cannot start QEMU")?;
+        let output = child.collect_output(self.stream)?;
+        let messages = child.collect_messages()?;
+        let ended = child.wait(self.limit)?;
+        let took = started.elapsed();
+        let output = output.recv().map_err(|_| anyhow!("BUG: the output's reader is gone"))??;
+        let messages =
+            messages.recv().map_err(|_| anyhow!("BUG: the messages' reader is gone"))??;
+
+        if let Some(exit) = ended
+            && !exit.success()
+        {
+            return Err(anyhow!("QEMU ended with {exit}:\n{}", String::from_utf8_lossy(&messages)));
+        }
+        Ok(Ended {
+            output,
+            status: read_text(&status)?,
+            console: read_text(&console)?,
+            timed_out: ended.is_none(),
+            took,
+        })
+    }
+
+    fn command(&self, initrd: &Path, console: &Path, status: &Path) -> Command {
+        // setpriv ties QEMU to the thread that starts it: a test that is killed
+        // leaves none behind.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"])
+            .args(Accelerator::best().options())
+            .args(["-smp", "2", "-m", &self.memory.to_string()])
+            // A guest ends by a reset, which is immediate; there is nothing left
+            // to shut down when its results are out and its disks are synced.
+            .arg("-no-reboot")
+            .arg("-kernel")
+            .arg(self.kernel)
+            .arg("-initrd")
+            .arg(initrd)
+            .args(["-append", &format!("{KERNEL_OPTIONS} {}", self.options)])
+            .args(["-serial", &format!("file:{}", console.display())])
+            // The first virtio device: that is what names its ports vport0p1, vport0p2.
+            .args(["-device", "virtio-serial-pci"])
+            .args(["-chardev", "file,id=output,path=/dev/stdout"])
+            .args(["-device", "virtserialport,chardev=output,nr=1"])
+            .args(["-chardev", &format!("file,id=status,path={}", status.display())])
+            .args(["-device", "virtserialport,chardev=status,nr=2"])
+            .args(["-device", "virtio-rng-pci"]);
+        for (number, disk) in self.disks.iter().enumerate() {
+            // cache=unsafe: the disks live no longer than the test, and what the
+            // guest wrote is in this computer's memory whatever becomes of QEMU.
+            let drive = format!(
+                "file={},format={},if=none,id=disk{number},cache=unsafe,discard=unmap",
+                disk.path.display(),
+                disk.format
+            );
+            let device = format!("virtio-blk-pci,drive=disk{number},serial={}", disk.serial);
+            command.args(["-drive", &drive, "-device", &device]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+/// The base archive and the extra one in one file, which is what QEMU takes.
+fn concatenate(base: &Path, extra: &[u8], to: &Path) -> Result<()> {
+    let describe = || format!("cannot write the initrd {}", to.display());
+    fs::copy(base, to).with_context(describe)?;
+    let mut file = File::options().append(true).open(to).with_context(describe)?;
+    let length = file.metadata().with_context(describe)?.len();
+    let padding = length.next_multiple_of(4) - length;
+    file.write_all(&[0; 3][..usize::try_from(padding)?]).with_context(describe)?;
+    file.write_all(extra).with_context(describe)
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+type Collected = mpsc::Receiver<io::Result<Vec<u8>>>;
+
+/// A program that is waited for no longer than a limit, and killed when dropped.
+#[derive(Debug)]
+pub(crate) struct LimitedChild {
+    child: Child,
+}
+
+impl LimitedChild {
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
+        Ok(Self { child: command.spawn()? })
+    }
+
+    /// Waits for the end; `None` when the limit came first and it was killed.
+    pub(crate) fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            if Instant::now() >= deadline {
+                self.child.kill()?;
+                self.child.wait()?;
+                return Ok(None);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn collect_output(&mut self, show: bool) -> Result<Collected> {
+        let pipe = self.child.stdout.take().context("BUG: the output is not piped")?;
+        Ok(collect(pipe, show))
+    }
+
+    fn collect_messages(&mut self) -> Result<Collected> {
+        let pipe = self.child.stderr.take().context("BUG: the messages are not piped")?;
+        Ok(collect(pipe, false))
+    }
+}
+
+impl Drop for LimitedChild {
+    /// The backstop: whoever returns early has nothing more to ask of the guest.
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None))
+            && let Err(error) = self.child.kill().and_then(|()| self.child.wait())
+        {
+            eprintln!("cannot end process {}: {error}", self.child.id());
+        }
+    }
+}
+
+fn collect(mut pipe: impl io::Read + Send + 'static, show: bool) -> Collected {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        let mut piece = [0; 8192];
+        let result = loop {
+            match pipe.read(&mut piece) {
+                Ok(0) => break Ok(all),
+                Ok(count) => {
+                    all.extend_from_slice(&piece[..count]);
+                    if show && let Err(error) = show_now(&piece[..count]) {
+                        break Err(error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        // Nobody listens any more when the guest's starter returned early.
+        drop(sender.send(result));
+    });
+    receiver
+}
+
+fn show_now(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}

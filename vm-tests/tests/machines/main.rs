@@ -1,0 +1,5 @@
+//! Real machines, booted several times in a row.
+
+mod boots_again_and_again;
+mod common;
+mod failed_reset;
