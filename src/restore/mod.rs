@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `at` | opening relative to a descriptor, never following a link |
 //! | `survey` | what is there before anything is changed |
-//! | `walk` | one subtree, entry by entry, on several threads |
+//! | `walk` | one subtree, on several threads |
+//! | `entry` | one entry: file, link, device, directory |
 //! | `data` | the ladder: reflink, `copy_file_range`, copy |
 //! | `attributes` | owner, mode, extended attributes, flags, times, and their order |
 //! | `links` | hard links among persisted paths |
@@ -32,6 +33,7 @@ pub mod at;
 mod attributes;
 mod clear;
 mod data;
+mod entry;
 mod links;
 mod survey;
 mod walk;

@@ -12,16 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use rustix::fs::{
-    AtFlags, FileType, IFlags, Mode, OFlags, Statx, linkat, makedev, mkdirat, mknodat, openat,
-    readlinkat, symlinkat,
-};
+use rustix::fs::{FileType, Mode, Statx, mkdirat};
 
-use super::at::{self, BATCH, Entry, next_batch, open_directory, open_file};
-use super::attributes::{Created, Handle, Scratch, Source, permissions, seal, unseal};
+use super::at::{self, BATCH, Entry, next_batch};
+use super::attributes::{Created, Handle, Scratch, Source, seal, unseal};
 use super::clear;
-use super::data::{Ladder, is_swap_area};
-use super::links::{Claim, Links, lock};
+use super::data::Ladder;
+use super::entry::{Files, Place, device, make_directory};
+use super::links::{Links, lock};
 use crate::rules::Node;
 
 /// One persisted path that is being restored.
@@ -76,9 +74,7 @@ enum Task<'j> {
 
 /// What all threads of a walk share.
 pub(super) struct Walk<'j> {
-    target: BorrowedFd<'j>,
-    ladder: &'j Ladder,
-    links: &'j Links,
+    files: Files<'j>,
     queue: Mutex<Queue<'j>>,
     changed: Condvar,
     /// Threads that wait for work; read without the lock, only as a hint.
@@ -97,15 +93,10 @@ struct Queue<'j> {
 /// Entries that one thread keeps for itself before it gives some away.
 const SHARE_FROM: usize = 64;
 
-/// Inode number of the root of every btrfs subvolume (`BTRFS_FIRST_FREE_OBJECTID`).
-const SUBVOLUME_ROOT: u64 = 256;
-
 impl<'j> Walk<'j> {
     pub(super) fn new(target: BorrowedFd<'j>, ladder: &'j Ladder, links: &'j Links) -> Self {
         Self {
-            target,
-            ladder,
-            links,
+            files: Files { target, ladder, links },
             queue: Mutex::default(),
             changed: Condvar::new(),
             idle: AtomicUsize::new(0),
@@ -206,11 +197,6 @@ impl<'j> Walk<'j> {
         self.changed.notify_one();
     }
 
-    fn found_nested(&self, path: PathBuf) {
-        lock(&self.nested).push(path);
-    }
-
-    /// Restores an entry that is no directory.
     fn restore_file(
         &self,
         job: &Job<'_>,
@@ -218,189 +204,14 @@ impl<'j> Walk<'j> {
         path: impl Fn() -> PathBuf,
         scratch: &mut Scratch,
     ) -> anyhow::Result<()> {
-        let (opened, status) = place.open()?;
-        if opened.is_some() {
-            job.bytes.fetch_add(status.stx_size, Ordering::Relaxed);
-        }
-        let make = |scratch: &mut Scratch| match &opened {
-            Some(file) => self.restore_regular(place, file.as_fd(), &status, scratch),
-            None => restore_special(place, &status, scratch).map(|()| Unsealed::nothing()),
-        };
-        if status.stx_nlink < 2 {
-            return make(scratch)?.seal();
-        }
-        match self.links.claim(&status) {
-            Claim::First(making) => {
-                let seals = make(scratch)?.seals;
-                making.made(path(), seals);
-                Ok(())
-            }
-            Claim::Link(first) => {
-                let (parent, name) = at::open_parent(self.target, &first)
-                    .with_context(|| format!("cannot open the directory of {first:?}"))?;
-                linkat(&parent, &name, place.target, place.name, AtFlags::empty())
-                    .with_context(|| format!("cannot link it to {first:?}"))
-            }
-        }
+        let bytes = self.files.restore(place, path, scratch)?;
+        job.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
-    fn restore_regular(
-        &self,
-        place: &Place<'_>,
-        source: BorrowedFd<'_>,
-        status: &Statx,
-        scratch: &mut Scratch,
-    ) -> anyhow::Result<Unsealed> {
-        let handle = Handle::Open(source);
-        let flags = handle.flags().context("cannot read the flags of chattr(1)")?;
-        if flags.contains(IFlags::NOCOW) {
-            anyhow::ensure!(
-                !is_swap_area(source).context("cannot look for a swap area in it")?,
-                "it is a swap file, which cannot be activated once a generation shares its \
-                 extents; give it a subvolume of its own that is not reset"
-            );
-        }
-        let mode = permissions(status);
-        let made_with = mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO);
-        let new = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target =
-            openat(place.target, place.name, new, made_with).context("cannot make the file")?;
-        let copy = Handle::Open(target.as_fd());
-        if place.inherits {
-            copy.strip(Some(made_with), scratch)?;
-        }
-        // btrfs shares the extents of a NOCOW file with another NOCOW file only, and the flag
-        // can be set only while a file is empty.
-        let before_data = flags.difference(super::attributes::SEALING);
-        if !before_data.is_empty() {
-            copy.set_flags(before_data).context("cannot set the flags of chattr(1)")?;
-        }
-        self.ladder.copy(source, target.as_fd(), status.stx_size)?;
-        let seals = Source { handle, status, flags }.copy_to(
-            copy,
-            Created { mode: Some(made_with) },
-            scratch,
-        )?;
-        Ok(Unsealed { target: Some(target), seals })
+    fn found_nested(&self, path: PathBuf) {
+        lock(&self.nested).push(path);
     }
-}
-
-/// Makes the directory and opens both; `None` when it is a subvolume of its own, which is moved
-/// as a whole and not copied. `above` is the device number of the directory that holds it.
-fn make_directory(
-    place: &Place<'_>,
-    above: (u32, u32),
-    scratch: &mut Scratch,
-) -> anyhow::Result<Option<(OwnedFd, OwnedFd, Statx)>> {
-    let source = open_directory(place.source, place.name).context("cannot open the directory")?;
-    let status = at::status_of(source.as_fd()).context("cannot read its attributes")?;
-    if device(&status) != above {
-        if status.stx_ino == SUBVOLUME_ROOT {
-            return Ok(None);
-        }
-        // An empty stub where a snapshot left out a subvolume has a device number of its own
-        // and nothing in it; it is restored as the empty directory that it looks like.
-        anyhow::ensure!(
-            status.stx_ino == BTRFS_STUB,
-            "another filesystem is mounted here; unmount it"
-        );
-    }
-    mkdirat(place.target, place.name, Mode::RWXU).context("cannot make the directory")?;
-    let target =
-        open_directory(place.target, place.name).context("cannot open the new directory")?;
-    if place.inherits {
-        Handle::Open(target.as_fd()).strip(Some(Mode::RWXU), scratch)?;
-    }
-    Ok(Some((source, target, status)))
-}
-
-/// Number of the device that holds an entry; each btrfs subvolume has one.
-fn device(status: &Statx) -> (u32, u32) {
-    (status.stx_dev_major, status.stx_dev_minor)
-}
-
-/// Inode number of the directory that stands for a subvolume in a snapshot of what holds it
-/// (`BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`).
-const BTRFS_STUB: u64 = 2;
-
-/// One entry and where it goes.
-struct Place<'a> {
-    source: BorrowedFd<'a>,
-    target: BorrowedFd<'a>,
-    name: &'a CStr,
-    kind: FileType,
-    /// Whether the target's directory may give a new entry something of its own: not one that
-    /// the walk made, whose attributes come when all that is in it is there.
-    inherits: bool,
-}
-
-impl Place<'_> {
-    /// Opens the entry if it is a regular file, and reads its attributes. Nothing else is ever
-    /// opened.
-    fn open(&self) -> anyhow::Result<(Option<OwnedFd>, Statx)> {
-        let (file, status) = if self.kind == FileType::RegularFile {
-            let file = open_file(self.source, self.name).context("cannot open the file")?;
-            let status = at::status_of(file.as_fd());
-            (Some(file), status)
-        } else {
-            (None, at::status(self.source, self.name))
-        };
-        let status = status.context("cannot read its attributes")?;
-        anyhow::ensure!(
-            at::kind(&status) == self.kind,
-            "it was replaced while it was read; is the volume mounted somewhere?"
-        );
-        Ok((file, status))
-    }
-}
-
-/// A file that is complete but for the flags that seal it.
-struct Unsealed {
-    target: Option<OwnedFd>,
-    seals: IFlags,
-}
-
-impl Unsealed {
-    fn nothing() -> Self {
-        Self { target: None, seals: IFlags::empty() }
-    }
-
-    fn seal(self) -> anyhow::Result<()> {
-        match self.target {
-            Some(target) => seal(target.as_fd(), self.seals).context("cannot set its flags"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Makes a symbolic link, a fifo, a socket or a device.
-fn restore_special(place: &Place<'_>, status: &Statx, scratch: &mut Scratch) -> anyhow::Result<()> {
-    let kind = at::kind(status);
-    let mode = permissions(status);
-    let made_with = match kind {
-        FileType::Symlink => {
-            let link = readlinkat(place.source, place.name, Vec::new())
-                .context("cannot read the symbolic link")?;
-            symlinkat(&link, place.target, place.name).context("cannot make the symbolic link")?;
-            None
-        }
-        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
-            let device = makedev(status.stx_rdev_major, status.stx_rdev_minor);
-            mknodat(place.target, place.name, kind, mode, device)
-                .with_context(|| format!("cannot make the {}", at::kind_name(kind)))?;
-            Some(mode)
-        }
-        FileType::RegularFile | FileType::Directory | FileType::Unknown => {
-            anyhow::bail!("it became a {} while it was read", at::kind_name(kind))
-        }
-    };
-    let target = Handle::Named(place.target, place.name);
-    if place.inherits {
-        target.strip(made_with, scratch)?;
-    }
-    let handle = Handle::Named(place.source, place.name);
-    let source = Source { handle, status, flags: IFlags::empty() };
-    source.copy_to(target, Created { mode: made_with }, scratch).map(drop)
 }
 
 /// One thread of a walk.
