@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, FileType, RenameFlags, SeekFrom, renameat_with, seek, unlinkat};
+use rustix::fs::{AtFlags, FileType, IFlags, RenameFlags, SeekFrom, renameat_with, seek, unlinkat};
 use rustix::io::Errno;
 
 use super::at::{self, BATCH, next_batch, open_directory, open_file};
@@ -76,26 +76,33 @@ fn enter(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Level> {
 fn unlink(parent: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
     match unlinkat(parent, name, flags) {
         Err(Errno::PERM) => {
-            if unseal_named(parent, name)?.is_none_or(|seals| seals.is_empty()) {
+            let unsealed = unseal_named(parent, name)?;
+            let Some((file, seals)) = unsealed.filter(|(_, seals)| !seals.is_empty()) else {
                 // Linux says EISDIR for a directory, POSIX lets a filesystem say EPERM.
                 let status = at::status(parent, name)?;
                 let directory = at::kind(&status) == FileType::Directory;
                 return Err(if directory { Errno::ISDIR } else { Errno::PERM });
+            };
+            unlinkat(parent, name, flags)?;
+            // The file may have another name, which keeps its flags.
+            if !flags.contains(AtFlags::REMOVEDIR) && at::status_of(file.as_fd())?.stx_nlink > 0 {
+                seal(file.as_fd(), seals)?;
             }
-            unlinkat(parent, name, flags)
+            Ok(())
         }
         result => result,
     }
 }
 
-/// Clears the seals of a file or directory; `None` for what has no flags.
-fn unseal_named(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<rustix::fs::IFlags>, Errno> {
+/// Opens a file or directory and clears its seals; `None` for what has no flags.
+fn unseal_named(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<(OwnedFd, IFlags)>, Errno> {
     let file = match at::kind(&at::status(parent, name)?) {
         FileType::Directory => open_directory(parent, name)?,
         FileType::RegularFile => open_file(parent, name)?,
         _ => return Ok(None),
     };
-    unseal(file.as_fd()).map(Some)
+    let seals = unseal(file.as_fd())?;
+    Ok(Some((file, seals)))
 }
 
 /// Renames `name` from one directory to another of the same filesystem, where nothing has
@@ -110,12 +117,9 @@ pub fn rename(from: (BorrowedFd<'_>, &CStr), to: (BorrowedFd<'_>, &CStr)) -> Res
         Ok(()) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
         Err(Errno::PERM) => {
-            let Some(seals) = unseal_named(from.0, from.1)? else { return Err(Errno::PERM) };
+            let unsealed = unseal_named(from.0, from.1)?;
+            let Some((moved, seals)) = unsealed else { return Err(Errno::PERM) };
             rename()?;
-            let moved = match at::kind(&at::status(to.0, to.1)?) {
-                FileType::Directory => open_directory(to.0, to.1)?,
-                _ => open_file(to.0, to.1)?,
-            };
             seal(moved.as_fd(), seals)?;
             Ok(true)
         }

@@ -188,11 +188,11 @@ impl Machine {
         let generation = ran.generation()?;
         let kept = capture(&self.at(&generation))?;
         assert_eq!(kept.diff_lines(&previous), "", "generation != previous state");
-        assert_eq!(
-            std::fs::write(self.at(&generation).join("x"), "").err().map(|why| why.kind()),
-            Some(std::io::ErrorKind::ReadOnlyFilesystem),
-            "the generation can be written to"
-        );
+        let read_only = run(std::process::Command::new("btrfs")
+            .args(["property", "get", "-ts"])
+            .arg(self.at(&generation))
+            .arg("ro"))?;
+        assert_eq!(read_only.trim(), "ro=true", "the generation can be written to");
         Ok(ran)
     }
 

@@ -178,8 +178,8 @@ impl Btrfs {
         self.or_undo(synced)
     }
 
-    /// Takes away from the live root what forbids the exchange. A generation is read-only anyway
-    /// and its root goes without flags; an undone exchange gives them back.
+    /// Takes away from the live root what forbids the exchange. The generation, or an undone
+    /// exchange, gives it back; a run that completes an interrupted one does not know of it.
     fn unlock_live(&mut self) -> anyhow::Result<()> {
         let live = self.live()?;
         let read_only = fs::is_read_only(&live)?;
@@ -285,6 +285,12 @@ impl Btrfs {
         let ready = ready_name(self.work.generation);
         let home = self.work_home()?;
         fs::rename_noreplace(home, os(&ready), home, &name)?;
+        // Flags of the root that forbid a rename, so they come after it.
+        if let Some((seals, _)) = self.work.live_was.take().filter(|(seals, _)| !seals.is_empty()) {
+            fs::set_read_only(&old, false)?;
+            restore::seal(old.as_fd(), seals).context("cannot set the flags of the root")?;
+            fs::set_read_only(&old, true)?;
+        }
         Ok(fs::sync(self.top()?)?)
     }
 
