@@ -1,8 +1,7 @@
 //! Nothing is lost when the reset cannot be done: here, because a blank is missing.
 
-use crate::common::{cluttering_boot, rollback, tree};
+use crate::common::rollback;
 use anyhow::{Result, ensure};
-use darlings_testkit::difference;
 use darlings_vm_tests::machine::{Boot, Ending, Machine, Moment};
 use darlings_vm_tests::{Filesystem, capability};
 
