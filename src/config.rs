@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::rules::{OWN_DIRECTORY, PathError, Rules, normal_absolute, normal_relative};
+use crate::generations::MinFree;
+use crate::rules::{Line, OWN_DIRECTORY, PathError, Rules, normal_absolute, normal_relative};
 
 /// Where the initrd finds its configuration.
 pub const DEFAULT_PATH: &str = "/etc/darlings.toml";
@@ -43,7 +44,7 @@ pub struct Volume {
     pub backing: Backing,
     /// How it is reset.
     pub strategy: Strategy,
-    /// How long generations are kept; `None` keeps them all.
+    /// How long generations are kept; `None` keeps them all, whatever space they take.
     pub keep: Option<Keep>,
     /// Its persisted paths, relative to `mount_point`.
     pub rules: Rules,
@@ -54,20 +55,22 @@ pub struct Volume {
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// The volume goes back to the blank, persisted paths are cloned into it.
-    #[default]
     Rollback,
     /// Everything that is not persisted is moved out of the way.
+    #[default]
     Carry,
 }
 
-/// How long generations are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// How long generations are kept. The newest one always is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keep {
     /// At most this many.
     pub generations: Option<u32>,
-    /// At most this many days.
+    /// At most this many days after they ended.
     pub days: Option<u32>,
+    /// The oldest go while less than this is free.
+    pub min_free: Option<MinFree>,
 }
 
 /// What a volume is made of.
@@ -77,18 +80,28 @@ pub enum Backing {
     Zfs(Zfs),
     /// A btrfs subvolume.
     Btrfs(Btrfs),
+    /// A plain directory.
+    Dir(Dir),
+}
+
+/// A plain directory that is reset, on whatever filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dir {
+    /// Where it is when the reset runs, in the initrd usually below `/sysroot`.
+    pub path: PathBuf,
+    /// The directory that is the blank; `None` for an empty one.
+    pub blank: Option<PathBuf>,
 }
 
 /// A ZFS dataset that is reset.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zfs {
     /// Its full name, pool first.
     pub dataset: String,
-    /// The name of the blank snapshot, without the dataset and the `@`.
-    pub blank: String,
-    /// What to do with snapshots that are newer than the blank and not ours.
-    #[serde(default)]
+    /// The name of the blank snapshot, without the dataset and the `@`; `None` for an empty one,
+    /// which only `carry` can do.
+    pub blank: Option<String>,
+    /// What a `rollback` does with snapshots that are newer than the blank and not ours.
     pub newer_snapshots: NewerSnapshots,
 }
 
@@ -153,7 +166,16 @@ impl Config {
         let at = |place, message, source| ConfigError { file: path.into(), place, message, source };
         let bytes = std::fs::read(path)
             .map_err(|error| at(None, "the configuration cannot be read".into(), Some(error)))?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| {
+        Self::from_bytes(path, &bytes)
+    }
+
+    /// Reads what `path` holds.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
+        let at = |place, message, source| ConfigError { file: path.into(), place, message, source };
+        let text = std::str::from_utf8(bytes).map_err(|error| {
             let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let place = line_and_column(&good, good.len());
             at(Some(place), "the configuration is not UTF-8; save it as UTF-8".into(), None)
@@ -171,7 +193,7 @@ impl Config {
             file.volume.into_iter().map(check_volume).collect::<Result<Vec<_>, _>>()?;
         check_volumes_apart(&volumes)?;
         for persist in file.persist {
-            assign(&persist, &mut volumes)?;
+            assign(&persist, &mut volumes, text)?;
         }
         let mut volumes: Vec<Volume> = volumes.into_iter().map(Spanned::into_inner).collect();
         for volume in &mut volumes {
@@ -215,10 +237,26 @@ struct File {
 struct VolumeTable {
     mount_point: Spanned<String>,
     strategy: Option<Spanned<Strategy>>,
-    zfs: Option<Spanned<Zfs>>,
+    zfs: Option<Spanned<ZfsTable>>,
     btrfs: Option<Spanned<BtrfsTable>>,
-    dir: Option<Spanned<toml::Table>>,
+    dir: Option<Spanned<DirTable>>,
     keep: Option<Spanned<Keep>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DirTable {
+    path: Spanned<String>,
+    blank: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ZfsTable {
+    dataset: String,
+    blank: String,
+    #[serde(default)]
+    newer_snapshots: NewerSnapshots,
 }
 
 #[derive(Deserialize)]
@@ -246,27 +284,23 @@ fn check_volume(table: Spanned<VolumeTable>) -> Result<Spanned<Volume>, Wrong> {
     let table = table.into_inner();
     let mount_point = normal_absolute(table.mount_point.get_ref())
         .map_err(|error| wrong_path("volume.mount_point", &table.mount_point, &error))?;
-    if let Some(dir) = &table.dir {
-        return Err(Wrong::at(
-            dir,
-            "volume.dir: plain directories cannot be reset by this version; use `zfs` or `btrfs`",
-        ));
-    }
-    let strategy = match &table.strategy {
-        Some(strategy) if *strategy.get_ref() == Strategy::Carry => {
-            return Err(Wrong::at(
-                strategy,
-                "volume.strategy: this version cannot `carry`; write \"rollback\"",
-            ));
+    let mut strategy = table.strategy.as_ref().map(|it| *it.get_ref()).unwrap_or_default();
+    let backing = match (table.zfs, table.btrfs, table.dir) {
+        (Some(zfs), None, None) => Backing::Zfs(check_zfs(&zfs, strategy, table.keep.as_ref())?),
+        (None, Some(btrfs), None) => Backing::Btrfs(check_btrfs(btrfs.into_inner())?),
+        (None, None, Some(dir)) => {
+            if let Some(it) = table.strategy.filter(|it| *it.get_ref() == Strategy::Rollback) {
+                return Err(Wrong::at(
+                    &it,
+                    "volume.strategy: a plain directory has nothing to roll back to; write \
+                     \"carry\"",
+                ));
+            }
+            strategy = Strategy::Carry;
+            Backing::Dir(check_dir(dir.get_ref())?)
         }
-        Some(strategy) => *strategy.get_ref(),
-        None => Strategy::default(),
-    };
-    let backing = match (table.zfs, table.btrfs) {
-        (Some(zfs), None) => Backing::Zfs(check_zfs(zfs, table.keep.as_ref())?),
-        (None, Some(btrfs)) => Backing::Btrfs(check_btrfs(btrfs.into_inner())?),
-        (None, None) | (Some(_), Some(_)) => {
-            let message = "volume: give exactly one of `zfs` and `btrfs`".to_owned();
+        _ => {
+            let message = "volume: give exactly one of `zfs`, `btrfs` and `dir`".to_owned();
             return Err(Wrong { span: Some(span), message });
         }
     };
@@ -275,15 +309,19 @@ fn check_volume(table: Spanned<VolumeTable>) -> Result<Spanned<Volume>, Wrong> {
     Ok(Spanned::new(span, Volume { mount_point, backing, strategy, keep, rules }))
 }
 
-fn check_zfs(zfs: Spanned<Zfs>, keep: Option<&Spanned<Keep>>) -> Result<Zfs, Wrong> {
-    if let Some(keep) = keep {
+fn check_zfs(
+    zfs: &Spanned<ZfsTable>,
+    strategy: Strategy,
+    keep: Option<&Spanned<Keep>>,
+) -> Result<Zfs, Wrong> {
+    if let (Some(keep), Strategy::Rollback) = (keep, strategy) {
         return Err(Wrong::at(
             keep,
             "volume.keep: `rollback` on ZFS keeps no generation, since a rollback destroys later \
-             snapshots; remove `keep`",
+             snapshots; remove `keep`, or write strategy = \"carry\"",
         ));
     }
-    let bad = |key: &str, why: &str| Wrong::at(&zfs, format!("volume.zfs.{key}: {why}"));
+    let bad = |key: &str, why: &str| Wrong::at(zfs, format!("volume.zfs.{key}: {why}"));
     let value = zfs.get_ref();
     if value.dataset.is_empty() || value.dataset.contains(['@', '#', '\0']) {
         return Err(bad("dataset", "give a dataset's full name, as in \"rpool/local/root\""));
@@ -294,11 +332,11 @@ fn check_zfs(zfs: Spanned<Zfs>, keep: Option<&Spanned<Keep>>) -> Result<Zfs, Wro
             "a pool's own top dataset cannot be reset; put the root in a dataset below it",
         ));
     }
-    if value.blank == EMPTY {
+    if value.blank == EMPTY && strategy == Strategy::Rollback {
         return Err(bad(
             "blank",
             "`rollback` on ZFS needs a snapshot to roll back to; take one while the dataset is \
-             empty (`zfs snapshot DATASET@blank`) and name it here",
+             empty (`zfs snapshot DATASET@blank`) and name it here, or write strategy = \"carry\"",
         ));
     }
     if value.blank.is_empty() || value.blank.contains(['@', '/', '#', '\0']) {
@@ -307,7 +345,9 @@ fn check_zfs(zfs: Spanned<Zfs>, keep: Option<&Spanned<Keep>>) -> Result<Zfs, Wro
             "give the snapshot's name alone, without the dataset and the `@`",
         ));
     }
-    Ok(zfs.into_inner())
+    let blank = (value.blank != EMPTY).then(|| value.blank.clone());
+    let (dataset, newer_snapshots) = (value.dataset.clone(), value.newer_snapshots);
+    Ok(Zfs { dataset, blank, newer_snapshots })
 }
 
 fn check_btrfs(table: BtrfsTable) -> Result<Btrfs, Wrong> {
@@ -342,6 +382,38 @@ fn check_btrfs(table: BtrfsTable) -> Result<Btrfs, Wrong> {
         ));
     }
     Ok(Btrfs { device: table.device, subvolume, blank, generations })
+}
+
+fn check_dir(table: &DirTable) -> Result<Dir, Wrong> {
+    let absolute = |key: &str, text: &Spanned<String>| {
+        normal_absolute(text.get_ref())
+            .map_err(|error| wrong_path(&format!("volume.dir.{key}"), text, &error))
+    };
+    let path = absolute("path", &table.path)?;
+    if path == Path::new("/") {
+        return Err(Wrong::at(
+            &table.path,
+            "volume.dir.path: the running system's own root cannot be reset; name it where the \
+             initrd has it, as in \"/sysroot\"",
+        ));
+    }
+    let blank = match table.blank.get_ref().as_str() {
+        EMPTY => None,
+        _ => Some(absolute("blank", &table.blank)?),
+    };
+    let own = path.join(OWN_DIRECTORY).join("blank");
+    if blank.as_ref().is_some_and(|blank| {
+        path.starts_with(blank) || (blank.starts_with(&path) && !blank.starts_with(&own))
+    }) {
+        return Err(Wrong::at(
+            &table.blank,
+            format!(
+                "volume.dir.blank: the blank lies in the directory that is reset, or around it; \
+                 put it elsewhere, or at {own:?}"
+            ),
+        ));
+    }
+    Ok(Dir { path, blank })
 }
 
 /// A subvolume's path may begin with a slash, as in the mount option `subvol=`.
@@ -385,12 +457,15 @@ fn clash(one: &Volume, other: &Volume) -> Option<String> {
             (a.generations == b.generations)
                 .then(|| format!("two volumes share the generations {:?}", a.generations))
         }
+        (Backing::Dir(a), Backing::Dir(b)) => (a.path.starts_with(&b.path)
+            || b.path.starts_with(&a.path))
+        .then(|| format!("{:?} and {:?} lie in each other", a.path, b.path)),
         _ => None,
     }
 }
 
 /// Gives a persisted path to the volume with the longest mount point above it.
-fn assign(table: &PersistTable, volumes: &mut [Spanned<Volume>]) -> Result<(), Wrong> {
+fn assign(table: &PersistTable, volumes: &mut [Spanned<Volume>], file: &str) -> Result<(), Wrong> {
     let path = normal_absolute(table.path.get_ref())
         .map_err(|error| wrong_path("persist.path", &table.path, &error))?;
     if volumes.iter().any(|volume| volume.get_ref().mount_point == path) || path == Path::new("/") {
@@ -425,7 +500,13 @@ fn assign(table: &PersistTable, volumes: &mut [Spanned<Volume>]) -> Result<(), W
         let twice = volume.mount_point.join(twice);
         let message = format!("persist: {twice:?} is declared or excluded twice; keep one of them");
         Wrong::at(&table.path, message)
-    })
+    })?;
+    let line = |text: &Spanned<String>| line_and_column(file, text.span().start).0;
+    volume.rules.note(&below, Line { number: line(&table.path), excludes: false });
+    for (path, text) in excluded.iter().zip(&table.exclude) {
+        volume.rules.note(&below.join(path), Line { number: line(text), excludes: true });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::restore::{State, Surveyed};
+use crate::state;
 
 /// A path for a person: as it is, or quoted and escaped if it could be taken for something
 /// else, since users choose names and a newline in one must not begin a line.
@@ -24,7 +25,10 @@ pub struct VolumePlan {
     pub mount_point: PathBuf,
     /// The dataset or the subvolume with its device, in words.
     pub volume: String,
-    /// Number of the reset, and of the generation that the previous state becomes.
+    /// What is done with it.
+    pub does: Does,
+    /// Number of the run, and of the generation that the previous state becomes. Where nothing is
+    /// done, that of the last one.
     pub generation: u64,
     /// Where the previous state will be found; `None` when the strategy keeps none.
     pub previous_state: Option<String>,
@@ -32,12 +36,87 @@ pub struct VolumePlan {
     pub resumes: bool,
     /// The persisted paths and what they are in the previous state.
     pub paths: Vec<Surveyed>,
+    /// Paths that were persisted last time and are no longer declared: they go to the attic.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub put_away: Vec<String>,
+    /// Paths that come back from the attic.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub returned: Vec<String>,
     /// Subvolumes that go with the generation, because they lie below no persisted path.
     pub leaving: Vec<String>,
     /// What the owner should know before or after.
     pub warnings: Vec<String>,
     /// What is done, in this order.
     pub steps: Vec<Planned>,
+    /// The restore that made the live volume, or, of an interrupted one, the one that is completed
+    /// now. The engine compares it with what is asked for.
+    #[serde(skip)]
+    pub restore: Option<state::Restore>,
+}
+
+/// What a plan does with its volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Does {
+    /// It is reset.
+    Reset,
+    /// It becomes what this generation was.
+    Restore(u64),
+    /// It is kept as a generation and stays what it is.
+    Snapshot,
+    /// It is left as it is.
+    #[default]
+    Nothing,
+}
+
+impl std::fmt::Display for Does {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reset => f.write_str("reset"),
+            Self::Restore(number) => write!(f, "restore:{number}"),
+            Self::Snapshot => f.write_str("snapshot"),
+            Self::Nothing => f.write_str("nothing"),
+        }
+    }
+}
+
+impl Serialize for Does {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl VolumePlan {
+    /// The plan to leave a volume as it is.
+    #[must_use]
+    pub fn nothing(mount_point: &Path, volume: String, generation: u64) -> Self {
+        Self {
+            mount_point: mount_point.to_owned(),
+            volume,
+            does: Does::Nothing,
+            generation,
+            previous_state: None,
+            resumes: false,
+            paths: Vec::new(),
+            put_away: Vec::new(),
+            returned: Vec::new(),
+            leaving: Vec::new(),
+            warnings: Vec::new(),
+            steps: Vec::new(),
+            restore: None,
+        }
+    }
+
+    /// What the plan is, in a few words.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let number = self.generation;
+        match self.does {
+            Does::Reset => format!("reset {number}"),
+            Does::Restore(of) => format!("reset {number}, which restores generation {of}"),
+            Does::Snapshot => format!("kept as generation {number}, and not reset"),
+            Does::Nothing => "left as it is".to_owned(),
+        }
+    }
 }
 
 /// One step and the phase it belongs to.
@@ -84,10 +163,11 @@ pub enum Step {
         /// Subvolume or dataset.
         leftover: String,
     },
-    /// Make the copy of the blank in which the result is made.
+    /// Make the copy in which the result is made: of the blank, of the live volume (to `carry`, or
+    /// to keep it), or of a generation (to restore it).
     Stage {
-        /// The blank, or `None` for an empty tree.
-        blank: Option<String>,
+        /// What is copied, or `None` for an empty tree.
+        from: Option<String>,
         /// Subvolume or dataset that is made.
         target: String,
     },
@@ -97,6 +177,35 @@ pub enum Step {
         from: Tree,
         /// Where they go.
         into: Tree,
+    },
+    /// Take a snapshot of the dataset, which becomes the generation (ZFS).
+    Snapshot {
+        /// The snapshot.
+        name: String,
+    },
+    /// Lay the blank's content beside the previous one, to `carry`.
+    Lay {
+        /// The blank, or `None` for an empty tree.
+        blank: Option<String>,
+        /// Where.
+        into: Tree,
+    },
+    /// Move the persisted paths into the new content, and everything else aside.
+    Carry {
+        /// Where.
+        within: Tree,
+    },
+    /// Move the new content of the volume in, and everything else aside: a `carry` with nothing
+    /// persisted, to restore a generation.
+    Replace {
+        /// Where.
+        within: Tree,
+    },
+    /// Write the number of the generation that is being kept into the live volume's `.darlings`, so
+    /// that no other gets it.
+    Count {
+        /// The number.
+        number: u64,
     },
     /// Write the number of the reset and the list of persisted paths into `.darlings`.
     Record {
@@ -137,10 +246,17 @@ pub enum Step {
         /// The dataset.
         dataset: String,
     },
-    /// Make the previous state a read-only generation (btrfs).
+    /// Move what is aside to the trash and remove what else is left of the work (ZFS).
+    Tidy,
+    /// Make the previous state a generation.
     KeepGeneration {
-        /// Subvolume that it becomes.
+        /// Subvolume or directory that it becomes.
         name: String,
+    },
+    /// Set the flags of a root that an interrupted run had cleared to make it a generation (btrfs).
+    Seal {
+        /// Number of the generation.
+        number: u64,
     },
     /// Destroy the stage (ZFS).
     DestroyStage {
@@ -155,10 +271,25 @@ impl std::fmt::Display for Step {
             Self::Discard { leftover } => {
                 write!(f, "remove {leftover}, left by an interrupted run")
             }
-            Self::Stage { blank: Some(blank), target } => write!(f, "copy {blank} as {target}"),
-            Self::Stage { blank: None, target } => write!(f, "make {target}, empty"),
+            Self::Stage { from: Some(from), target } => write!(f, "copy {from} as {target}"),
+            Self::Stage { from: None, target } => write!(f, "make {target}, empty"),
             Self::Restore { from, into } => {
                 write!(f, "bring the persisted paths from {from} to {into}")
+            }
+            Self::Lay { blank: Some(blank), into } => {
+                write!(f, "lay the content of {blank} beside the old one in {into}")
+            }
+            Self::Lay { blank: None, into } => {
+                write!(f, "make a place for the new content in {into}")
+            }
+            Self::Carry { within } => {
+                write!(f, "move the persisted paths to the new content in {within}, the rest aside")
+            }
+            Self::Replace { within } => {
+                write!(f, "move the new content in, and everything else aside, in {within}")
+            }
+            Self::Count { number } => {
+                write!(f, "write into the live volume that the number {number} is taken")
             }
             Self::Record { into } => {
                 write!(f, "record the reset and the persisted paths in {into}")
@@ -168,6 +299,10 @@ impl std::fmt::Display for Step {
             Self::MoveNested { path } => {
                 write!(f, "move the nested subvolume {} along", shown(path))
             }
+            Self::Seal { number } => write!(
+                f,
+                "give the root of generation {number} the flags back that an interrupted run cleared"
+            ),
             Self::Settle => f.write_str("set the attributes that the exchange has changed"),
             Self::SetDefault => f.write_str("make the live subvolume the default one"),
             Self::RollBack { snapshot, destroys } if destroys.is_empty() => {
@@ -176,8 +311,11 @@ impl std::fmt::Display for Step {
             Self::RollBack { snapshot, destroys } => {
                 write!(f, "roll back to {snapshot}, destroying {}", destroys.join(", "))
             }
+            Self::Tidy => f.write_str("move what is aside to the trash"),
             Self::Complete { dataset } => write!(f, "make {dataset} durable and mark it complete"),
-            Self::KeepGeneration { name } => write!(f, "keep the previous state as {name}"),
+            Self::Snapshot { name } | Self::KeepGeneration { name } => {
+                write!(f, "keep the previous state as {name}")
+            }
             Self::DestroyStage { stage } => write!(f, "destroy {stage}"),
         }
     }
@@ -195,8 +333,8 @@ impl std::fmt::Display for Tree {
 
 impl std::fmt::Display for VolumePlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { mount_point, volume, generation, .. } = self;
-        write!(f, "{} ({volume}), reset {generation}", mount_point.display())?;
+        let Self { mount_point, volume, .. } = self;
+        write!(f, "{} ({volume}), {}", mount_point.display(), self.title())?;
         if self.resumes {
             write!(f, ", which was interrupted and is completed now")?;
         }
@@ -213,6 +351,14 @@ impl std::fmt::Display for VolumePlan {
                 )?,
             }
         }
+        for path in &self.returned {
+            let path = shown(Path::new(path));
+            writeln!(f, "  return {path}, from the attic")?;
+        }
+        for path in &self.put_away {
+            let path = shown(Path::new(path));
+            writeln!(f, "  attic  {path}, which is no longer declared")?;
+        }
         for subvolume in &self.leaving {
             let subvolume = shown(Path::new(subvolume));
             writeln!(f, "  erase  subvolume {subvolume}, which goes with the generation")?;
@@ -225,6 +371,7 @@ impl std::fmt::Display for VolumePlan {
         }
         match &self.previous_state {
             Some(name) => writeln!(f, "  The previous state will be {name}."),
+            None if self.does == Does::Nothing => Ok(()),
             None => writeln!(f, "  The previous state is not kept: a ZFS rollback destroys it."),
         }
     }

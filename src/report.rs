@@ -1,12 +1,16 @@
 //! What a reset did: in plain words to the journal, as JSON to a file.
 
-use std::path::Path;
+use std::fs::{DirBuilder, File};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::plan::{Phase, Planned, VolumePlan, shown};
+use crate::cmdline::Asked;
+use crate::plan::{Does, Phase, Planned, VolumePlan, shown};
 use crate::restore::{BytesByRung, Outcome, Restored};
 
 /// Where the report of the last reset lies.
@@ -17,6 +21,10 @@ pub const DEFAULT_PATH: &str = "/run/darlings/report.json";
 pub struct Report {
     /// Format of this report; a new field does not change it.
     pub version: u32,
+    /// What the kernel command line asks for; `None` when that cannot be understood, or nothing got
+    /// so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
     /// How it ended.
     pub outcome: Ending,
     /// What failed, with its causes, and what state things are in.
@@ -43,6 +51,12 @@ pub enum Ending {
     Unfinished,
     /// Nothing was to be changed.
     DryRun,
+    /// Every volume was left as it was, but for what an interrupted run had left half done.
+    Off,
+    /// Every volume was kept as a generation, and is what it was.
+    Snapshot,
+    /// Every volume is what the generation was that was asked for.
+    Restored,
 }
 
 /// What was done with one volume.
@@ -53,6 +67,8 @@ pub struct VolumeReport {
     pub plan: VolumePlan,
     /// Whether the result is live.
     pub committed: bool,
+    /// Whether the previous state is where the plan says, and nothing else is left over.
+    pub tidied: bool,
     /// Entries and bytes by persisted path.
     pub restored: Vec<Restored>,
     /// Bytes of regular files by the way they came.
@@ -74,6 +90,17 @@ pub struct PhaseSeconds {
     pub finish: f64,
 }
 
+impl Report {
+    /// Whether this run has made every volume the complete result, so that what failed is tidying up.
+    /// Not where it only completes an earlier run: the machine may have been used since, and what it
+    /// was used for is not erased.
+    #[must_use]
+    pub fn all_reset(&self) -> bool {
+        let reset = |volume: &VolumeReport| volume.committed && !volume.plan.resumes;
+        !self.volumes.is_empty() && self.volumes.iter().all(reset)
+    }
+}
+
 impl VolumeReport {
     /// Nothing was done yet.
     #[must_use]
@@ -81,6 +108,7 @@ impl VolumeReport {
         Self {
             plan,
             committed: false,
+            tidied: false,
             restored: Vec::new(),
             bytes: BytesByRung::default(),
             step_seconds: Vec::new(),
@@ -111,24 +139,35 @@ impl VolumeReport {
     pub fn lines(&self) -> Vec<String> {
         let plan = &self.plan;
         let phases = self.phase_seconds;
+        if plan.does == Does::Nothing {
+            return vec![format!(
+                "{} ({}): {}",
+                plan.mount_point.display(),
+                plan.volume,
+                plan.title()
+            )];
+        }
         let mut lines = vec![format!(
-            "{} ({}): reset {} done in {:.3} s (prepare {:.3}, commit {:.3}, finish {:.3})",
+            "{} ({}): {}{} in {:.3} s (prepare {:.3}, commit {:.3}, finish {:.3})",
             plan.mount_point.display(),
             plan.volume,
-            plan.generation,
+            plan.title(),
+            if plan.does == Does::Snapshot { "," } else { " done" },
             phases.prepare + phases.commit + phases.finish,
             phases.prepare,
             phases.commit,
             phases.finish,
         )];
         for restored in &self.restored {
-            lines.push(format!(
-                "  kept {}: {} {}, {}",
-                shown(&plan.mount_point.join(&restored.path)),
-                restored.entries,
-                if restored.entries == 1 { "entry" } else { "entries" },
-                bytes_in_words(restored.bytes),
-            ));
+            let path = shown(&plan.mount_point.join(&restored.path));
+            lines.push(match (restored.entries, restored.bytes) {
+                (Some(entries), Some(bytes)) => format!(
+                    "  kept {path}: {entries} {}, {}",
+                    if entries == 1 { "entry" } else { "entries" },
+                    bytes_in_words(bytes),
+                ),
+                _ => format!("  kept {path}: moved as a whole"),
+            });
         }
         lines.extend(
             [
@@ -140,8 +179,14 @@ impl VolumeReport {
             .filter(|(bytes, _)| *bytes > 0)
             .map(|(bytes, how)| format!("  {} {how}", bytes_in_words(bytes))),
         );
-        if let Some(previous) = &plan.previous_state {
-            lines.push(format!("  the previous state is {previous}"));
+        match &plan.previous_state {
+            Some(previous) if self.tidied => {
+                lines.push(format!("  the previous state is {previous}"));
+            }
+            Some(previous) => lines.push(format!(
+                "  the previous state is not yet {previous}: a run that tidies up names it so"
+            )),
+            None => {}
         }
         lines
     }
@@ -164,6 +209,15 @@ pub(crate) fn shown_path<S: serde::Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// [`shown_path`] of a path that may not be there.
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+pub(crate) fn shown_path_if_any<S: serde::Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }
 
 /// A number of bytes for a person.
@@ -193,6 +247,7 @@ impl Report {
         let outcome = Ending::Failed;
         Self {
             version: 1,
+            asked: None,
             outcome,
             error: Some(error),
             seconds: 0.0,
@@ -210,18 +265,25 @@ impl Report {
         Ok(text + "\n")
     }
 
-    /// Writes it to `path`, replacing the report of an earlier reset as a whole.
+    /// Writes it to `path`, replacing the report of an earlier reset as a whole. Everybody may
+    /// read it and nobody else write it; a reset has no umask that would see to that.
     ///
     /// # Errors
     /// As creating, writing and renaming a file.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let write = || -> anyhow::Result<()> {
             if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)?;
+                DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
             }
             let mut beside = path.as_os_str().to_owned();
             beside.push(".new");
-            std::fs::write(&beside, self.json()?)?;
+            let mut file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o644)
+                .open(&beside)?;
+            file.write_all(self.json()?.as_bytes())?;
             Ok(std::fs::rename(&beside, path)?)
         };
         write().with_context(|| format!("cannot write the report {path:?}"))

@@ -1,14 +1,16 @@
 //! The engine: all volumes of a configuration, phase by phase.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
 use tracing::{error, info, warn};
 
+use crate::cmdline::Asked;
 use crate::config::{self, Config};
 use crate::hibernation;
-use crate::plan::{Phase, VolumePlan, shown};
+use crate::plan::{Does, Phase, VolumePlan, shown};
 use crate::report::{Ending, Report, VolumeReport, peak_memory};
 use crate::volume::{self, Options, Standing, Volume};
 
@@ -24,7 +26,7 @@ pub struct Ended {
 /// Opens a volume: [`volume::open`], or a made-up one in tests.
 pub type Opener<'o> = dyn Fn(&config::Volume, Options) -> anyhow::Result<Box<dyn Volume>> + 'o;
 
-/// Resets every volume of `config`, or only plans to.
+/// Does with every volume of `config` what [`Options::asked`] says, or only plans to.
 #[must_use]
 pub fn reset(config: &Config, options: Options) -> Ended {
     reset_with(config, options, &volume::open)
@@ -33,18 +35,114 @@ pub fn reset(config: &Config, options: Options) -> Ended {
 /// [`reset`], with volumes opened by `open`.
 #[must_use]
 pub fn reset_with(config: &Config, options: Options, open: &Opener<'_>) -> Ended {
+    match options.asked {
+        // A reset of a volume completes what was interrupted before, and does not begin anew.
+        Asked::Reset | Asked::Off => pass(config, options, open),
+        Asked::Snapshot | Asked::Restore(_) => complete_and(config, options, open),
+    }
+}
+
+/// Completes what was interrupted and must be, and fails then with `error`: nobody knows what was
+/// asked for.
+#[must_use]
+pub fn refuse(config: &Config, options: Options, error: anyhow::Error) -> Ended {
+    let mut ended = pass(config, Options { asked: Asked::Off, ..options }, &volume::open);
+    let error = match ended.error.take() {
+        Some(failed) => and_then(&error, &failed),
+        None if ended.has_resumed() => {
+            error.context("what an interrupted run had left was completed, and nothing else done")
+        }
+        None => error.context("no volume was reset; all are as they were"),
+    };
+    ended.report.asked = None;
+    if ended.report.outcome != Ending::Unfinished {
+        ended.report.outcome = Ending::Failed;
+    }
+    ended.report.error = Some(format!("{error:#}"));
+    ended.error = Some(error);
+    ended
+}
+
+/// Has interrupted runs completed first, on all volumes, and then does what is asked.
+fn complete_and(config: &Config, options: Options, open: &Opener<'_>) -> Ended {
+    let asked = options.asked;
+    let mut first = pass(config, Options { asked: Asked::Off, ..options }, open);
+    first.report.asked = Some(asked);
+    if first.error.is_some() {
+        return first;
+    }
+    if !first.has_resumed() {
+        return pass(config, options, open);
+    }
+    if options.dry_run {
+        warn!("{asked} is planned once the interrupted run is completed");
+        return first;
+    }
+    let done = first.report.done_already(asked);
+    let second = if first.report.volumes.iter().all(|it| done.contains(&it.plan.mount_point)) {
+        first.report.outcome = Ending::Restored;
+        first
+    } else {
+        tell_volumes(&first.report);
+        let skip = |volume: &config::Volume, options: Options| {
+            let done = done.contains(&volume.mount_point);
+            let asked = if done { Asked::Off } else { options.asked };
+            open(volume, Options { asked, ..options })
+        };
+        pass(config, options, &skip)
+    };
+    for mount_point in &done {
+        info!("{}: {asked} was what was interrupted, and it is done", mount_point.display());
+    }
+    second
+}
+
+impl Ended {
+    fn has_resumed(&self) -> bool {
+        self.report.volumes.iter().any(|volume| volume.plan.resumes)
+    }
+}
+
+impl Report {
+    /// The volumes that an interrupted run had already done what is asked with, or has now that it
+    /// is completed. To restore `previous` once more would undo it.
+    fn done_already(&self, asked: Asked) -> BTreeSet<PathBuf> {
+        let restores = || {
+            let plans = self.volumes.iter().map(|volume| &volume.plan);
+            plans.filter_map(|plan| Some((plan, plan.restore.as_ref()?)))
+        };
+        let boots: Vec<&Option<String>> = restores()
+            .filter(|(plan, restore)| plan.resumes && asked.is_restore_of(restore.of))
+            .map(|(_, restore)| &restore.boot)
+            .collect();
+        restores()
+            .filter(|(_, restore)| {
+                asked.is_restore_of(restore.of) && boots.contains(&&restore.boot)
+            })
+            .map(|(plan, _)| plan.mount_point.clone())
+            .collect()
+    }
+}
+
+/// Goes through all volumes once.
+fn pass(config: &Config, options: Options, open: &Opener<'_>) -> Ended {
     let start = Instant::now();
     let mut run = Run { volumes: Vec::new() };
     let result = run.go(config, options, open);
     let result = match (result, run.close()) {
         (Ok(()), closed) => closed,
         (Err(error), Ok(())) => Err(error),
-        (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
+        (Err(error), Err(close)) => Err(and_then(&error, &close)),
     };
-    let unfinished = run.any(|standing| standing == Standing::Unfinished);
+    let unfinished = run.volumes.iter().any(|open| open.volume.standing().must_not_be_used());
     let outcome = match &result {
         Ok(()) if options.dry_run => Ending::DryRun,
-        Ok(()) => Ending::Reset,
+        Ok(()) => match options.asked {
+            Asked::Reset => Ending::Reset,
+            Asked::Off => Ending::Off,
+            Asked::Snapshot => Ending::Snapshot,
+            Asked::Restore(_) => Ending::Restored,
+        },
         Err(_) if unfinished && !options.dry_run => Ending::Unfinished,
         Err(_) => Ending::Failed,
     };
@@ -52,6 +150,7 @@ pub fn reset_with(config: &Config, options: Options, open: &Opener<'_>) -> Ended
     Ended {
         report: Report {
             version: 1,
+            asked: Some(options.asked),
             outcome,
             error: error.as_ref().map(|error| format!("{error:#}")),
             seconds: start.elapsed().as_secs_f64(),
@@ -64,6 +163,7 @@ pub fn reset_with(config: &Config, options: Options, open: &Opener<'_>) -> Ended
 
 /// A volume that is open, and what was done with it.
 struct Open {
+    mount_point: PathBuf,
     volume: Box<dyn Volume>,
     report: Option<VolumeReport>,
 }
@@ -74,7 +174,17 @@ struct Run {
 
 impl Run {
     fn go(&mut self, config: &Config, options: Options, open: &Opener<'_>) -> anyhow::Result<()> {
-        Self::refuse_while_hibernating(options)?;
+        if hibernation::image_waits()? && !options.dry_run {
+            if options.asked == Asked::Off {
+                // Not even to look: reading would replay what the machine had not written yet.
+                warn!("a hibernation image waits to be resumed, so no volume was looked at");
+                return Ok(());
+            }
+            anyhow::bail!(
+                "a hibernation image waits to be resumed, and its filesystems must not be changed; \
+                 resume it, or boot once with `noresume`"
+            );
+        }
         self.plan(config, options, open)?;
         if options.dry_run {
             return Ok(());
@@ -87,20 +197,10 @@ impl Run {
             let error = self.abandon_from(failed, error);
             return Err(match self.finish(failed) {
                 Ok(()) => error,
-                Err(finish) => error.context(format!("and then: {finish:#}")),
+                Err(finish) => and_then(&error, &finish),
             });
         }
         self.finish(self.volumes.len())
-    }
-
-    fn refuse_while_hibernating(options: Options) -> anyhow::Result<()> {
-        let waits = hibernation::image_waits()?;
-        anyhow::ensure!(
-            options.dry_run || !waits,
-            "a hibernation image waits to be resumed, and its filesystems must not be changed; \
-             resume it, or boot once with `noresume`"
-        );
-        Ok(())
     }
 
     /// Every volume is looked at before anything is reported, so that one run names all that
@@ -110,7 +210,11 @@ impl Run {
         for volume in &config.volumes {
             let at = || format!("{}", volume.mount_point.display());
             match open(volume, options) {
-                Ok(opened) => self.volumes.push(Open { volume: opened, report: None }),
+                Ok(opened) => self.volumes.push(Open {
+                    mount_point: volume.mount_point.clone(),
+                    volume: opened,
+                    report: None,
+                }),
                 Err(error) => {
                     wrong.push(error.context(at()));
                     continue;
@@ -139,7 +243,7 @@ impl Run {
         for (index, open) in self.volumes.iter_mut().enumerate() {
             open.phase(Phase::Commit).map_err(|error| (index, error))?;
             if let Some(report) = &mut open.report {
-                report.committed = true;
+                report.committed = report.plan.does != Does::Nothing;
             }
         }
         Ok(())
@@ -147,9 +251,14 @@ impl Run {
 
     /// Tidies the first `committed` volumes, all of them even if one fails.
     fn finish(&mut self, committed: usize) -> anyhow::Result<()> {
-        let results: Vec<_> =
-            self.volumes[..committed].iter_mut().map(|open| open.phase(Phase::Finish)).collect();
-        results.into_iter().collect()
+        let tidy = |open: &mut Open| -> anyhow::Result<()> {
+            open.phase(Phase::Finish)?;
+            if let Some(report) = &mut open.report {
+                report.tidied = report.committed;
+            }
+            Ok(())
+        };
+        all(self.volumes[..committed].iter_mut().map(tidy))
     }
 
     /// Gives up the volumes from `first` on. What cannot be tidied is added to the error.
@@ -158,38 +267,87 @@ impl Run {
         self.volumes[first..].iter_mut().rev().fold(error, |error, open| {
             match open.volume.abandon() {
                 Ok(()) => error,
-                Err(left) => error.context(format!("and then: {left:#}")),
+                Err(left) => and_then(&error, &left),
             }
         })
     }
 
     fn close(&mut self) -> anyhow::Result<()> {
-        let results: Vec<_> = self.volumes.iter_mut().map(|open| open.volume.close()).collect();
-        results.into_iter().collect()
+        all(self.volumes.iter_mut().map(|open| open.volume.close()))
     }
 
-    fn any(&self, is: impl Fn(Standing) -> bool) -> bool {
-        self.volumes.iter().any(|open| is(open.volume.standing()))
-    }
-
-    fn state_in_words(&self, options: Options) -> &'static str {
+    /// What the machine would boot now, for whoever reads that something failed.
+    fn state_in_words(&self, options: Options) -> String {
+        let done = match options.asked {
+            Asked::Restore(_) => "restored",
+            Asked::Reset | Asked::Off | Asked::Snapshot => "reset",
+        };
         if options.dry_run {
-            return "a reset would not start";
+            return match options.asked {
+                Asked::Reset => "a reset would not start".into(),
+                asked => format!("{asked} would not start"),
+            };
         }
-        let unfinished = self.any(|standing| standing == Standing::Unfinished);
-        let reset = self.any(|standing| standing == Standing::Reset);
-        match (unfinished, reset) {
-            (true, _) => {
-                "a volume is between its previous state and its result; every persisted path is \
-                 safe, and running `darlings reset` again completes it: do not use it before"
-            }
-            (false, true) => {
-                "not all volumes were reset; each is the complete result or the complete previous \
-                 state"
-            }
-            (false, false) => "no volume was reset; all are as they were",
+        let previous = self.those(Standing::Previous);
+        let reset = self.those(Standing::Reset);
+        let unfinished = self.those(Standing::Unfinished);
+        let stranded = self.those(Standing::Stranded);
+        if reset.is_empty() && unfinished.is_empty() && stranded.is_empty() {
+            return format!("no volume was {done}; all are as they were");
         }
+        if previous.is_empty() && unfinished.is_empty() && stranded.is_empty() {
+            return format!(
+                "every volume was {done} and is the complete result; what failed is tidying up, \
+                 and the next run tidies up again"
+            );
+        }
+        let states: Vec<String> = [
+            (reset, "the complete result"),
+            (previous, "the complete previous state"),
+            (
+                unfinished,
+                "between the previous state and the result (every persisted path is safe; running \
+                 `darlings reset` again completes it; do not use it before)",
+            ),
+            (stranded, "rolled back, and what would complete it is gone (do not use it)"),
+        ]
+        .into_iter()
+        .filter_map(|(volumes, state)| Some(format!("{} {state}", are(&volumes)?)))
+        .collect();
+        format!("not all volumes were {done}: {}", states.join(", "))
     }
+
+    /// The mount points of the volumes that stand so.
+    fn those(&self, standing: Standing) -> Vec<String> {
+        self.volumes
+            .iter()
+            .filter(|open| open.volume.standing() == standing)
+            .map(|open| shown(&open.mount_point))
+            .collect()
+    }
+}
+
+/// `/ is`, `/ and /home are`, `/, /home and /srv are`; nothing for no names.
+fn are(names: &[String]) -> Option<String> {
+    let (last, others) = names.split_last()?;
+    Some(match others {
+        [] => format!("{last} is"),
+        others => format!("{} and {last} are", others.join(", ")),
+    })
+}
+
+/// Goes through all of it whatever fails, and tells every failure.
+fn all(results: impl Iterator<Item = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let failures = results.filter_map(Result::err);
+    match failures.reduce(|first, next| and_then(&first, &next)) {
+        Some(failed) => Err(failed),
+        None => Ok(()),
+    }
+}
+
+/// Two failures in the order in which they happened; neither is the other's cause.
+fn and_then(first: &anyhow::Error, next: &anyhow::Error) -> anyhow::Error {
+    anyhow::anyhow!("{first:#}\nand then: {next:#}")
 }
 
 impl Open {
@@ -218,6 +376,13 @@ fn announce(plan: &VolumePlan) {
     for warning in &plan.warnings {
         warn!("{}: {warning}", plan.mount_point.display());
     }
+    for path in &plan.put_away {
+        let path = shown(Path::new(path));
+        warn!("{path} is no longer declared: it goes to the attic, and comes back if it is again");
+    }
+    for path in &plan.returned {
+        info!("{} comes back from the attic", shown(Path::new(path)));
+    }
     for subvolume in &plan.leaving {
         let subvolume = shown(Path::new(subvolume));
         warn!("{subvolume} is a subvolume below no persisted path: it goes with the generation");
@@ -226,184 +391,30 @@ fn announce(plan: &VolumePlan) {
 
 /// Tells the journal how it ended, in plain words.
 pub fn tell(ended: &Ended) {
-    for line in
-        ended.report.volumes.iter().filter(|volume| volume.committed).flat_map(VolumeReport::lines)
-    {
-        info!("{line}");
+    tell_volumes(&ended.report);
+    if let Some(failed) = &ended.error {
+        error!("{failed:#}");
+        return;
     }
-    match &ended.error {
-        Some(failed) => error!("{failed:#}"),
-        None if ended.report.outcome == Ending::Reset => {
-            info!("reset complete in {:.3} s", ended.report.seconds);
-        }
-        None => {}
+    let seconds = ended.report.seconds;
+    match ended.report.outcome {
+        Ending::Reset => info!("reset complete in {seconds:.3} s"),
+        Ending::Off => info!("nothing is reset: the kernel command line says darlings=off"),
+        Ending::Snapshot => info!("kept, and nothing erased, in {seconds:.3} s"),
+        Ending::Restored => info!("restored in {seconds:.3} s"),
+        Ending::DryRun | Ending::Failed | Ending::Unfinished => {}
+    }
+}
+
+fn tell_volumes(report: &Report) {
+    let told = |volume: &&VolumeReport| {
+        let left = volume.plan.does == Does::Nothing && report.outcome == Ending::Off;
+        volume.committed || left
+    };
+    for line in report.volumes.iter().filter(told).flat_map(VolumeReport::lines) {
+        info!("{line}");
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::path::PathBuf;
-    use std::rc::Rc;
-
-    use super::*;
-    use crate::plan::{Planned, Step};
-    use crate::restore::Outcome;
-    use crate::rules::Rules;
-
-    type Log = Rc<RefCell<Vec<String>>>;
-
-    /// A volume that writes down what it is asked to do, and fails where it is told to.
-    struct Fake {
-        name: &'static str,
-        fails_at: Option<Phase>,
-        standing: Standing,
-        log: Log,
-    }
-
-    impl Fake {
-        fn say(&self, what: &str) {
-            self.log.borrow_mut().push(format!("{} {what}", self.name));
-        }
-    }
-
-    impl Volume for Fake {
-        fn plan(&mut self) -> anyhow::Result<VolumePlan> {
-            let step =
-                |phase, name: &str| Planned { phase, step: Step::Secure { name: name.to_owned() } };
-            Ok(VolumePlan {
-                mount_point: PathBuf::from(self.name),
-                volume: self.name.into(),
-                generation: 1,
-                previous_state: None,
-                resumes: false,
-                paths: Vec::new(),
-                leaving: Vec::new(),
-                warnings: Vec::new(),
-                steps: vec![
-                    step(Phase::Prepare, "prepare"),
-                    step(Phase::Commit, "commit"),
-                    step(Phase::Finish, "finish"),
-                ],
-            })
-        }
-
-        fn execute(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
-            let Step::Secure { name } = step else { anyhow::bail!("not planned: {step}") };
-            self.say(name);
-            let fails =
-                self.fails_at.is_some_and(|phase| format!("{phase:?}").to_lowercase() == *name);
-            anyhow::ensure!(!fails, "made to fail");
-            if name == "commit" {
-                self.standing = Standing::Reset;
-            }
-            Ok(None)
-        }
-
-        fn abandon(&mut self) -> anyhow::Result<()> {
-            self.say("abandon");
-            Ok(())
-        }
-
-        fn standing(&self) -> Standing {
-            self.standing
-        }
-
-        fn close(&mut self) -> anyhow::Result<()> {
-            self.say("close");
-            Ok(())
-        }
-    }
-
-    /// Resets the volumes `a` and `b`, with a failure of `b`.
-    fn run(b_fails_at: Option<Phase>) -> (Vec<String>, Ended) {
-        let log = Log::default();
-        let volume = |mount_point: &str| config::Volume {
-            mount_point: mount_point.into(),
-            backing: config::Backing::Zfs(config::Zfs {
-                dataset: mount_point.into(),
-                blank: "blank".into(),
-                newer_snapshots: config::NewerSnapshots::Refuse,
-            }),
-            strategy: config::Strategy::Rollback,
-            keep: None,
-            rules: Rules::default(),
-        };
-        let config =
-            Config { on_failure: config::OnFailure::Boot, volumes: vec![volume("a"), volume("b")] };
-        let open = |volume: &config::Volume, _| -> anyhow::Result<Box<dyn Volume>> {
-            let is_b = volume.mount_point.as_os_str() == "b";
-            Ok(Box::new(Fake {
-                name: if is_b { "b" } else { "a" },
-                fails_at: if is_b { b_fails_at } else { None },
-                standing: Standing::Previous,
-                log: Rc::clone(&log),
-            }))
-        };
-        let options = Options { dry_run: false, threads: 1 };
-        let ended = reset_with(&config, options, &open);
-        (log.take(), ended)
-    }
-
-    #[test]
-    fn every_phase_is_done_for_all_volumes_before_the_next() {
-        let (log, ended) = run(None);
-        assert_eq!(
-            log,
-            [
-                "a prepare",
-                "b prepare",
-                "a commit",
-                "b commit",
-                "a finish",
-                "b finish",
-                "a close",
-                "b close"
-            ]
-        );
-        assert_eq!(ended.report.outcome, Ending::Reset);
-    }
-
-    #[test]
-    fn what_fails_while_preparing_leaves_every_volume_as_it_was() {
-        let (log, ended) = run(Some(Phase::Prepare));
-        assert_eq!(log, ["a prepare", "b prepare", "b abandon", "a abandon", "a close", "b close"]);
-        assert_eq!(ended.report.outcome, Ending::Failed);
-        assert_eq!(
-            ended.report.error.as_deref(),
-            Some(
-                "no volume was reset; all are as they were: b: cannot make it durable as prepare: \
-                 made to fail"
-            )
-        );
-    }
-
-    #[test]
-    fn what_fails_while_committing_leaves_the_committed_ones_complete_and_tidy() {
-        let (log, ended) = run(Some(Phase::Commit));
-        assert_eq!(
-            log,
-            [
-                "a prepare",
-                "b prepare",
-                "a commit",
-                "b commit",
-                "b abandon",
-                "a finish",
-                "a close",
-                "b close"
-            ]
-        );
-        assert_eq!(ended.report.outcome, Ending::Failed);
-        assert_eq!(
-            ended.report.error.as_deref(),
-            Some(
-                "not all volumes were reset; each is the complete result or the complete previous \
-                 state: b: cannot make it durable as commit: made to fail"
-            )
-        );
-        let committed: Vec<bool> =
-            ended.report.volumes.iter().map(|volume| volume.committed).collect();
-        assert_eq!(committed, [true, false]);
-    }
-}
+mod tests;

@@ -117,6 +117,12 @@ impl Node {
         self.mark == Some(Mark::Exclude)
     }
 
+    /// Whether a persisted path begins here.
+    #[must_use]
+    pub fn is_persisted(&self) -> bool {
+        self.mark == Some(Mark::Persist)
+    }
+
     /// Whether an excluded path lies below this one.
     #[must_use]
     pub fn has_excluded_below(&self) -> bool {
@@ -134,6 +140,91 @@ impl Node {
         self.children
             .values()
             .any(|child| child.mark == Some(Mark::Persist) || child.has_persisted_below())
+    }
+
+    /// The topmost persisted paths at or below this rule, which itself lies in no persisted
+    /// path, each with its rules. `path` is this rule's own path.
+    #[must_use]
+    pub fn persisted_within(&self, path: &Path) -> Vec<(PathBuf, &Self)> {
+        self.marked_within(path, Mark::Persist)
+    }
+
+    /// The topmost excluded paths below this rule, which is a persisted path, each with its
+    /// rules. `path` is this rule's own path.
+    #[must_use]
+    pub fn excluded_within(&self, path: &Path) -> Vec<(PathBuf, &Self)> {
+        self.marked_within(path, Mark::Exclude)
+    }
+
+    fn marked_within(&self, path: &Path, mark: Mark) -> Vec<(PathBuf, &Self)> {
+        let mut found = Vec::new();
+        for (name, child) in &self.children {
+            let below = path.join(name);
+            if child.mark == Some(mark) {
+                found.push((below, child));
+            } else {
+                found.extend(child.marked_within(&below, mark));
+            }
+        }
+        found
+    }
+
+    /// The directories above the topmost persisted paths below this rule, which itself lies in
+    /// no persisted path: each before those below it. `path` is this rule's own path.
+    #[must_use]
+    pub fn connectors_within(&self, path: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for (name, child) in &self.children {
+            if child.mark.is_none() && child.has_persisted_below() {
+                let below = path.join(name);
+                found.push(below.clone());
+                found.extend(child.connectors_within(&below));
+            }
+        }
+        found
+    }
+
+    /// The rules for a walk of the blank instead of the previous state: what is persisted is
+    /// left out, with all that is below it.
+    #[must_use]
+    pub fn of_the_blank(&self) -> Self {
+        let children = self.children.iter().map(|(name, child)| {
+            let child = match child.mark {
+                Some(Mark::Persist) => {
+                    Self { mark: Some(Mark::Exclude), children: BTreeMap::new() }
+                }
+                _ => child.of_the_blank(),
+            };
+            (name.clone(), child)
+        });
+        Self { mark: None, children: children.collect() }
+    }
+
+    /// The rules for a walk of this persisted path that leaves out what is excluded, with all
+    /// that is below it.
+    #[must_use]
+    pub fn without_excluded(&self) -> Self {
+        let children = self.children.iter().map(|(name, child)| {
+            let child = if child.is_excluded() {
+                Self { mark: child.mark, children: BTreeMap::new() }
+            } else {
+                child.without_excluded()
+            };
+            (name.clone(), child)
+        });
+        Self { mark: self.mark, children: children.collect() }
+    }
+
+    /// The rules of a walk that leaves out these paths, relative to where it begins.
+    pub fn excluding<'p>(paths: impl Iterator<Item = &'p Path>) -> Self {
+        let mut root = Self::default();
+        for path in paths {
+            let node = path
+                .iter()
+                .fold(&mut root, |node, name| node.children.entry(name.to_owned()).or_default());
+            node.mark = Some(Mark::Exclude);
+        }
+        root
     }
 
     /// Removes marks that say nothing new: a persisted path inside a persisted one, an
@@ -154,6 +245,17 @@ impl Node {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     root: Node,
+    /// The lines of the configuration that declare or exclude a path.
+    lines: BTreeMap<PathBuf, Line>,
+}
+
+/// The line of the configuration that decides about a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Its number, from 1.
+    pub number: usize,
+    /// Whether it excludes the path.
+    pub excludes: bool,
 }
 
 /// A persisted path that starts a subtree of its own, relative to the volume's root.
@@ -167,6 +269,25 @@ pub struct Persisted {
 }
 
 impl Rules {
+    /// The rules that a reset went by, from the lists of what was persisted and excluded. Lists that
+    /// no configuration gives are taken as far as they go.
+    #[must_use]
+    pub fn from_lists(persisted: &[PathBuf], excluded: &[PathBuf]) -> Self {
+        let mut rules = Self::default();
+        let marks = [(excluded, Mark::Exclude), (persisted, Mark::Persist)];
+        for (path, mark) in
+            marks.iter().flat_map(|(paths, mark)| paths.iter().zip(std::iter::repeat(mark)))
+        {
+            let root = &mut rules.root;
+            let node = path
+                .iter()
+                .fold(root, |node, name| node.children.entry(name.to_owned()).or_default());
+            node.mark = Some(*mark);
+        }
+        rules.finish();
+        rules
+    }
+
     /// Adds a persisted path and the paths below it that are left out.
     /// All are relative to the volume's root and normal.
     ///
@@ -185,6 +306,27 @@ impl Rules {
             return Err(path.to_owned());
         }
         Ok(())
+    }
+
+    /// Notes which line of the configuration declares or excludes `path`.
+    pub fn note(&mut self, path: &Path, line: Line) {
+        self.lines.insert(path.to_owned(), line);
+    }
+
+    /// The longest declared or excluded path at or above `path`, and its line. None where nobody
+    /// noted one.
+    #[must_use]
+    pub fn decided_by(&self, path: &Path) -> Option<(&Path, &Line)> {
+        path.ancestors()
+            .find_map(|above| self.lines.get_key_value(above))
+            .map(|(path, line)| (path.as_path(), line))
+    }
+
+    /// The declared paths below `path`, and their lines.
+    pub fn declared_below(&self, path: &Path) -> impl Iterator<Item = (&Path, &Line)> {
+        let below = move |it: &Path| it != path && it.starts_with(path);
+        let all = self.lines.iter().map(|(path, line)| (path.as_path(), line));
+        all.filter(move |(path, line)| !line.excludes && below(path))
     }
 
     /// Call once after the last [`Self::declare`].
@@ -221,6 +363,22 @@ impl Rules {
             Mark::Exclude if node.has_persisted_below() => Verdict::Connector,
             Mark::Exclude => Verdict::Blank,
         }
+    }
+
+    /// The innermost excluded path at or above `path`; empty, for the root, when there is none.
+    /// Only for paths that are not persisted.
+    #[must_use]
+    pub fn region(&self, path: &Path) -> PathBuf {
+        let (mut node, mut so_far, mut region) = (&self.root, PathBuf::new(), PathBuf::new());
+        for name in path {
+            let Some(child) = node.child(name) else { break };
+            so_far.push(name);
+            if child.is_excluded() {
+                region.clone_from(&so_far);
+            }
+            node = child;
+        }
+        region
     }
 
     /// The persisted paths, outer ones before those in their excluded parts, else in order.
@@ -280,85 +438,4 @@ impl Rules {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rules(declared: &[(&str, &[&str])]) -> Rules {
-        let mut rules = Rules::default();
-        for (path, excluded) in declared {
-            let excluded: Vec<_> = excluded.iter().map(PathBuf::from).collect();
-            assert_eq!(rules.declare(Path::new(path), &excluded), Ok(()));
-        }
-        rules.finish();
-        rules
-    }
-
-    fn paths(found: &[Persisted]) -> Vec<(&str, usize)> {
-        found.iter().filter_map(|p| Some((p.path.to_str()?, p.depth))).collect()
-    }
-
-    #[test]
-    fn slashes_and_dots_are_made_normal() {
-        for text in ["/var/log", "/var/log/", "//var///log//", "/./var/./log/."] {
-            assert_eq!(normal_absolute(text), Ok(PathBuf::from("/var/log")), "{text}");
-        }
-        assert_eq!(normal_absolute("/"), Ok(PathBuf::from("/")));
-        assert_eq!(normal_relative("./a//b/"), Ok(PathBuf::from("a/b")));
-    }
-
-    #[test]
-    fn paths_that_cannot_be_meant_are_refused() {
-        assert_eq!(normal_absolute("var/log"), Err(PathError::NotAbsolute));
-        assert_eq!(normal_absolute(""), Err(PathError::NotAbsolute));
-        assert_eq!(normal_absolute("/var/../etc"), Err(PathError::Parent));
-        assert_eq!(normal_absolute("/a\0b"), Err(PathError::Nul));
-        assert_eq!(normal_relative("/a"), Err(PathError::NotRelative));
-        assert_eq!(normal_relative("./"), Err(PathError::Empty));
-        assert_eq!(normal_relative("a/.."), Err(PathError::Parent));
-    }
-
-    #[test]
-    fn a_name_of_dots_is_a_name() {
-        assert_eq!(normal_absolute("/a/..."), Ok(PathBuf::from("/a/...")));
-        assert_eq!(normal_absolute("/..a"), Ok(PathBuf::from("/..a")));
-    }
-
-    #[test]
-    fn the_longest_declared_or_excluded_path_decides() {
-        let rules = rules(&[("home/mia", &[".cache", "a/b"]), ("home/mia/.cache/nix/keep", &[])]);
-        let verdict = |path: &str| rules.verdict(Path::new(path));
-        assert_eq!(verdict(""), Verdict::Connector);
-        assert_eq!(verdict("home"), Verdict::Connector);
-        assert_eq!(verdict("home/eva"), Verdict::Blank);
-        assert_eq!(verdict("home/mia"), Verdict::Persisted);
-        assert_eq!(verdict("home/mia/a"), Verdict::Persisted);
-        assert_eq!(verdict("home/mia/a/b"), Verdict::Blank);
-        assert_eq!(verdict("home/mia/a/b/c"), Verdict::Blank);
-        assert_eq!(verdict("home/mia/.cache"), Verdict::Connector);
-        assert_eq!(verdict("home/mia/.cache/nix"), Verdict::Connector);
-        assert_eq!(verdict("home/mia/.cache/nix/keep/x"), Verdict::Persisted);
-        assert_eq!(verdict("home/mia/.cache/other"), Verdict::Blank);
-    }
-
-    #[test]
-    fn a_persisted_path_inside_another_is_one_entry_and_inside_an_excluded_one_comes_after_it() {
-        let rules = rules(&[("a", &["x"]), ("a/b", &[]), ("a/x/y", &["z"]), ("a/x/y/z/w", &[])]);
-        assert_eq!(paths(&rules.persisted()), [("a", 0), ("a/x/y", 1), ("a/x/y/z/w", 2)]);
-        assert_eq!(rules.excluded(), [PathBuf::from("a/x"), PathBuf::from("a/x/y/z")]);
-        assert_eq!(
-            rules.connectors(),
-            [PathBuf::new(), PathBuf::from("a/x"), PathBuf::from("a/x/y/z")]
-        );
-    }
-
-    #[test]
-    fn declaring_a_path_twice_is_an_error_that_names_it() {
-        let mut rules = Rules::default();
-        assert_eq!(rules.declare(Path::new("a"), &[]), Ok(()));
-        assert_eq!(rules.declare(Path::new("a"), &[]), Err(PathBuf::from("a")));
-        assert_eq!(
-            rules.declare(Path::new("b"), &["c".into(), "c".into()]),
-            Err(PathBuf::from("b/c"))
-        );
-    }
-}
+mod tests;

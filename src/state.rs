@@ -1,19 +1,22 @@
-//! What a volume remembers in `.darlings`: the number of its last reset and what was
-//! persisted then.
+//! What a volume remembers in `.darlings`: the number of its last reset, what was persisted then,
+//! when it was, and in which boot.
 
 use std::io::Write as _;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
-use crate::restore::{at, own_directory};
+use crate::restore::{self, Settled, at, own_directory, trusted_own_directory};
 use crate::rules::{OWN_DIRECTORY, Rules};
 
+/// The file with the number of the reset.
 const GENERATION: &std::ffi::CStr = c"generation";
 const MANIFEST: &std::ffi::CStr = c"manifest";
+const NEW: &std::ffi::CStr = c"new";
 
 /// What was persisted at a reset, so that the next one sees what is no longer declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,18 +29,170 @@ pub struct Manifest {
     pub persisted: Vec<PathBuf>,
     /// Excluded paths below the volume's root.
     pub excluded: Vec<PathBuf>,
+    /// The boot in which the reset ran, which is the one that this tree lives in: the kernel's
+    /// `boot_id`. Manifests of the first versions lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// When the reset ran, in seconds since 1970, by the clock of the initrd, which may lie.
+    /// Manifests of the first versions lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<u64>,
+    /// The generation that this tree was restored from, if it was not a reset that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<u64>,
+    /// The blank that everything else in this tree was made from, as the filesystem identifies it,
+    /// where it does: the UUID of a btrfs subvolume. Only a reset writes it; a tree that was made or
+    /// counted otherwise does not have the blank's content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blank: Option<String>,
+    /// Whether the tree is what it was before, and the run only kept a copy of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snapshot: bool,
+}
+
+/// Where the kernel says which boot this is (`random(4)`).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// This boot, as the kernel names it.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn boot_id() -> anyhow::Result<String> {
+    let boot = std::fs::read_to_string(BOOT_ID)
+        .with_context(|| format!("cannot read {BOOT_ID}, which names this boot"))?;
+    Ok(boot.trim_end().to_owned())
 }
 
 impl Manifest {
-    /// The manifest of a reset.
+    /// The manifest of a reset that runs now.
+    ///
+    /// # Errors
+    /// The kernel does not say which boot this is.
+    pub fn new(generation: u64, rules: &Rules) -> anyhow::Result<Self> {
+        Ok(Self {
+            version: VERSION,
+            generation,
+            persisted: rules.persisted().into_iter().map(|persisted| persisted.path).collect(),
+            excluded: rules.excluded(),
+            boot: Some(boot_id()?),
+            time: now(),
+            restored: None,
+            blank: None,
+            snapshot: false,
+        })
+    }
+
+    /// The manifest of the tree that a restore of generation `of` makes, whose own manifest is
+    /// `before`: what it says was persisted stays, so that the next reset sees what is no longer
+    /// declared.
+    ///
+    /// # Errors
+    /// As [`Manifest::new`].
+    pub fn of_restored(
+        generation: u64,
+        of: u64,
+        before: Option<Self>,
+        rules: &Rules,
+    ) -> anyhow::Result<Self> {
+        Ok(Self { restored: Some(of), ..Self::counted(generation, before, rules)? })
+    }
+
+    /// The manifest of a tree that stays as it is with a new number.
+    fn counted(generation: u64, before: Option<Self>, rules: &Rules) -> anyhow::Result<Self> {
+        let new = Self::new(generation, rules)?;
+        Ok(match before {
+            Some(Self { persisted, excluded, .. }) => Self { persisted, excluded, ..new },
+            None => new,
+        })
+    }
+
+    /// The restore that made the tree, if it was one.
     #[must_use]
-    pub fn new(generation: u64, rules: &Rules) -> Self {
-        let persisted = rules.persisted().into_iter().map(|persisted| persisted.path).collect();
-        Self { version: 1, generation, persisted, excluded: rules.excluded() }
+    pub fn restore(&self) -> Option<Restore> {
+        Some(Restore { of: self.restored?, boot: self.boot.clone() })
     }
 }
 
-/// Writes both files into the own directory of the tree at `root`, which a restoration made.
+/// The restore that made the live volume at `root`, if it was one. Where nobody can read that, it was
+/// none: a damaged manifest must not keep a machine from being reset.
+#[must_use]
+pub fn restore_of(root: BorrowedFd<'_>) -> Option<Restore> {
+    let manifest = manifest(root).unwrap_or_else(|error| {
+        warn!("{error:#}");
+        None
+    });
+    manifest?.restore()
+}
+
+/// The restore that made a live volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// The generation that it made the volume from.
+    pub of: u64,
+    /// The boot in which it ran.
+    pub boot: Option<String>,
+}
+
+/// The newest format of the manifest that this version knows.
+const VERSION: u32 = 1;
+
+/// Reads something that this tool has written down in a format that has a number. One that a newer
+/// version wrote is refused rather than read as far as it is understood.
+///
+/// # Errors
+/// It is `damaged`, in those words, or newer than `known`; `what` names it.
+pub fn parse<T: serde::de::DeserializeOwned>(
+    text: &str,
+    known: u32,
+    what: &str,
+    damaged: impl Fn() -> String,
+) -> anyhow::Result<T> {
+    #[derive(Deserialize)]
+    struct Format {
+        version: u32,
+    }
+    let Format { version } = serde_json::from_str(text).with_context(&damaged)?;
+    anyhow::ensure!(
+        version <= known,
+        "{what} has format {version}, which a newer darlings has written, and this one knows none \
+         above {known}: put the newer one into the initrd, or boot the one that has it"
+    );
+    serde_json::from_str(text).with_context(damaged)
+}
+
+/// Makes `number` the number of the tree at `root`, which is live and stays as it is: the generation
+/// with that number is a copy of it, and no other may get the number.
+///
+/// # Errors
+/// What could not be written.
+pub fn count(root: BorrowedFd<'_>, number: u64, rules: &Rules) -> anyhow::Result<()> {
+    let own = at::directory_beneath(root, Path::new(OWN_DIRECTORY))
+        .with_context(|| format!("cannot look at {OWN_DIRECTORY}"))?;
+    if own.is_none() {
+        // Making it must leave no trace in the root.
+        let was = Settled::look(root).context("cannot look at the root")?;
+        let made = restore::unseal(root)
+            .context("cannot clear the flags of the root")
+            .and_then(|_| restore::ensure_own_directory(root));
+        let settled = was.settle(root).context("cannot set the times and flags of the root");
+        match (made, settled) {
+            (Err(error), Err(left)) => return Err(error.context(format!("and then: {left:#}"))),
+            (made, settled) => made.and(settled)?,
+        }
+    }
+    let manifest = Manifest::counted(number, manifest(root)?, rules)?;
+    write(root, &Manifest { snapshot: true, ..manifest })
+}
+
+/// Seconds since 1970 by this machine's clock; `None` where that is before 1970.
+#[must_use]
+pub fn now() -> Option<u64> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(None, |since| Some(since.as_secs()))
+}
+
+/// Writes both files into the own directory of the tree at `root`, over those of the reset
+/// before. They count once the filesystem is synced.
 ///
 /// # Errors
 /// The file that could not be written.
@@ -45,28 +200,142 @@ pub fn write(root: BorrowedFd<'_>, manifest: &Manifest) -> anyhow::Result<()> {
     let own = own_directory(root)?;
     let text = serde_json::to_string_pretty(manifest).context("BUG: the manifest is not JSON")?;
     for (name, text) in [(MANIFEST, text), (GENERATION, manifest.generation.to_string())] {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        openat(&own, name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(std::io::Error::from)
-            .map(std::fs::File::from)
-            .and_then(|mut file| writeln!(file, "{text}"))
-            .with_context(|| format!("cannot write {OWN_DIRECTORY}/{name:?}"))?;
+        let write = || -> std::io::Result<()> {
+            let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = openat(&own, NEW, flags | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR)?;
+            writeln!(std::fs::File::from(file), "{text}")?;
+            Ok(renameat(&own, NEW, &own, name)?)
+        };
+        write().with_context(|| format!("cannot write {OWN_DIRECTORY}/{name:?}"))?;
+    }
+    Ok(())
+}
+
+/// Puts back what [`write()`] replaced, when the reset is undone.
+///
+/// # Errors
+/// The file that could not be written or removed.
+pub fn restore(root: BorrowedFd<'_>, before: Option<&Manifest>) -> anyhow::Result<()> {
+    if let Some(before) = before {
+        return write(root, before);
+    }
+    let own = own_directory(root)?;
+    for name in [MANIFEST, GENERATION] {
+        at::present(unlinkat(&own, name, AtFlags::empty()))
+            .with_context(|| format!("cannot remove {OWN_DIRECTORY}/{name:?}"))?;
     }
     Ok(())
 }
 
 /// The number of the last reset of the tree at `root`; 0 when it was never reset.
 ///
+/// A directory that is not root's says nothing: whoever owns the volume's root can put one there.
+///
 /// # Errors
-/// The file is there and cannot be read, or holds no number.
+/// The file is there and cannot be read, or holds no number that another can follow.
 pub fn generation(root: BorrowedFd<'_>) -> anyhow::Result<u64> {
-    let cannot = || format!("cannot read {OWN_DIRECTORY}/generation");
-    let own = at::directory_beneath(root, Path::new(OWN_DIRECTORY)).with_context(cannot)?;
-    let Some(own) = own else { return Ok(0) };
-    let file = at::present(at::open_file(own.as_fd(), GENERATION)).with_context(cannot)?;
-    let Some(file) = file else { return Ok(0) };
-    let text = std::io::read_to_string(std::fs::File::from(file)).with_context(cannot)?;
-    text.trim().parse().with_context(|| {
+    let Some(text) = read(root, GENERATION)? else { return Ok(0) };
+    let wrong = || {
         format!("{OWN_DIRECTORY}/generation holds {text:?}, which is no number; remove the file")
+    };
+    let number: u64 = text.trim().parse().with_context(wrong)?;
+    anyhow::ensure!(number < u64::MAX, wrong());
+    Ok(number)
+}
+
+/// What the last reset of the tree at `root` wrote down; `None` when it was never reset.
+///
+/// # Errors
+/// The file is there and cannot be read, or is no manifest.
+pub fn manifest(root: BorrowedFd<'_>) -> anyhow::Result<Option<Manifest>> {
+    let Some(text) = read(root, MANIFEST)? else { return Ok(None) };
+    parse_manifest(&text, &format!("{OWN_DIRECTORY}/manifest")).map(Some)
+}
+
+/// Reads a manifest that lies at `what`.
+///
+/// # Errors
+/// It is none, or that of a newer version.
+pub fn parse_manifest(text: &str, what: &str) -> anyhow::Result<Manifest> {
+    parse(text, VERSION, what, || {
+        format!(
+            "{what} is not the manifest of a reset; remove it: then nothing is known of the last one"
+        )
     })
+}
+
+/// The files that a reset leaves, open; fewer where it was none of this version.
+///
+/// # Errors
+/// One is there and cannot be opened.
+pub fn files(root: BorrowedFd<'_>) -> anyhow::Result<Vec<OwnedFd>> {
+    let files = [MANIFEST, GENERATION].map(|name| open(root, name));
+    files.into_iter().filter_map(anyhow::Result::transpose).collect()
+}
+
+fn cannot(name: &std::ffi::CStr) -> String {
+    format!("cannot read {OWN_DIRECTORY}/{}", name.to_string_lossy())
+}
+
+fn open(root: BorrowedFd<'_>, name: &std::ffi::CStr) -> anyhow::Result<Option<OwnedFd>> {
+    let Some(own) = trusted_own_directory(root)? else { return Ok(None) };
+    at::present(at::open_file(own.as_fd(), name)).with_context(|| cannot(name))
+}
+
+fn read(root: BorrowedFd<'_>, name: &std::ffi::CStr) -> anyhow::Result<Option<String>> {
+    let cannot = || cannot(name);
+    let Some(file) = open(root, name)? else { return Ok(None) };
+    std::io::read_to_string(std::fs::File::from(file)).map(Some).with_context(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_the_first_versions_is_read_and_written_without_boot_and_time() {
+        let text = r#"{"version":1,"generation":3,"persisted":["a"],"excluded":[]}"#;
+        let manifest: Manifest = serde_json::from_str(text).unwrap();
+        let expected = Manifest {
+            version: 1,
+            generation: 3,
+            persisted: vec!["a".into()],
+            excluded: Vec::new(),
+            boot: None,
+            time: None,
+            restored: None,
+            blank: None,
+            snapshot: false,
+        };
+        assert_eq!(manifest, expected);
+        assert_eq!(serde_json::to_string(&manifest).unwrap(), text);
+    }
+
+    #[test]
+    fn a_manifest_of_a_newer_version_is_refused_whatever_else_is_in_it() {
+        let text = r#"{"version":2,"generation":"a word","persisted":7}"#;
+        let error = parse_manifest(text, ".darlings/manifest").unwrap_err();
+        assert_eq!(
+            format!("{error:#}"),
+            ".darlings/manifest has format 2, which a newer darlings has written, and this one knows \
+             none above 1: put the newer one into the initrd, or boot the one that has it"
+        );
+        let error = parse_manifest(r#"{"generation":1}"#, "it").unwrap_err();
+        assert_eq!(
+            format!("{error:#}"),
+            "it is not the manifest of a reset; remove it: then nothing is known of the last one: \
+             missing field `version` at line 1 column 16"
+        );
+    }
+
+    #[test]
+    fn a_manifest_says_which_boot_it_is_and_when() {
+        let before = now();
+        let manifest = Manifest::new(7, &Rules::default()).unwrap();
+        let boot = std::fs::read_to_string(BOOT_ID).unwrap();
+        assert_eq!(manifest.boot.as_deref(), Some(boot.trim_end()));
+        assert!(before <= manifest.time && manifest.time <= now(), "{manifest:?}");
+    }
 }

@@ -6,10 +6,12 @@ mod common;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use darlings::cmdline::Asked;
 use darlings::config::{self, Backing, Btrfs, Config, OnFailure, Strategy};
 use darlings::report::Ending;
 use darlings::rules::Rules;
@@ -17,7 +19,7 @@ use darlings::volume::Options;
 use darlings_testkit::generate::{self, Case};
 use darlings_testkit::loopfs::{Filesystem, LoopFs};
 use darlings_testkit::model::{self, Rule};
-use darlings_testkit::{RelPath, capability, capture, skip_unless};
+use darlings_testkit::{RelPath, Tree, capability, capture, skip_unless};
 use proptest::test_runner::{TestCaseError, TestRunner};
 
 /// Cases of a run that nobody told how many; `DARLINGS_CASES` does.
@@ -52,7 +54,12 @@ fn configurable(rules: &[Rule]) -> Vec<Rule> {
     rules
 }
 
-fn config(device: &Path, rules: &[Rule]) -> Result<Config> {
+fn config(
+    device: &Path,
+    strategy: Strategy,
+    without_blank: bool,
+    rules: &[Rule],
+) -> Result<Config> {
     let mut tool_rules = Rules::default();
     for rule in rules {
         let excludes: Vec<_> = rule.excludes.iter().map(|path| path.below(Path::new(""))).collect();
@@ -66,31 +73,39 @@ fn config(device: &Path, rules: &[Rule]) -> Result<Config> {
         backing: Backing::Btrfs(Btrfs {
             device: device.into(),
             subvolume: "@".into(),
-            blank: Some("@blank".into()),
+            blank: (!without_blank).then(|| "@blank".into()),
             generations: "@darlings/root".into(),
         }),
-        strategy: Strategy::Rollback,
+        strategy,
         keep: None,
         rules: tool_rules,
     };
     Ok(Config { on_failure: OnFailure::Boot, volumes: vec![volume] })
 }
 
+/// What a reset without a blank begins with: an empty directory with the root's attributes.
+fn root_of(previous: &Tree) -> Tree {
+    let root = previous.entries.iter().filter(|(path, _)| path.is_root());
+    Tree { entries: root.map(|(path, entry)| (path.clone(), entry.clone())).collect() }
+}
+
 /// One reset of made-up trees, and another one right after it.
-fn check(fs: &LoopFs, case: &Case, tally: &mut Tally) -> Result<()> {
+fn check(fs: &LoopFs, strategy: Strategy, case: &Case, tally: &mut Tally) -> Result<()> {
     let top = std::fs::File::open(fs.path())?;
     for (name, tree) in [("@", &case.previous), ("@blank", &case.blank)] {
         darlings_btrfs::create_subvolume(&top, name.as_ref())?;
         generate::plant(&fs.path().join(name), tree)?;
     }
-    let blank = capture(&fs.path().join("@blank"))?;
+    let planted = capture(&fs.path().join("@blank"))?;
     let previous = capture(&fs.path().join("@"))?;
+    let blank = if case.without_blank { root_of(&previous) } else { planted.clone() };
     let rules = configurable(&case.rules);
     let expected = model::expected(&blank, &previous, &rules);
-    let config = config(fs.device(), &rules)?;
-    let options = Options { dry_run: false, threads: 2 };
+    let config = config(fs.device(), strategy, case.without_blank, &rules)?;
+    let options = Options { dry_run: false, threads: 2, asked: Asked::Reset, root_subvolid: None };
 
     let ended = darlings::reset::reset(&config, options);
+    purge(fs)?;
     let result = capture(&fs.path().join("@"))?;
     let Ok(expected) = expected else {
         tally.refused += 1;
@@ -107,13 +122,15 @@ fn check(fs: &LoopFs, case: &Case, tally: &mut Tally) -> Result<()> {
     let difference = generation.diff_lines(&previous);
     ensure!(difference.is_empty(), "generation != previous state:\n{difference}");
     let after = capture(&fs.path().join("@blank"))?;
-    let difference = after.diff_lines(&blank);
+    let difference = after.diff_lines(&planted);
     ensure!(difference.is_empty(), "the blank was changed:\n{difference}");
 
     let ended = darlings::reset::reset(&config, options);
     if let Some(error) = ended.error {
         return Err(error.context("the second time"));
     }
+    purge(fs)?;
+    let blank = if case.without_blank { root_of(&expected.tree) } else { blank };
     let again = model::expected(&blank, &expected.tree, &rules)?.tree;
     let difference = capture(&fs.path().join("@"))?.diff_lines(&again);
     ensure!(difference.is_empty(), "the second result != model:\n{difference}");
@@ -123,6 +140,15 @@ fn check(fs: &LoopFs, case: &Case, tally: &mut Tally) -> Result<()> {
     tally.paths += ended.report.volumes[0].plan.paths.len();
     tally.unreachable += expected.left_behind.len();
     tally.exclusions += rules.iter().map(|rule| rule.excludes.len()).sum::<usize>();
+    Ok(())
+}
+
+/// Removes what `carry` moved aside: a kept file may have another name there.
+fn purge(fs: &LoopFs) -> Result<()> {
+    let own = fs.path().join("@/.darlings");
+    if own.exists() {
+        darlings::restore::remove(std::fs::File::open(own)?.as_fd(), c"trash")?;
+    }
     Ok(())
 }
 
@@ -144,8 +170,8 @@ fn clear(fs: &LoopFs) -> Result<()> {
 }
 
 #[test]
-fn a_reset_of_random_trees_is_what_the_model_says_and_a_second_one_changes_nothing_more()
--> Result<()> {
+fn both_strategies_make_of_random_trees_what_the_model_says_and_again_the_second_time() -> Result<()>
+{
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     darlings::restore::prepare_process()?;
     let cases = match std::env::var("DARLINGS_CASES") {
@@ -163,16 +189,21 @@ fn a_reset_of_random_trees_is_what_the_model_says_and_a_second_one_changes_nothi
     });
     let start = Instant::now();
     let outcome = runner.run(&generate::case(), |case| {
-        let checked = check(&fs, &case, &mut tally.borrow_mut());
-        let cleared = clear(&fs);
-        checked.and(cleared).map_err(|why| TestCaseError::fail(format!("{why:#}")))
+        for strategy in [Strategy::Rollback, Strategy::Carry] {
+            let checked = check(&fs, strategy, &case, &mut tally.borrow_mut());
+            let cleared = clear(&fs);
+            checked
+                .and(cleared)
+                .map_err(|why| TestCaseError::fail(format!("{strategy:?}: {why:#}")))?;
+        }
+        Ok(())
     });
     let seconds = start.elapsed().as_secs_f64();
     eprintln!("{cases} cases in {seconds:.1} s: {:?}", tally.borrow());
     fs.close()?;
     outcome.map_err(|why| anyhow::anyhow!("{why}"))?;
     let tally = tally.into_inner();
-    assert_eq!(tally.reset + tally.refused, cases);
+    assert_eq!(tally.reset + tally.refused, 2 * cases);
     if cases >= CASES {
         let dull = tally.refused == 0 || tally.unreachable == 0 || tally.exclusions == 0;
         assert!(!dull, "{tally:?}");

@@ -8,29 +8,11 @@ mod common;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use common::{Machine, Ran, put, subvolumes_of};
+use common::{Machine, Ran, put, strace, subvolumes_of};
 use darlings_testkit::loopfs::run;
 use darlings_testkit::{
     Attribute, Compare, RelPath, Tree, capability, capture, difference, plant, skip_unless,
 };
-
-/// The calls that change a filesystem, in a reset on btrfs.
-const CHANGING: [&str; 14] = [
-    "ioctl",
-    "mkdirat",
-    "renameat2",
-    "renameat",
-    "unlinkat",
-    "linkat",
-    "symlinkat",
-    "mknodat",
-    "fchown",
-    "fchmod",
-    "fsetxattr",
-    "utimensat",
-    "write",
-    "syncfs",
-];
 
 /// Where nested subvolumes are: in a directory, read-only, and in the volume's root.
 const NESTED: [&str; 3] = ["keep/nested", "keep/read-only", "single"];
@@ -200,34 +182,27 @@ fn leftovers(machine: &Machine) -> Result<Vec<String>> {
 /// Of those before the exchange only every `DARLINGS_STRIDE`th (11th by default), because nothing
 /// that the machine boots from is touched there; from the exchange on every one.
 fn points(machine: &Machine) -> Result<Vec<(String, u32)>> {
-    let stride = match std::env::var("DARLINGS_STRIDE") {
-        Ok(number) => number.parse().context("DARLINGS_STRIDE is no number")?,
-        Err(_) => 11,
-    };
+    let stride = strace::stride(11)?;
     use_it_again(machine)?;
     let log = machine.beside("strace");
     let mut command = Command::new("strace");
     command
         .args(["-f", "-qqq", "-o"])
         .arg(&log)
-        .arg(format!("--trace={}", CHANGING.join(",")))
+        .arg(format!("--trace={}", strace::CHANGING.join(",")))
         .arg(env!("CARGO_BIN_EXE_darlings"))
         .args(["reset", "--threads", "1"])
         .args(machine.arguments(machine.config())?)
         .env_remove("JOURNAL_STREAM");
     let ran = machine.ran(&mut command)?;
     ensure!(ran.code == Some(0), "{}", ran.stderr);
-    let mut counts = std::collections::BTreeMap::new();
     let mut exchanged = false;
     let mut points = Vec::new();
-    for (number, line) in std::fs::read_to_string(log)?.lines().enumerate() {
-        let call = line.split_whitespace().nth(1).context("no call")?;
-        let call = call.split('(').next().context("no call")?.to_owned();
-        let when = counts.entry(call.clone()).or_insert(0);
-        *when += 1;
-        exchanged |= line.contains("RENAME_EXCHANGE");
+    let changing = strace::calls(&log)?.into_iter().filter(strace::Call::changes);
+    for (number, call) in changing.enumerate() {
+        exchanged |= call.rest.contains("RENAME_EXCHANGE");
         if exchanged || number % stride == 0 {
-            points.push((call, *when));
+            points.push((call.name, call.when));
         }
     }
     ensure!(exchanged, "no exchange was seen");
@@ -279,9 +254,18 @@ fn killed_at_any_call_the_volume_is_whole_and_the_next_run_completes_it() -> Res
 }
 
 #[test]
-fn a_call_that_fails_is_told_and_undone_or_the_result_is_whole() -> Result<()> {
+fn a_call_that_finds_no_room_is_told_and_undone_or_the_result_is_whole() -> Result<()> {
+    fails_at_every_call("error=ENOSPC")
+}
+
+#[test]
+fn a_call_that_the_device_fails_is_told_and_undone_or_the_result_is_whole() -> Result<()> {
+    fails_at_every_call("error=EIO")
+}
+
+fn fails_at_every_call(what: &str) -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
-    at_every_call("error=ENOSPC", |_, ran, standing| {
+    at_every_call(what, |_, ran, standing| {
         let Some(report) = &ran.report else {
             // It was the report itself, or what is said on standard error.
             return Ok(());
@@ -297,7 +281,10 @@ fn a_call_that_fails_is_told_and_undone_or_the_result_is_whole() -> Result<()> {
                 Ok(())
             }
             (Some(10), "failed", Standing::Result) => {
-                ensure!(!error.starts_with("no volume was reset"), "{error}");
+                ensure!(
+                    error.starts_with("every volume was reset and is the complete result; "),
+                    "{error}"
+                );
                 Ok(())
             }
             // The second: undoing failed as well. It says so, and does not let the machine boot.
@@ -307,9 +294,30 @@ fn a_call_that_fails_is_told_and_undone_or_the_result_is_whole() -> Result<()> {
     })
 }
 
+/// How often a reset of [`machine`] calls renameat2 up to the exchange.
+fn renames_up_to_the_exchange() -> Result<u32> {
+    let twin = machine()?;
+    let log = twin.beside("strace");
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qqq", "--trace=renameat2", "-o"])
+        .arg(&log)
+        .arg(env!("CARGO_BIN_EXE_darlings"))
+        .arg("reset")
+        .args(twin.arguments(twin.config())?)
+        .env_remove("JOURNAL_STREAM");
+    let ran = twin.ran(&mut command)?;
+    ensure!(ran.code == Some(0), "{}", ran.stderr);
+    let log = std::fs::read_to_string(log)?;
+    let exchange = log.lines().position(|line| line.contains("RENAME_EXCHANGE"));
+    twin.close()?;
+    Ok(u32::try_from(exchange.context("no exchange was seen")?)? + 1)
+}
+
 /// A machine interrupted between two steps after the exchange, as those steps leave it.
 fn exchanged(machine: &Machine) -> Result<()> {
-    let (ran, happened) = inject(machine, "renameat2", "signal=SIGKILL", 3)?;
+    let next = renames_up_to_the_exchange()? + 1;
+    let (ran, happened) = inject(machine, "renameat2", "signal=SIGKILL", next)?;
     ensure!(happened && ran.code != Some(0), "{}", ran.stderr);
     Ok(())
 }
@@ -344,12 +352,13 @@ fn somebody_who_used_the_machine_between_two_runs_loses_nothing() -> Result<()> 
     exchanged(&machine)?;
     // The machine was booted although the reset was not complete, and a kept file was written.
     put(&machine.volume.live(), "keep/written-between", "kept")?;
-    let expected = capture(&machine.volume.live())?;
+    let mut expected = capture(&machine.volume.live())?;
     machine.reset_well()?;
-    let now = capture(&machine.volume.live())?;
-    let mut without = now.clone();
-    for nested in NESTED {
-        without.entries.remove(&RelPath::normalise(nested).unwrap());
+    let mut without = capture(&machine.volume.live())?;
+    for nested in NESTED.map(|nested| RelPath::normalise(nested).unwrap()) {
+        without.entries.remove(&nested);
+        // A snapshot of the live subvolume has a stub there.
+        expected.entries.remove(&nested);
     }
     // The directory that a subvolume came into has the time that it had before the first run.
     let compare = Compare::default().without(Attribute::ModificationTime);
@@ -379,6 +388,34 @@ fn between_moving_nested_subvolumes_and_keeping_the_generation_the_next_run_keep
     assert_eq!(kept.diff_lines(&generation), "");
     let sealed = subvolumes_of(machine.volume.fs.path(), &["-r"])?;
     assert!(sealed.contains_key("@darlings/root/1"), "{sealed:?}");
+    assert_eq!(Live::of(&machine)?.differences(&result), "");
+    machine.close()
+}
+
+#[test]
+fn a_generation_that_cannot_be_named_does_not_make_the_result_less_complete() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    let result = result_of(&machine)?;
+    // After the exchange come three moves, and then it.
+    let naming = renames_up_to_the_exchange()? + 4;
+    let (ran, happened) = inject(&machine, "renameat2", "error=ENOSPC", naming)?;
+    assert!(happened);
+    assert_eq!(ran.code, Some(10), "{}", ran.stderr);
+    let error = "every volume was reset and is the complete result; what failed is tidying up, \
+                 and the next run tidies up again: /: cannot keep the previous state as \
+                 @darlings/root/1: ";
+    let last = ran.stderr.lines().last().context("it said nothing")?;
+    assert!(last.starts_with(&format!("error: {error}")), "{}", ran.stderr);
+    let told =
+        "\n  the previous state is not yet @darlings/root/1: a run that tidies up names it so\n";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert_eq!(Live::of(&machine)?.differences(&result), "");
+    assert_eq!(leftovers(&machine)?, ["ready-1"]);
+
+    machine.reset_well()?;
+    assert_eq!(leftovers(&machine)?, Vec::<String>::new());
+    assert!(machine.at("@darlings/root/1").exists());
     assert_eq!(Live::of(&machine)?.differences(&result), "");
     machine.close()
 }
@@ -432,8 +469,8 @@ fn of_two_volumes_the_second_that_cannot_be_prepared_leaves_the_first_as_it_was(
     std::fs::write(home.join("mia/swap"), vec![0; 1 << 20])?;
     run(Command::new("mkswap").arg("-q").arg(home.join("mia/swap")))?;
     let config = format!(
-        "{}[[volume]]\nmount_point = \"/home\"\nbtrfs = {{ device = {}, subvolume = \"@home\", \
-         blank = \"empty\" }}\n[[persist]]\npath = \"/home/mia\"\n",
+        "{}[[volume]]\nmount_point = \"/home\"\nstrategy = \"rollback\"\nbtrfs = {{ device = {}, \
+         subvolume = \"@home\", blank = \"empty\" }}\n[[persist]]\npath = \"/home/mia\"\n",
         machine.config(),
         common::quoted(&machine.volume.fs.device().display().to_string()),
     );

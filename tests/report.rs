@@ -31,12 +31,14 @@ fn machine() -> Result<Machine> {
             Ok(std::os::unix::fs::symlink("/var", live.join("elsewhere"))?)
         },
     )?;
-    let machine = machine
+    let mut machine = machine
         .persist("/var/log", &["skip"])
         .persist("/big", &[])
         .persist("/empty", &[])
         .persist("/absent", &[])
         .persist("/elsewhere/log", &[]);
+    // Entries and bytes are counted where they are copied.
+    "rollback".clone_into(&mut machine.strategy);
     machine.volume.make_subvolume("@/var/log/nested")?;
     machine.volume.make_subvolume("@/gone")?;
     Ok(machine)
@@ -79,12 +81,14 @@ fn the_report_has_exactly_these_fields() -> Result<()> {
         without_measures(ran.report.unwrap()),
         json!({
             "version": 1,
+            "asked": "reset",
             "outcome": "reset",
             "seconds": null,
             "peak_memory_bytes": null,
             "volumes": [{
                 "mount_point": "/",
                 "volume": format!("btrfs subvolume @ on {device}"),
+                "does": "reset",
                 "generation": 1,
                 "previous_state": "@darlings/root/1",
                 "resumes": false,
@@ -104,7 +108,7 @@ fn the_report_has_exactly_these_fields() -> Result<()> {
                      not followed; declare the path that it stands for"
                 ],
                 "steps": [
-                    {"phase": "prepare", "step": "stage", "blank": "@blank",
+                    {"phase": "prepare", "step": "stage", "from": "@blank",
                      "target": "@darlings/root/next"},
                     {"phase": "prepare", "step": "restore", "from": "previous", "into": "staged"},
                     {"phase": "prepare", "step": "record", "into": "staged"},
@@ -116,6 +120,7 @@ fn the_report_has_exactly_these_fields() -> Result<()> {
                     {"phase": "finish", "step": "keep_generation", "name": "@darlings/root/1"},
                 ],
                 "committed": true,
+                "tidied": true,
                 // `var/log`, a, again, link, below, below/b, nested.
                 "restored": [
                     {"path": "big", "entries": 1, "bytes": BIG},
@@ -167,6 +172,29 @@ fn the_journal_is_told_in_plain_words_what_was_done() -> Result<()> {
             "  3.0 MiB shared by reflink",
             "  the previous state is @darlings/root/1",
             "reset complete",
+        ]
+    );
+    machine.close()
+}
+
+#[test]
+fn what_was_moved_is_told_as_moved_and_not_counted() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = machine()?;
+    "carry".clone_into(&mut machine.strategy);
+    let ran = machine.reset_well()?;
+    let report = ran.report.context("no report")?;
+    assert_eq!(
+        report["volumes"][0]["restored"],
+        json!([{"path": "big"}, {"path": "empty"}, {"path": "var/log"}])
+    );
+    let kept = |line: &&str| line.starts_with("  kept ");
+    assert_eq!(
+        ran.stderr.lines().filter(kept).collect::<Vec<_>>(),
+        [
+            "  kept /big: moved as a whole",
+            "  kept /empty: moved as a whole",
+            "  kept /var/log: moved as a whole",
         ]
     );
     machine.close()
@@ -320,7 +348,37 @@ fn a_failed_reset_is_reported_with_its_error_and_no_volume_as_committed() -> Res
     assert_eq!(report["error"], error);
     assert!(ran.stderr.ends_with(&format!("error: {error}\n")), "{}", ran.stderr);
     assert_eq!(report["volumes"][0]["committed"], false);
+    assert_eq!(report["volumes"][0]["tidied"], false);
     assert_eq!(report["volumes"][0]["restored"], json!([]));
+    machine.close()
+}
+
+#[test]
+fn only_root_can_write_where_the_report_and_the_mounts_are() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    let [option, config, ..] = machine.arguments(machine.config())?;
+    // In a `/run` of its own, and with the report where it is by default.
+    let script = "mount -t tmpfs none /run
+                  \"$@\" 2>/run/said || { cat /run/said; exit 1; }
+                  stat --format='%a %n' /run/darlings /run/darlings/*
+                  grep mkdir /run/strace | sed 's/^[0-9]* *//; s/[0-9]*-0-/PID-0-/'";
+    let ran = machine.ran(
+        Command::new("unshare")
+            .args(["--mount", "sh", "-ec", script, "sh"])
+            .args(["strace", "-f", "-qqq", "-a1", "-o", "/run/strace", "-e", "trace=mkdir"])
+            .arg(env!("CARGO_BIN_EXE_darlings"))
+            .args([OsStr::new("reset"), option.as_os_str(), config.as_os_str()])
+            .env_remove("JOURNAL_STREAM"),
+    )?;
+    assert_eq!(
+        ran.stdout,
+        "755 /run/darlings\n\
+         644 /run/darlings/report.json\n\
+         mkdir(\"/run/darlings\", 0755) = 0\n\
+         mkdir(\"/run/darlings/PID-0-btrfs\", 0700) = 0\n\
+         mkdir(\"/run/darlings\", 0755) = -1 EEXIST (File exists)\n"
+    );
     machine.close()
 }
 

@@ -591,6 +591,8 @@ fn two_volumes_of_one_filesystem_are_reset_in_one_run_and_each_path_belongs_to_t
     );
     let ran = machine.run(config, &[])?;
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    machine.empty_trash("@")?;
+    machine.empty_trash("@home")?;
     let names = |path: &str| -> Result<Vec<String>> {
         Ok(capture(&machine.at(path))?.entries.keys().map(ToString::to_string).collect())
     };

@@ -20,29 +20,34 @@ use linux_raw_sys::btrfs::{
     btrfs_ioctl_vol_args_v2__bindgen_ty_2,
 };
 use linux_raw_sys::ctypes::c_char;
+use linux_raw_sys::general::fsxattr;
 use linux_raw_sys::ioctl as number;
 use rustix::io::Result;
-use rustix::ioctl::{Getter, Opcode, Setter, Updater, ioctl};
+use rustix::ioctl::{Getter, NoArg, Opcode, Setter, Updater, ioctl};
 
 /// How many bytes a name may take in `btrfs_ioctl_vol_args_v2`, its NUL included.
 const NAME_FIELD: usize = 4040;
 
-/// How many bytes of items one tree search brings back at most. The items read here
-/// (root items, references, directory items) take a few hundred bytes each.
-pub(crate) const SEARCH_BUFFER: usize = 16 * 1024;
+/// How many bytes of items a search for few items brings back at most. Those (root items,
+/// references, directory items) take a few hundred bytes each.
+pub(crate) const FEW: usize = 16 * 1024;
+
+/// The same for a search for everything: more than the largest leaf (64 KiB) can hold, so that
+/// any item fits.
+pub(crate) const MANY: usize = 128 * 1024;
 
 /// `btrfs_ioctl_search_args_v2` with room for the answer, which in C is a
 /// flexible array member at the end.
 #[repr(C)]
-pub(crate) struct Search {
+pub(crate) struct Search<const SIZE: usize> {
     pub(crate) key: btrfs_ioctl_search_key,
     buffer_size: u64,
-    pub(crate) buffer: [u8; SEARCH_BUFFER],
+    pub(crate) buffer: [u8; SIZE],
 }
 
-impl Search {
-    pub(crate) fn new(key: btrfs_ioctl_search_key) -> Box<Self> {
-        Box::new(Self { key, buffer_size: SEARCH_BUFFER as u64, buffer: [0; SEARCH_BUFFER] })
+impl<const SIZE: usize> Search<SIZE> {
+    pub(crate) fn new(key: btrfs_ioctl_search_key) -> Self {
+        Self { key, buffer_size: SIZE as u64, buffer: [0; SIZE] }
     }
 }
 
@@ -203,7 +208,10 @@ pub(crate) fn directory_path(file: BorrowedFd<'_>, tree: u64, inode: u64) -> Res
     look_up(file, tree, inode).map(|answer| from_chars(&answer.name))
 }
 
-pub(crate) fn tree_search(file: BorrowedFd<'_>, search: &mut Search) -> Result<()> {
+pub(crate) fn tree_search<const SIZE: usize>(
+    file: BorrowedFd<'_>,
+    search: &mut Search<SIZE>,
+) -> Result<()> {
     // SAFETY: TREE_SEARCH_V2 takes btrfs_ioctl_search_args_v2, whose layout Search
     // has, and writes at most `buffer_size` bytes after it: the buffer's length,
     // which nothing outside `Search::new` can set.
@@ -213,4 +221,21 @@ pub(crate) fn tree_search(file: BorrowedFd<'_>, search: &mut Search) -> Result<(
 pub(crate) fn set_default_subvolume(file: BorrowedFd<'_>, id: u64) -> Result<()> {
     // SAFETY: DEFAULT_SUBVOL reads one u64.
     unsafe { write::<{ number::BTRFS_IOC_DEFAULT_SUBVOL as Opcode }, u64>(file, id) }
+}
+
+pub(crate) fn extended_flags(file: BorrowedFd<'_>) -> Result<fsxattr> {
+    // SAFETY: FSGETXATTR writes one fsxattr, which is made of integers only.
+    unsafe { read::<{ number::FS_IOC_FSGETXATTR as Opcode }, fsxattr>(file) }
+}
+
+pub(crate) fn set_extended_flags(file: BorrowedFd<'_>, flags: fsxattr) -> Result<()> {
+    // SAFETY: FSSETXATTR reads one fsxattr.
+    unsafe { write::<{ number::FS_IOC_FSSETXATTR as Opcode }, fsxattr>(file, flags) }
+}
+
+pub(crate) fn sync_and_wake(file: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: SYNC takes no argument.
+    let call = unsafe { NoArg::<{ number::BTRFS_IOC_SYNC as Opcode }>::new() };
+    // SAFETY: as above; it touches no memory of this process.
+    unsafe { ioctl(file, call) }
 }

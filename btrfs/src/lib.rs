@@ -23,9 +23,13 @@
 //! ```text
 //! subvolume.rs   identity, making, the read-only flag, deleting one
 //! nested.rs      the subvolumes below one: finding, opening, deleting
+//! quota.rs       how much a subvolume takes, where that is counted
 //! default.rs     the default subvolume
 //! rename.rs      exchanging and moving
 //! mount.rs       the top level, mounted for as long as the work takes; sync
+//! seals.rs       the immutable and the append-only flag
+//! changes.rs     what was changed after a transaction
+//! xattrs.rs      the names of extended attributes
 //! search.rs      reading the filesystem's trees
 //! ioctl.rs       the system calls: the only unsafe code
 //! error.rs       what can go wrong
@@ -35,24 +39,33 @@
 //! `btrfs-ioctl(2)`, `btrfs-subvolume(8)` and `libbtrfsutil` of btrfs-progs.
 //! Statements marked *measured* were tried on Linux 6.18, and have a test.
 
+mod changes;
 mod default;
 mod error;
 mod ioctl;
 mod mount;
 mod nested;
+mod quota;
 mod rename;
+mod seals;
 mod search;
 mod subvolume;
+mod xattrs;
 
+pub use changes::{Changes, changes_after, made_in};
 pub use default::{default_subvolume, set_default_subvolume};
 pub use error::{Error, ErrorKind, Result, Subject};
-pub use mount::{mount_top_level, sync, unmount};
+pub use mount::{mount_top_level, sync, unmount, wake_cleaner};
 pub use nested::{
-    Nested, delete_subvolume_recursive, nested_subvolumes, open_subvolume, subvolume_path,
+    Nested, delete_subvolume_recursive, is_cleaned, nested_subvolumes, open_subvolume,
+    subvolume_path,
 };
+pub use quota::{Accounting, Usage, subvolume_usage};
 pub use rename::{exchange, rename, rename_noreplace};
+pub use seals::set_seals;
 pub use subvolume::{
     Access, EntryKind, ROOT_INODE, STUB_INODE, SubvolumeInfo, TOP_LEVEL, Uuid, create_subvolume,
     delete_subvolume, delete_subvolume_by_id, entry_kind, filesystem_uuid, is_btrfs, is_read_only,
     set_read_only, snapshot, subvolume_id, subvolume_info,
 };
+pub use xattrs::xattr_names;

@@ -87,6 +87,15 @@ fn has_read_only_record(file: BorrowedFd<'_>, id: u64) -> Result<bool> {
     .ok_or_else(|| malformed("a subvolume has a name and no record"))
 }
 
+/// Whether the kernel's cleaner has finished with a subvolume that was deleted: everything
+/// that only it had is free, once the running transaction is committed ([`sync`](crate::sync)).
+/// `false` for a subvolume that is not deleted.
+pub fn is_cleaned(file: impl AsFd, id: u64) -> Result<bool> {
+    let record =
+        items(file.as_fd(), ROOT_TREE, id, BTRFS_ROOT_ITEM_KEY, |_, _| Ok(ControlFlow::Break(())))?;
+    Ok(record.is_none())
+}
+
 /// The path of a directory from the root of its subvolume.
 fn directory_path(file: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<PathBuf> {
     match ioctl::directory_path(file, tree, inode) {

@@ -11,18 +11,21 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use linux_raw_sys::btrfs::{
-    BTRFS_ROOT_TREE_OBJECTID, btrfs_dir_item, btrfs_ioctl_search_header, btrfs_ioctl_search_key,
-    btrfs_root_item, btrfs_root_ref,
+    BTRFS_ROOT_TREE_OBJECTID, btrfs_dir_item, btrfs_inode_item, btrfs_ioctl_search_header,
+    btrfs_ioctl_search_key, btrfs_root_item, btrfs_root_ref,
 };
 
 use crate::error::{Error, ErrorKind, Result, Subject, ioctl_meaning};
-use crate::ioctl::{Search, tree_search};
+use crate::ioctl::{FEW, Search, tree_search};
 
 const READING: &str = "reading the records of the filesystem";
 
 /// `INODE_REF`: where an inode's name is. Not in `linux-raw-sys`; from the
 /// kernel's `btrfs_tree.h`.
 pub(crate) const INODE_REF_KEY: u32 = 12;
+
+/// What a search takes for the tree of the subvolume in which its file is.
+pub(crate) const OWN_TREE: u64 = 0;
 
 /// The tree that lists all trees.
 pub(crate) const ROOT_TREE: u64 = BTRFS_ROOT_TREE_OBJECTID as u64;
@@ -59,7 +62,7 @@ fn bytes<const N: usize>(data: &[u8], at: usize) -> Result<[u8; N]> {
         .ok_or_else(|| malformed("an item is too short"))
 }
 
-fn le64(data: &[u8], at: usize) -> Result<u64> {
+pub(crate) fn le64(data: &[u8], at: usize) -> Result<u64> {
     bytes(data, at).map(u64::from_le_bytes)
 }
 
@@ -81,11 +84,25 @@ pub(crate) fn items<T>(
     mut visit: impl FnMut(Key, &[u8]) -> Result<ControlFlow<T>>,
 ) -> Result<Option<T>> {
     let last = Key { object, kind, offset: u64::MAX };
-    let mut next = Some(Key { offset: 0, ..last });
     // With one object and one type, the range of whole keys that the kernel answers has
     // nothing else in it.
+    range::<FEW, T>(file, tree, (Key { offset: 0, ..last }, last), 0, &mut visit)
+}
+
+/// Calls `visit` for every item from the first to the last key, in their order, until it breaks.
+/// Leaves of the tree that were written before the transaction `since` are left out, and the kernel
+/// does not read them; in the others there are older items too. `SIZE` is the room for one answer.
+pub(crate) fn range<const SIZE: usize, T>(
+    file: BorrowedFd<'_>,
+    tree: u64,
+    (first, last): (Key, Key),
+    since: u64,
+    mut visit: impl FnMut(Key, &[u8]) -> Result<ControlFlow<T>>,
+) -> Result<Option<T>> {
+    let mut search = Box::new(Search::<SIZE>::new(search_key(tree, first, last, since)));
+    let mut next = Some(first);
     while let Some(first) = next.filter(|first| *first <= last) {
-        let mut search = Search::new(search_key(tree, first, last));
+        search.key = search_key(tree, first, last, since);
         tree_search(file, &mut search).map_err(|errno| {
             Error::system(READING, Subject::Descriptor, ioctl_meaning(file, errno), errno)
         })?;
@@ -110,14 +127,14 @@ pub(crate) fn items<T>(
     Ok(None)
 }
 
-fn search_key(tree: u64, first: Key, last: Key) -> btrfs_ioctl_search_key {
+fn search_key(tree: u64, first: Key, last: Key, since: u64) -> btrfs_ioctl_search_key {
     btrfs_ioctl_search_key {
         tree_id: tree,
         min_objectid: first.object,
         max_objectid: last.object,
         min_offset: first.offset,
         max_offset: last.offset,
-        min_transid: 0,
+        min_transid: since,
         max_transid: u64::MAX,
         min_type: first.kind,
         max_type: last.kind,
@@ -166,6 +183,38 @@ pub(crate) fn root_item_flags(data: &[u8]) -> Result<u64> {
     le64(data, offset_of!(btrfs_root_item, flags))
 }
 
+/// What is read of a `btrfs_inode_item`.
+pub(crate) struct InodeItem {
+    /// The transaction that made the inode.
+    pub(crate) made: u64,
+    /// The one that last changed it.
+    pub(crate) changed: u64,
+    pub(crate) links: u32,
+}
+
+impl InodeItem {
+    pub(crate) fn parse(data: &[u8]) -> Result<Self> {
+        Ok(Self {
+            made: le64(data, offset_of!(btrfs_inode_item, generation))?,
+            changed: le64(data, offset_of!(btrfs_inode_item, transid))?,
+            links: bytes(data, offset_of!(btrfs_inode_item, nlink)).map(u32::from_le_bytes)?,
+        })
+    }
+}
+
+/// Calls `visit` with each directory in a `btrfs_inode_extref`, which holds all references of an
+/// inode whose names and directories have the same hash: the directory and an index of 8 bytes each,
+/// the length of the name in 2, the name; one after the other.
+pub(crate) fn inode_extref_directories(mut data: &[u8], mut visit: impl FnMut(u64)) -> Result<()> {
+    while !data.is_empty() {
+        let length = 18 + name(data, 16, 18)?.len();
+        visit(le64(data, 0)?);
+        data =
+            data.get(length..).ok_or_else(|| malformed("a reference is longer than its item"))?;
+    }
+    Ok(())
+}
+
 /// The name in a `btrfs_inode_ref` (an index of 8 bytes, the length of the name in
 /// 2, the name). A directory has exactly one.
 pub(crate) fn inode_ref_name(data: &[u8]) -> Result<&OsStr> {
@@ -175,15 +224,38 @@ pub(crate) fn inode_ref_name(data: &[u8]) -> Result<&OsStr> {
 /// `btrfs_dir_item`: a name, and the object that it leads to.
 pub(crate) struct DirItem<'a> {
     pub(crate) target: u64,
+    /// The type of that object's key: an inode's, or a subvolume's.
+    pub(crate) target_kind: u8,
+    /// The transaction in which the name was put there.
+    pub(crate) placed: u64,
+    /// The type of file, as `BTRFS_FT_*` has it.
+    pub(crate) file_type: u8,
     pub(crate) name: &'a OsStr,
 }
 
 impl<'a> DirItem<'a> {
     pub(crate) fn parse(data: &'a [u8]) -> Result<Self> {
         Ok(Self {
-            // The location is a btrfs_disk_key, which begins with the object.
+            // The location is a btrfs_disk_key: the object, then the type.
             target: le64(data, offset_of!(btrfs_dir_item, location))?,
+            target_kind: bytes::<1>(data, offset_of!(btrfs_dir_item, location) + 8)?[0],
+            placed: le64(data, offset_of!(btrfs_dir_item, transid))?,
+            file_type: bytes::<1>(data, offset_of!(btrfs_dir_item, type_))?[0],
             name: name(data, offset_of!(btrfs_dir_item, name_len), size_of::<btrfs_dir_item>())?,
         })
     }
+}
+
+/// Calls `visit` with the name of each extended attribute in an item, which holds all whose
+/// names have the same hash: a `btrfs_dir_item`, the name and the value, one after the other.
+pub(crate) fn xattr_item_names(mut data: &[u8], mut visit: impl FnMut(&OsStr)) -> Result<()> {
+    while !data.is_empty() {
+        let header = size_of::<btrfs_dir_item>();
+        let name = name(data, offset_of!(btrfs_dir_item, name_len), header)?;
+        visit(name);
+        let value = bytes(data, offset_of!(btrfs_dir_item, data_len)).map(u16::from_le_bytes)?;
+        let length = header + name.len() + usize::from(value);
+        data = data.get(length..).ok_or_else(|| malformed("a value is longer than its item"))?;
+    }
+    Ok(())
 }

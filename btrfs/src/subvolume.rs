@@ -103,6 +103,8 @@ pub struct SubvolumeInfo {
     pub name: OsString,
     /// The transaction that last changed it.
     pub generation: u64,
+    /// The transaction that made it. What a snapshot has of a later one was changed in it since.
+    pub made: u64,
     /// Whether its content is read-only.
     pub read_only: bool,
     /// Its own identifier. Only a top level made by an old `mkfs.btrfs` has none.
@@ -173,6 +175,7 @@ pub fn subvolume_info(file: impl AsFd) -> Result<SubvolumeInfo> {
         dir_id: (info.dirid != 0).then_some(info.dirid),
         name: ioctl::from_chars(&info.name),
         generation: info.generation,
+        made: info.otransid,
         read_only: info.flags & u64::from(BTRFS_ROOT_SUBVOL_RDONLY) != 0,
         uuid: Uuid::present(info.uuid),
         parent_uuid: Uuid::present(info.parent_uuid),

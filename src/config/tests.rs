@@ -47,7 +47,10 @@ fn a_persisted_path_belongs_to_the_volume_with_the_longest_mount_point() {
     assert_eq!(paths(1), [PathBuf::from("mia/projects")]);
     assert_eq!(config.volumes[1].rules.excluded(), [PathBuf::from("mia/projects/a/b")]);
     assert_eq!(config.volumes[1].mount_point, PathBuf::from("/home"));
-    assert_eq!(config.volumes[1].keep, Some(Keep { generations: Some(10), days: Some(30) }));
+    assert_eq!(
+        config.volumes[1].keep,
+        Some(Keep { generations: Some(10), days: Some(30), min_free: None })
+    );
     assert_eq!(
         config.volumes[1].backing,
         Backing::Btrfs(Btrfs {
@@ -129,27 +132,34 @@ fn a_file_that_is_not_utf_8_is_refused_with_the_line() {
 }
 
 #[test]
-fn what_this_version_cannot_do_is_refused_and_not_ignored() {
+fn what_a_filesystem_or_a_strategy_cannot_do_is_refused_and_not_ignored() {
     let volume = |rest: &str| format!("[[volume]]\nmount_point = \"/\"\n{rest}\n");
     for (rest, message) in [
         (
-            "dir = { path = \"/x\" }",
-            "3:7: volume.dir: plain directories cannot be reset by this version; use `zfs` or \
-                 `btrfs`",
+            "dir = { path = \"/\", blank = \"empty\" }",
+            "3:16: volume.dir.path: the running system's own root cannot be reset; name it where \
+                 the initrd has it, as in \"/sysroot\"",
         ),
         (
-            "strategy = \"carry\"",
-            "3:12: volume.strategy: this version cannot `carry`; write \"rollback\"",
+            "dir = { path = \"/x\", blank = \"/x/blank\" }",
+            "3:30: volume.dir.blank: the blank lies in the directory that is reset, or around it; \
+                 put it elsewhere, or at \"/x/.darlings/blank\"",
         ),
         (
-            "zfs = { dataset = \"a/b\", blank = \"empty\" }",
-            "3:7: volume.zfs.blank: `rollback` on ZFS needs a snapshot to roll back to; take \
-                 one while the dataset is empty (`zfs snapshot DATASET@blank`) and name it here",
+            "strategy = \"rollback\"\ndir = { path = \"/x\", blank = \"empty\" }",
+            "3:12: volume.strategy: a plain directory has nothing to roll back to; write \
+                 \"carry\"",
         ),
         (
-            "zfs = { dataset = \"a/b\", blank = \"b\" }\nkeep = { days = 1 }",
-            "4:8: volume.keep: `rollback` on ZFS keeps no generation, since a rollback \
-                 destroys later snapshots; remove `keep`",
+            "strategy = \"rollback\"\nzfs = { dataset = \"a/b\", blank = \"empty\" }",
+            "4:7: volume.zfs.blank: `rollback` on ZFS needs a snapshot to roll back to; take \
+                 one while the dataset is empty (`zfs snapshot DATASET@blank`) and name it here, or \
+                 write strategy = \"carry\"",
+        ),
+        (
+            "strategy = \"rollback\"\nzfs = { dataset = \"a/b\", blank = \"b\" }\nkeep = { days = 1 }",
+            "5:8: volume.keep: `rollback` on ZFS keeps no generation, since a rollback \
+                 destroys later snapshots; remove `keep`, or write strategy = \"carry\"",
         ),
     ] {
         assert_eq!(wrong(&volume(rest)), format!("darlings.toml:{message}"));
@@ -165,4 +175,25 @@ fn two_volumes_on_one_dataset_or_mount_point_are_refused() {
         "darlings.toml:10:1: volume: two volumes reset the dataset \"rpool/local/root\"; each \
              may be named once"
     );
+}
+
+#[test]
+fn the_space_that_stays_free_is_a_share_or_a_size_and_needs_no_other_limit() {
+    let keep =
+        |min_free: &str| {
+            read(&ROOT.replace(
+                "{ generations = 10, days = 30 }",
+                &format!("{{ min_free = {min_free} }}"),
+            ))
+            .map(|config| config.volumes[1].keep)
+        };
+    let only = |min_free| Ok(Some(Keep { min_free: Some(min_free), ..Keep::default() }));
+    assert_eq!(keep("\"5%\""), only(MinFree::Percent(5)));
+    assert_eq!(keep("\"2 GiB\""), only(MinFree::Bytes(2 << 30)));
+    assert_eq!(
+        keep("\"2 GB\"").unwrap_err(),
+        "darlings.toml:9:21: volume.keep.min_free: \"2 GB\" is neither a share, as in \"5%\" (1 to \
+         99), nor a size, as in \"2 GiB\" (with KiB, MiB, GiB or TiB)"
+    );
+    assert!(keep("5").unwrap_err().starts_with("darlings.toml:9:21: invalid type: integer"));
 }

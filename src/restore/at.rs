@@ -82,19 +82,40 @@ pub fn open_file(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> 
 /// non-directory.
 pub fn open_beneath(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let flags = READ.difference(OFlags::NOFOLLOW) | OFlags::DIRECTORY;
-    let mut at = openat(root, c".", READ | OFlags::DIRECTORY, Mode::empty())?;
+    let open = |at: BorrowedFd<'_>, path: &Path| openat2(at, path, flags, Mode::empty(), BENEATH);
+    if path.as_os_str().is_empty() {
+        return Ok(openat(root, c".", READ | OFlags::DIRECTORY, Mode::empty())?);
+    }
+    if path.as_os_str().len() < PIECE {
+        return Ok(open(root, path)?);
+    }
+    let mut at: Option<OwnedFd> = None;
     let mut piece = PathBuf::new();
     for name in path {
         if piece.as_os_str().len() + name.len() >= PIECE {
-            at = openat2(&at, &piece, flags, Mode::empty(), BENEATH)?;
+            at = Some(open(at.as_ref().map_or(root, AsFd::as_fd), &piece)?);
             piece.clear();
         }
         piece.push(name);
     }
-    if !piece.as_os_str().is_empty() {
-        at = openat2(&at, &piece, flags, Mode::empty(), BENEATH)?;
+    Ok(open(at.as_ref().map_or(root, AsFd::as_fd), &piece)?)
+}
+
+/// Looks at what is at `path` below `root`, itself if it is a symbolic link; `None` when the way
+/// there is not one of directories of one filesystem, or too long for one call, so that a closer
+/// look must tell.
+///
+/// # Errors
+/// Any other error of openat2(2) and statx(2).
+pub fn status_beneath(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<Statx>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat2(root, path, flags, Mode::empty(), BENEATH) {
+        Ok(entry) => Ok(Some(status_of(entry.as_fd())?)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG) => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
-    Ok(at)
 }
 
 /// The directory at `path` below `root`, or `None` when there is none: nothing there,
@@ -159,6 +180,9 @@ pub struct Entry {
     pub name: CString,
     /// Its type as the directory tells it; `Unknown` where the filesystem does not.
     pub kind: FileType,
+    /// Its inode number as the directory tells it: of what is mounted on it, or of a subvolume of
+    /// btrfs, it is another one.
+    pub inode: u64,
 }
 
 /// Memory for the entries of a directory, in bytes. Directories are read in batches of this
@@ -183,7 +207,8 @@ pub fn next_batch(
             any = true;
             let name = entry.file_name();
             if name != c"." && name != c".." {
-                batch.push(Entry { name: name.to_owned(), kind: entry.file_type() });
+                let (kind, inode) = (entry.file_type(), entry.ino());
+                batch.push(Entry { name: name.to_owned(), kind, inode });
             }
             if raw.is_buffer_empty() {
                 break;
@@ -193,6 +218,23 @@ pub fn next_batch(
         if !any || !batch.is_empty() {
             return Ok(batch);
         }
+    }
+}
+
+/// All names in a directory. For directories of our own, and roots: it holds them all.
+///
+/// # Errors
+/// As getdents64(2).
+pub fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    let directory = open_beneath(directory, Path::new(""))?;
+    let mut buffer = vec![MaybeUninit::uninit(); BATCH];
+    let mut names = Vec::new();
+    loop {
+        let batch = next_batch(directory.as_fd(), &mut buffer)?;
+        if batch.is_empty() {
+            return Ok(names);
+        }
+        names.extend(batch.into_iter().map(|entry| entry.name));
     }
 }
 

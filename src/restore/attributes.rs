@@ -4,7 +4,8 @@
 //! The order matters and is kept in one place, [`Source::copy_to`]: chown(2) clears setuid and
 //! capabilities, so the owner comes first; btrfs forgets a `btrfs.compression` property when
 //! flags are set, so flags come before extended attributes; an immutable file takes nothing
-//! more, so the flags that seal come last, after the times.
+//! more, so the flags that seal come last, after the times, and in a way that does not make
+//! btrfs forget the property after all.
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
@@ -42,15 +43,18 @@ const KEPT_FLAGS: IFlags = IFlags::from_bits_retain(
 /// Flags that forbid every later change to the entry itself.
 pub(super) const SEALING: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
 
+/// Flags that btrfs keeps in step with the extended attribute `btrfs.compression`.
+const COMPRESSION: IFlags = IFlags::from_bits_retain(flag::FS_COMPR_FL | flag::FS_NOCOMP_FL);
+
 /// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of the kernel (`linux/limits.h`), in bytes.
-const XATTR_MAX: usize = 65_536;
+pub(super) const XATTR_MAX: usize = 65_536;
 
 /// Buffers for names and values of extended attributes; one for each thread.
 #[derive(Debug)]
 pub(super) struct Scratch {
-    names: Vec<u8>,
-    other_names: Vec<u8>,
-    value: Vec<u8>,
+    pub(super) names: Vec<u8>,
+    pub(super) other_names: Vec<u8>,
+    pub(super) value: Vec<u8>,
 }
 
 impl Default for Scratch {
@@ -70,22 +74,27 @@ pub(super) enum Handle<'a> {
 }
 
 impl Handle<'_> {
-    fn list(self, names: &mut [u8]) -> Result<&[u8], Errno> {
+    pub(super) fn list(self, names: &mut Vec<u8>) -> anyhow::Result<&[u8]> {
         let length = match self {
-            Self::Open(file) => flistxattr(file, &mut *names),
+            Self::Open(file) => flistxattr(file, &mut **names),
             Self::Named(parent, name) => {
-                llistxattr(super::at::magic_path(parent, name), &mut *names)
+                llistxattr(super::at::magic_path(parent, name), &mut **names)
             }
         };
-        match length {
-            Ok(length) => Ok(&names[..length]),
+        match (length, self) {
+            (Ok(length), _) => Ok(&names[..length]),
             // The filesystem has no extended attributes at all, so there is none to keep.
-            Err(Errno::OPNOTSUPP) => Ok(&[]),
-            Err(error) => Err(error),
+            (Err(Errno::OPNOTSUPP), _) => Ok(&[]),
+            // More than the call can tell of, which any user can make on btrfs.
+            (Err(Errno::TOOBIG), Self::Open(file)) if darlings_btrfs::is_btrfs(file)? => {
+                *names = darlings_btrfs::xattr_names(file)?;
+                Ok(names)
+            }
+            (Err(error), _) => Err(error.into()),
         }
     }
 
-    fn get<'b>(self, attribute: &CStr, value: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+    pub(super) fn get<'b>(self, attribute: &CStr, value: &'b mut [u8]) -> Result<&'b [u8], Errno> {
         let length = match self {
             Self::Open(file) => fgetxattr(file, attribute, &mut *value)?,
             Self::Named(parent, name) => {
@@ -175,6 +184,21 @@ impl Handle<'_> {
         Ok(true)
     }
 
+    /// Changes an open entry's seals to `seals`; `now` are all flags that it has.
+    fn set_seals(self, now: IFlags, seals: IFlags) -> Result<(), Errno> {
+        let all = now.difference(SEALING) | seals;
+        let Self::Open(file) = self else { return Ok(()) };
+        if !now.intersects(COMPRESSION) {
+            return self.set_flags(all).map(drop);
+        }
+        // btrfs would write the compression property anew with the flags.
+        match darlings_btrfs::set_seals(file, seals) {
+            // Not every filesystem that knows these flags knows this call.
+            Err(Errno::NOTTY | Errno::OPNOTSUPP) => self.set_flags(all).map(drop),
+            result => result,
+        }
+    }
+
     /// Takes away what a new entry got from the directory it was made in: default ACLs,
     /// a group, setgid, flags, labels. What is then copied to it is all that it has.
     ///
@@ -200,7 +224,26 @@ fn is_label(name: &CStr) -> bool {
     name.to_bytes().starts_with(b"security.")
 }
 
-fn each_name(list: &[u8]) -> impl Iterator<Item = &CStr> {
+/// Takes away the labels that an entry has of its own, so that it has no others than those that
+/// are copied to it.
+///
+/// # Errors
+/// The label that could not be removed.
+pub(super) fn remove_labels(target: Handle<'_>, scratch: &mut Scratch) -> anyhow::Result<()> {
+    let names = target.list(&mut scratch.names).context("cannot list extended attributes")?;
+    for name in each_name(names).filter(|name| is_label(name)) {
+        match target.remove(name) {
+            // A security module in force keeps its own; what is copied replaces it.
+            Ok(()) | Err(Errno::ACCESS) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot remove the label {name:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn each_name(list: &[u8]) -> impl Iterator<Item = &CStr> {
     list.split_inclusive(|&byte| byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok())
 }
 
@@ -318,7 +361,7 @@ pub fn unseal(target: BorrowedFd<'_>) -> Result<IFlags, Errno> {
     let handle = Handle::Open(target);
     let flags = handle.flags()?;
     if flags.intersects(SEALING) {
-        handle.set_flags(flags.difference(SEALING))?;
+        handle.set_seals(flags, IFlags::empty())?;
     }
     Ok(flags & SEALING)
 }
@@ -332,5 +375,6 @@ pub fn seal(target: BorrowedFd<'_>, seals: IFlags) -> Result<(), Errno> {
         return Ok(());
     }
     let handle = Handle::Open(target);
-    handle.set_flags(handle.flags()? | seals).map(drop)
+    let flags = handle.flags()?;
+    handle.set_seals(flags, flags & SEALING | seals)
 }

@@ -192,7 +192,7 @@ const SWAP_SIGNATURE_AT: u64 = 4086;
 ///
 /// # Errors
 /// As pread(2).
-pub(super) fn is_swap_area(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+pub fn is_swap_area(file: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut signature = [0; 10];
     let got = pread(file, &mut signature, SWAP_SIGNATURE_AT)?;
     Ok(got == signature.len() && &signature == b"SWAPSPACE2")

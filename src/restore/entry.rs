@@ -65,7 +65,8 @@ impl Files<'_> {
     ) -> anyhow::Result<Unsealed> {
         let handle = Handle::Open(source);
         let flags = handle.flags().context("cannot read the flags of chattr(1)")?;
-        if flags.contains(IFlags::NOCOW) {
+        // A user's file is none, whatever is in it: nobody could stop all resets with one.
+        if flags.contains(IFlags::NOCOW) && status.stx_uid == 0 {
             anyhow::ensure!(
                 !is_swap_area(source).context("cannot look for a swap area in it")?,
                 "it is a swap file, which cannot be activated once a generation shares its \
@@ -136,7 +137,7 @@ pub(super) fn device(status: &Statx) -> (u32, u32) {
 
 /// Inode number of the directory that stands for a subvolume in a snapshot of what holds it
 /// (`BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`).
-const BTRFS_STUB: u64 = 2;
+pub(super) const BTRFS_STUB: u64 = 2;
 
 /// One entry and where it goes.
 pub(super) struct Place<'a> {

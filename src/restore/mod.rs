@@ -13,8 +13,15 @@
 //! | `entry` | one entry: file, link, device, directory |
 //! | `data` | the ladder: reflink, `copy_file_range`, copy |
 //! | `attributes` | owner, mode, extended attributes, flags, times, and their order |
+//! | `equal` | whether two entries have the same extended attributes and flags, for commands that look |
 //! | `links` | hard links among persisted paths |
+//! | `attic` | what is no longer declared, and what comes back |
+//! | `move_in` | copying several from another tree, for `adopt` |
 //! | `clear` | removing and moving whatever flags say |
+//! | `lay` | the blank's content without what is persisted, for `carry` |
+//! | `bring` | one path alone, for `recover` |
+//! | `compare` | what two entries differ in |
+//! | `settle` | times and seals that moving changes, to be set again |
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,30 +29,46 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
-use rustix::fs::{IFlags, Mode, Timestamps, mkdirat};
+use rustix::fs::{IFlags, Mode, Statx, StatxAttributes, mkdirat};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
+use crate::attic::Attic;
 use crate::rules::{Node, OWN_DIRECTORY, Rules, Verdict};
 
 pub mod at;
+mod attic;
 mod attributes;
+mod bring;
 mod clear;
+mod compare;
 mod data;
 mod entry;
+mod equal;
+mod lay;
 mod links;
+mod move_in;
+mod settle;
 mod survey;
 mod walk;
 
 pub use attributes::{seal, unseal};
-pub use clear::{remove, rename};
-pub use data::BytesByRung;
-pub use survey::{State, Surveyed, survey};
+pub(crate) use bring::own_directory as make_own_directory;
+pub use bring::{Brought, bring};
+pub use clear::{exchange, remove, remove_telling, rename};
+pub use compare::{Difference, Side, differences};
+pub use data::{BytesByRung, is_swap_area};
+pub use equal::{Comparison, same_flags, same_xattrs};
+pub use lay::{Copied, Laid, Reserved, Unit, lay, take_attributes};
+pub use move_in::{MovedIn, move_in};
+pub use settle::Settled;
+pub use survey::{Place, State, Surveyed, source_of, state_at, survey, survey_excluded};
 
 use at::os_name;
 use attributes::{Created, Handle, Scratch, Source};
 use data::Ladder;
+use lay::connector_before;
 use links::Links;
 use walk::{Job, Walk};
 
@@ -75,22 +98,41 @@ pub struct Outcome {
     pub root_seals: IFlags,
 }
 
+impl Outcome {
+    /// What came of persisted paths that were moved and not copied.
+    #[must_use]
+    pub fn of_moved(surveyed: &[Surveyed], bytes: BytesByRung) -> Self {
+        let present = surveyed.iter().filter(|path| matches!(path.state, State::Present { .. }));
+        let restored =
+            present.map(|path| Restored { path: path.path.clone(), entries: None, bytes: None });
+        Self {
+            persisted: restored.collect(),
+            bytes,
+            nested: Vec::new(),
+            root_seals: IFlags::empty(),
+        }
+    }
+}
+
 /// One persisted path that was brought over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Restored {
     /// Below the volume's root.
     #[serde(serialize_with = "crate::report::shown_path")]
     pub path: PathBuf,
-    /// Entries at and below it.
-    pub entries: u64,
-    /// Bytes of its regular files, holes included.
-    pub bytes: u64,
+    /// Entries at and below it; `None` when it was moved, and nobody looked what is in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+    /// Bytes of its regular files, holes included; `None` in the same way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// The directory in [`OWN_DIRECTORY`] that exists during a reset only.
 const WORK: &CStr = c"reset";
 
-/// Brings the persisted paths over. `surveyed` is what [`survey`] said of the same trees.
+/// Brings the persisted paths over, and the attic. `surveyed` is what [`survey`] said of the same
+/// trees, and `attic` what [`crate::attic::look`] did; `generation` is the number of the reset.
 ///
 /// The process must have no umask: see [`prepare_process`]. The result is not durable until
 /// the filesystem is synced.
@@ -101,6 +143,8 @@ pub fn restore(
     trees: &Trees<'_>,
     rules: &Rules,
     surveyed: &[Surveyed],
+    attic: &Attic,
+    generation: u64,
     threads: usize,
 ) -> anyhow::Result<Outcome> {
     let work = make_work_directory(trees.target)?;
@@ -108,6 +152,8 @@ pub fn restore(
     let mut restoration = Restoration {
         trees,
         rules,
+        attic,
+        returned: surveyed.iter().filter_map(|path| path.from.clone()).collect(),
         ladder: &ladder,
         links: &links,
         threads,
@@ -122,9 +168,17 @@ pub fn restore(
     };
     let depths = surveyed.iter().map(|path| path.depth).max().map_or(0, |deepest| deepest + 1);
     for depth in 0..depths {
-        let level: Vec<_> = surveyed.iter().filter(|path| path.depth == depth).collect();
+        let nested = &restoration.outcome.nested;
+        let level: Vec<_> = surveyed
+            .iter()
+            .filter(|path| path.depth == depth)
+            // What lies in a subvolume that moves comes with it.
+            .filter(|path| !nested.iter().any(|nested| path.path.starts_with(nested)))
+            .collect();
         restoration.bring_over(&level)?;
     }
+    restoration.bring_back_inside(attic)?;
+    restoration.bring_attic(generation)?;
     restoration.finish_connectors()?;
     let mut outcome = restoration.outcome;
     outcome.bytes = ladder.bytes();
@@ -136,6 +190,9 @@ pub fn restore(
 struct Restoration<'a> {
     trees: &'a Trees<'a>,
     rules: &'a Rules,
+    attic: &'a Attic,
+    /// Where declared paths that come back are in the attic.
+    returned: Vec<PathBuf>,
     ladder: &'a Ladder,
     links: &'a Links,
     threads: usize,
@@ -154,25 +211,27 @@ impl Restoration<'_> {
                 .make_room(path, number)
                 .with_context(|| format!("cannot make room for {:?}", path.path))?;
             if matches!(path.state, State::Present { .. }) {
-                jobs.push(Job {
+                let job = Job {
                     path: path.path.clone(),
                     rules: self.rules.at(&path.path),
                     aside,
                     entries: AtomicU64::new(0),
                     bytes: AtomicU64::new(0),
-                });
+                };
+                jobs.push((job, *path));
             }
         }
         let walk = Walk::new(self.trees.target, self.ladder, self.links);
-        for job in &jobs {
-            self.start(&walk, job).with_context(|| format!("cannot bring over {:?}", job.path))?;
+        for (job, path) in &jobs {
+            self.start(&walk, job, path.source())
+                .with_context(|| format!("cannot bring over {:?}", job.path))?;
         }
         let nested = walk.run(self.threads).context("cannot bring over")?;
         self.outcome.nested.extend(nested);
-        self.outcome.persisted.extend(jobs.iter().map(|job| Restored {
+        self.outcome.persisted.extend(jobs.iter().map(|(job, _)| Restored {
             path: job.path.clone(),
-            entries: job.entries.load(Ordering::Relaxed),
-            bytes: job.bytes.load(Ordering::Relaxed),
+            entries: Some(job.entries.load(Ordering::Relaxed)),
+            bytes: Some(job.bytes.load(Ordering::Relaxed)),
         }));
         for number in 0..surveyed.len() {
             clear::remove(self.work.as_fd(), &aside_name(number)?)
@@ -181,8 +240,13 @@ impl Restoration<'_> {
         Ok(())
     }
 
-    fn start<'j>(&mut self, walk: &Walk<'j>, job: &'j Job<'j>) -> anyhow::Result<()> {
-        let (source, name) = at::open_parent(self.trees.previous, &job.path)?;
+    fn start<'j>(
+        &mut self,
+        walk: &Walk<'j>,
+        job: &'j Job<'j>,
+        source: &Path,
+    ) -> anyhow::Result<()> {
+        let (source, name) = at::open_parent(self.trees.previous, source)?;
         let (target, _) = at::open_parent(self.trees.target, &job.path)?;
         walk.add(job, source.as_fd(), target.as_fd(), &name, &mut self.scratch)
     }
@@ -222,7 +286,7 @@ impl Restoration<'_> {
             }
             return Ok(true);
         }
-        if at::directory_beneath(self.trees.previous, path)?.is_none() {
+        if connector_before(self.trees.previous, path, self.attic)?.is_none() {
             return Ok(false);
         }
         let (parent, name) = at::open_parent(target, path)?;
@@ -261,7 +325,7 @@ impl Restoration<'_> {
             let seals = seals_of(of_blank.as_fd())?;
             return self.seal_connector(path, target.as_fd(), seals);
         }
-        let Some(before) = at::directory_beneath(previous, path)? else { return Ok(()) };
+        let Some(before) = connector_before(previous, path, self.attic)? else { return Ok(()) };
         if path.as_os_str().is_empty() {
             made.strip(Some(Mode::RWXU), &mut self.scratch)?;
         }
@@ -303,6 +367,43 @@ fn make_work_directory(target: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
     at::open_directory(own.as_fd(), WORK).context("cannot open the working directory")
 }
 
+/// Makes the tool's own directory if there is none, and sees that it is root's alone. One that is
+/// somebody else's, or no directory, is given another name: whoever could make it must not say
+/// what a reset does.
+///
+/// # Errors
+/// What could not be made or set.
+pub fn ensure_own_directory(root: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let cannot = || format!("cannot make {OWN_DIRECTORY}");
+    let own = if let Some(own) = trusted_own_directory(root)? {
+        own
+    } else {
+        let name = at::c_name(OWN_DIRECTORY.as_ref())?;
+        let mut number = 1;
+        let mut other = at::c_name(format!("{OWN_DIRECTORY}~{number}").as_ref())?;
+        while at::present(at::status(root, &other)).with_context(cannot)?.is_some() {
+            number += 1;
+            other = at::c_name(format!("{OWN_DIRECTORY}~{number}").as_ref())?;
+        }
+        clear::rename((root, &name), (root, &other)).with_context(cannot)?;
+        mkdirat(root, &name, Mode::RWXU).with_context(cannot)?;
+        own_directory(root)?
+    };
+    Handle::Open(own.as_fd()).strip(Some(Mode::RWXU), &mut Scratch::default()).with_context(cannot)
+}
+
+/// Opens the tool's own directory in a volume's root to believe what it says; `None` where there
+/// is none that is root's.
+///
+/// # Errors
+/// As openat2(2) and statx(2).
+pub fn trusted_own_directory(root: BorrowedFd<'_>) -> anyhow::Result<Option<OwnedFd>> {
+    let cannot = || format!("cannot open {OWN_DIRECTORY}");
+    let own = at::directory_beneath(root, Path::new(OWN_DIRECTORY)).with_context(cannot)?;
+    let Some(own) = own else { return Ok(None) };
+    Ok((at::status_of(own.as_fd()).with_context(cannot)?.stx_uid == 0).then_some(own))
+}
+
 /// Opens the tool's own directory in a volume's root.
 ///
 /// # Errors
@@ -320,14 +421,6 @@ fn seal_file(root: BorrowedFd<'_>, path: &Path, seals: IFlags) -> anyhow::Result
     seal_it().with_context(|| format!("cannot set the flags of {path:?}"))
 }
 
-/// The times of an open file or directory.
-///
-/// # Errors
-/// As statx(2).
-pub fn times_of(file: BorrowedFd<'_>) -> Result<Timestamps, Errno> {
-    at::status_of(file).map(|status| attributes::times(&status))
-}
-
 /// The flags of an open file or directory that forbid every change to it.
 ///
 /// # Errors
@@ -336,9 +429,21 @@ pub fn seals_of(file: BorrowedFd<'_>) -> Result<IFlags, Errno> {
     Handle::Open(file).flags().map(|flags| flags & attributes::SEALING)
 }
 
+/// The flags that forbid every change to an entry, by what statx(2) said of it; `None` where the
+/// filesystem does not say.
+#[must_use]
+pub fn seals_in(status: &Statx) -> Option<IFlags> {
+    let of = [
+        (StatxAttributes::IMMUTABLE, IFlags::IMMUTABLE),
+        (StatxAttributes::APPEND, IFlags::APPEND),
+    ];
+    let told = of.iter().all(|(attribute, _)| status.stx_attributes_mask.contains(*attribute));
+    let set = of.iter().filter(|(attribute, _)| status.stx_attributes.contains(*attribute));
+    told.then(|| set.map(|(_, flag)| *flag).collect())
+}
+
 /// Readies the process for [`restore`]: no umask, so that entries are made with the mode they
-/// shall have, and as many open files as it may have, since every level of the deepest
-/// directory needs two.
+/// shall have, and as many open files as it may have: every thread needs some dozens.
 ///
 /// # Errors
 /// As setrlimit(2).

@@ -44,6 +44,20 @@ pub struct Surveyed {
     /// What it is in the previous state.
     #[serde(flatten)]
     pub state: State,
+    /// Where it is in the attic, if it comes back from there.
+    #[serde(
+        serialize_with = "crate::report::shown_path_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub from: Option<PathBuf>,
+}
+
+impl Surveyed {
+    /// Where it is in the previous state.
+    #[must_use]
+    pub fn source(&self) -> &Path {
+        self.from.as_deref().unwrap_or(&self.path)
+    }
 }
 
 /// The entry at `path` below a root, as far as it can be reached without following links.
@@ -72,16 +86,79 @@ pub fn survey(
         .persisted()
         .into_iter()
         .map(|persisted| {
-            let state = match reach(previous, &persisted.path)? {
-                Reached::Entry(kind) => State::Present { kind: at::kind_name(kind) },
-                Reached::Nothing => State::Absent,
-                Reached::Blocked(ancestor, kind) => {
-                    State::Unreachable { ancestor, kind: at::kind_name(kind) }
-                }
-            };
-            Ok(Surveyed { path: persisted.path, depth: persisted.depth, state })
+            let state = state_at(previous, &persisted.path)?;
+            Ok(Surveyed { path: persisted.path, depth: persisted.depth, state, from: None })
         })
         .collect()
+}
+
+/// Looks at one path of the previous state.
+///
+/// # Errors
+/// Every failure to look.
+pub fn state_at(previous: BorrowedFd<'_>, path: &Path) -> anyhow::Result<State> {
+    Ok(match reach(previous, path)? {
+        Reached::Entry(kind) => State::Present { kind: at::kind_name(kind) },
+        Reached::Nothing => State::Absent,
+        Reached::Blocked(ancestor, kind) => {
+            State::Unreachable { ancestor, kind: at::kind_name(kind) }
+        }
+    })
+}
+
+/// What an excluded path is in the previous state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Something is there.
+    Taken,
+    /// Nothing is there, and the directory that would hold it is.
+    Free,
+    /// No such directory: what the blank has there has no place in the result.
+    None,
+}
+
+/// Looks at every excluded path in the previous state.
+///
+/// # Errors
+/// Every failure to look.
+pub fn survey_excluded(
+    rules: &Rules,
+    previous: BorrowedFd<'_>,
+    surveyed: &[Surveyed],
+) -> anyhow::Result<Vec<(PathBuf, Place)>> {
+    let look = |path: PathBuf| {
+        let source = source_of(&path, surveyed);
+        let place = match reach(previous, &source)? {
+            Reached::Entry(_) => Place::Taken,
+            Reached::Blocked(..) => Place::None,
+            Reached::Nothing => {
+                let (above, _) = at::split(&source).context("BUG: the root is excluded")?;
+                let above = at::directory_beneath(previous, above)
+                    .with_context(|| format!("cannot look at {above:?}"))?;
+                if above.is_some() { Place::Free } else { Place::None }
+            }
+        };
+        Ok((path, place))
+    };
+    rules.excluded().into_iter().map(look).collect()
+}
+
+/// Where a path at or below a persisted one is in the previous state, or in the attic with it.
+#[must_use]
+pub fn source_of(path: &Path, surveyed: &[Surveyed]) -> PathBuf {
+    let declared = surveyed
+        .iter()
+        .filter(|declared| path.starts_with(&declared.path))
+        .max_by_key(|declared| declared.path.as_os_str().len());
+    match declared {
+        Some(Surveyed { path: declared, from: Some(from), .. }) => {
+            match path.strip_prefix(declared) {
+                Ok(below) if !below.as_os_str().is_empty() => from.join(below),
+                _ => from.clone(),
+            }
+        }
+        _ => path.to_owned(),
+    }
 }
 
 fn check_connector(blank: BorrowedFd<'_>, rules: &Rules, connector: &Path) -> anyhow::Result<()> {
@@ -100,6 +177,10 @@ fn check_connector(blank: BorrowedFd<'_>, rules: &Rules, connector: &Path) -> an
 
 fn reach(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Reached> {
     let cannot = |path: &Path| format!("cannot look at {path:?}");
+    // Mostly it is there, and one look is enough.
+    if let Some(status) = at::status_beneath(root, path).with_context(|| cannot(path))? {
+        return Ok(Reached::Entry(at::kind(&status)));
+    }
     let mut directory = at::open_beneath(root, Path::new("")).with_context(|| cannot(path))?;
     let mut so_far = PathBuf::new();
     let mut kind = FileType::Directory;

@@ -1,7 +1,8 @@
 //! The walk: one subtree of the previous state, entry by entry, into the target.
 //!
 //! Depth first, so that memory grows with the depth and not with the number of files. A
-//! thread gives work away only while another one has none.
+//! thread gives work away only while another one has none. Open descriptors do not grow with
+//! the depth either: only the last levels are open, those above are opened again on the way back.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
@@ -9,10 +10,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use anyhow::Context as _;
-use rustix::fs::{FileType, Mode, Statx, mkdirat};
+use rustix::fs::{FileType, Mode, SeekFrom, Statx, mkdirat, seek};
 
 use super::at::{self, BATCH, Entry, next_batch};
 use super::attributes::{Created, Handle, Scratch, Source, seal, unseal};
@@ -41,8 +42,8 @@ pub(super) struct Job<'r> {
 struct Directory<'j> {
     above: Option<Arc<Directory<'j>>>,
     name: CString,
-    source: OwnedFd,
-    target: OwnedFd,
+    /// What those who work in it hold open.
+    open: Mutex<Weak<Pair>>,
     status: Statx,
     job: &'j Job<'j>,
     rules: Option<&'j Node>,
@@ -51,25 +52,84 @@ struct Directory<'j> {
     unfinished: AtomicUsize,
 }
 
+/// A directory of the previous state and the same of the target, open.
+struct Pair {
+    source: OwnedFd,
+    target: OwnedFd,
+}
+
 impl Directory<'_> {
     /// Below the volume's root.
     fn path(&self) -> PathBuf {
         let mut names = Vec::new();
         let mut directory = self;
         while let Some(above) = &directory.above {
-            names.push(&directory.name);
+            names.push(at::os_name(&directory.name));
             directory = above;
         }
-        names.into_iter().rev().fold(directory.job.path.clone(), |path, name| at::join(&path, name))
+        let mut path = directory.job.path.clone();
+        path.extend(names.into_iter().rev());
+        path
+    }
+
+    /// Opens it again, from a directory in it, if nobody has it open.
+    fn open_above(&self, below: &Pair) -> anyhow::Result<Arc<Pair>> {
+        let mut open = lock(&self.open);
+        if let Some(pair) = open.upgrade() {
+            return Ok(pair);
+        }
+        let source = at::open_directory(below.source.as_fd(), c"..")?;
+        let found = at::status_of(source.as_fd())?;
+        anyhow::ensure!(
+            (device(&found), found.stx_ino) == (device(&self.status), self.status.stx_ino),
+            "what is in it was moved while it was read; is the volume mounted somewhere?"
+        );
+        let target = at::open_directory(below.target.as_fd(), c"..")?;
+        let pair = Arc::new(Pair { source, target });
+        *open = Arc::downgrade(&pair);
+        Ok(pair)
+    }
+}
+
+impl Drop for Directory<'_> {
+    /// One after the other: a directory may be the last to hold ten thousand levels above it,
+    /// and each would drop the next in a call of its own.
+    fn drop(&mut self) {
+        let mut above = self.above.take();
+        while let Some(mut directory) = above.and_then(Arc::into_inner) {
+            above = directory.above.take();
+        }
     }
 }
 
 /// Work that any thread can take.
 enum Task<'j> {
     /// Restore the entries of a directory and everything below it.
-    Enter(Arc<Directory<'j>>),
+    Enter(Opened<'j>),
     /// Restore these entries of a directory, none of them a directory.
-    Entries(Arc<Directory<'j>>, Vec<Entry>),
+    Entries(Opened<'j>, Vec<Entry>),
+}
+
+/// A directory that stays open while somebody has this.
+struct Opened<'j> {
+    directory: Arc<Directory<'j>>,
+    pair: Arc<Pair>,
+}
+
+impl<'j> Opened<'j> {
+    fn new(
+        above: Option<Arc<Directory<'j>>>,
+        name: &CStr,
+        (source, target, status): (OwnedFd, OwnedFd, Statx),
+        job: &'j Job<'j>,
+        rules: Option<&'j Node>,
+    ) -> Self {
+        let pair = Arc::new(Pair { source, target });
+        let open = Mutex::new(Arc::downgrade(&pair));
+        let (name, unfinished) = (name.to_owned(), AtomicUsize::new(1));
+        let directory = Arc::new(Directory { above, name, open, status, job, rules, unfinished });
+        Self { directory, pair }
+    }
 }
 
 /// What all threads of a walk share.
@@ -79,6 +139,9 @@ pub(super) struct Walk<'j> {
     changed: Condvar,
     /// Threads that wait for work; read without the lock, only as a hint.
     idle: AtomicUsize,
+    /// Tasks that wait for a thread; likewise. A woken thread may be long in coming, and what is
+    /// given away meanwhile must not pile up: each task holds descriptors.
+    queued: AtomicUsize,
     stop: AtomicBool,
     nested: Mutex<Vec<PathBuf>>,
 }
@@ -93,6 +156,9 @@ struct Queue<'j> {
 /// Entries that one thread keeps for itself before it gives some away.
 const SHARE_FROM: usize = 64;
 
+/// Levels that one thread keeps open, with two descriptors each.
+const OPEN_LEVELS: usize = 16;
+
 impl<'j> Walk<'j> {
     pub(super) fn new(target: BorrowedFd<'j>, ladder: &'j Ladder, links: &'j Links) -> Self {
         Self {
@@ -100,6 +166,7 @@ impl<'j> Walk<'j> {
             queue: Mutex::default(),
             changed: Condvar::new(),
             idle: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             nested: Mutex::default(),
         }
@@ -123,15 +190,12 @@ impl<'j> Walk<'j> {
         }
         let above = at::status_of(source).context("cannot read the directory above it")?;
         let directory = make_directory(&place, device(&above), scratch)?;
-        let Some((source, target, status)) = directory else {
+        let Some(made) = directory else {
             self.found_nested(job.path.clone());
             return Ok(());
         };
-        let unfinished = AtomicUsize::new(1);
-        let (name, rules) = (name.to_owned(), job.rules);
-        let directory =
-            Directory { above: None, name, source, target, status, job, rules, unfinished };
-        lock(&self.queue).tasks.push_back(Task::Enter(Arc::new(directory)));
+        let opened = Opened::new(None, name, made, job, job.rules);
+        self.give_away(Task::Enter(opened));
         Ok(())
     }
 
@@ -176,6 +240,7 @@ impl<'j> Walk<'j> {
                 return None;
             }
             if let Some(task) = queue.tasks.pop_front() {
+                self.queued.fetch_sub(1, Ordering::Relaxed);
                 queue.working += 1;
                 return Some(task);
             }
@@ -189,11 +254,14 @@ impl<'j> Walk<'j> {
     }
 
     fn somebody_waits(&self) -> bool {
-        self.idle.load(Ordering::Relaxed) > 0
+        self.idle.load(Ordering::Relaxed) > self.queued.load(Ordering::Relaxed)
     }
 
     fn give_away(&self, task: Task<'j>) {
-        lock(&self.queue).tasks.push_back(task);
+        let mut queue = lock(&self.queue);
+        queue.tasks.push_back(task);
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        drop(queue);
         self.changed.notify_one();
     }
 
@@ -224,51 +292,81 @@ struct Worker<'w, 'j> {
 /// A directory on the way down.
 struct Level<'j> {
     directory: Arc<Directory<'j>>,
+    /// `None` while it is far above the level that the thread is at.
+    pair: Option<Arc<Pair>>,
+    /// Where the reading of its entries goes on.
+    position: u64,
     /// Directories of the last batch that are still to be entered.
     below: Vec<CString>,
     read: bool,
 }
 
+impl<'j> Level<'j> {
+    fn opened(&self) -> anyhow::Result<Opened<'j>> {
+        let pair = self.pair.clone().context("BUG: the level is closed")?;
+        Ok(Opened { directory: Arc::clone(&self.directory), pair })
+    }
+
+    fn close(&mut self) -> anyhow::Result<()> {
+        if let Some(pair) = self.pair.take() {
+            self.position = seek(&pair.source, SeekFrom::Current(0)).with_context(|| {
+                format!("cannot read the directory {:?}", self.directory.path())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn open_above(&mut self, below: &Pair) -> anyhow::Result<()> {
+        if self.pair.is_some() {
+            return Ok(());
+        }
+        let open = || -> anyhow::Result<Arc<Pair>> {
+            let pair = self.directory.open_above(below)?;
+            seek(&pair.source, SeekFrom::Start(self.position))?;
+            Ok(pair)
+        };
+        self.pair = Some(open().with_context(|| cannot_open_again(&self.directory))?);
+        Ok(())
+    }
+}
+
 impl<'j> Worker<'_, 'j> {
     fn perform(&mut self, task: Task<'j>) -> anyhow::Result<()> {
         match task {
-            Task::Enter(directory) => self.descend(directory),
-            Task::Entries(directory, entries) => {
+            Task::Enter(opened) => self.descend(opened),
+            Task::Entries(opened, entries) => {
                 for entry in &entries {
-                    self.restore_entry(&directory, entry)?;
+                    self.restore_entry(&opened, entry)?;
                 }
-                self.finished_one(directory)
+                self.finished_one(opened)
             }
         }
     }
 
-    fn descend(&mut self, top: Arc<Directory<'j>>) -> anyhow::Result<()> {
+    fn descend(&mut self, top: Opened<'j>) -> anyhow::Result<()> {
         let mut levels = vec![Self::enter(top)?];
-        let result = self.descend_levels(&mut levels);
-        // The deepest first: each level holds the one above it, and dropping the top of ten
-        // thousand levels would take them all in one recursion.
-        while levels.pop().is_some() {}
-        result
-    }
-
-    fn descend_levels(&mut self, levels: &mut Vec<Level<'j>>) -> anyhow::Result<()> {
         while let Some(level) = levels.last_mut() {
             if self.walk.stop.load(Ordering::Relaxed) {
                 return Ok(()); // another thread has the error
             }
             if let Some(name) = level.below.pop() {
-                if let Some(below) = self.make_below(&level.directory, &name)? {
+                if let Some(below) = self.make_below(&level.opened()?, &name)? {
                     if self.walk.somebody_waits() {
                         self.walk.give_away(Task::Enter(below));
                     } else {
-                        let next = Self::enter(below)?;
-                        levels.push(next);
+                        levels.push(Self::enter(below)?);
+                        if let Some(far) = levels.len().checked_sub(OPEN_LEVELS + 1) {
+                            levels[far].close()?;
+                        }
                     }
                 }
             } else if level.read {
-                let directory = Arc::clone(&level.directory);
+                let done = level.opened()?;
                 levels.pop();
-                self.finished_one(directory)?;
+                if let Some(above) = levels.last_mut() {
+                    above.open_above(&done.pair)?;
+                }
+                self.finished_one(done)?;
             } else {
                 self.restore_batch(level)?;
             }
@@ -277,18 +375,24 @@ impl<'j> Worker<'_, 'j> {
     }
 
     /// Before the entries of a directory come: what the blank has in its excluded paths.
-    fn enter(directory: Arc<Directory<'j>>) -> anyhow::Result<Level<'j>> {
+    fn enter(opened: Opened<'j>) -> anyhow::Result<Level<'j>> {
+        let Opened { directory, pair } = opened;
         for (name, rules) in directory.rules.into_iter().flat_map(Node::children) {
             if rules.is_excluded() {
                 let name = at::c_name(name).context("BUG: a declared path holds a NUL")?;
-                Self::lay_excluded(&directory, &name, rules)
+                Self::lay_excluded(&directory, &pair, &name, rules)
                     .with_context(|| at_path(&directory, &name))?;
             }
         }
-        Ok(Level { directory, below: Vec::new(), read: false })
+        Ok(Level { directory, pair: Some(pair), position: 0, below: Vec::new(), read: false })
     }
 
-    fn lay_excluded(directory: &Directory<'j>, name: &CStr, rules: &Node) -> anyhow::Result<()> {
+    fn lay_excluded(
+        directory: &Directory<'j>,
+        pair: &Pair,
+        name: &CStr,
+        rules: &Node,
+    ) -> anyhow::Result<()> {
         if let Some(aside) = &directory.job.aside {
             let path = directory.path();
             let below = path.strip_prefix(&directory.job.path).unwrap_or(Path::new(""));
@@ -298,7 +402,7 @@ impl<'j> Worker<'_, 'j> {
                 // What is left of it is thrown away, so its seals are of no use to anyone.
                 unseal(blank.as_fd()).context("cannot clear the flags of the blank's directory")?;
                 let from = (blank.as_fd(), name);
-                if clear::rename(from, (directory.target.as_fd(), name))
+                if clear::rename(from, (pair.target.as_fd(), name))
                     .context("cannot move the blank's content into place")?
                 {
                     return Ok(());
@@ -306,19 +410,20 @@ impl<'j> Worker<'_, 'j> {
             }
         }
         // A directory above a persisted path. It gets its attributes with the other connectors.
-        let source = at::present(at::status(directory.source.as_fd(), name))
+        let source = at::present(at::status(pair.source.as_fd(), name))
             .context("cannot read its attributes")?;
         if rules.has_persisted_below()
             && source.is_some_and(|status| at::kind(&status) == FileType::Directory)
         {
-            mkdirat(&directory.target, name, Mode::RWXU).context("cannot make the directory")?;
+            mkdirat(&pair.target, name, Mode::RWXU).context("cannot make the directory")?;
         }
         Ok(())
     }
 
     fn restore_batch(&mut self, level: &mut Level<'j>) -> anyhow::Result<()> {
-        let directory = &level.directory;
-        let batch = next_batch(directory.source.as_fd(), &mut self.buffer)
+        let opened = level.opened()?;
+        let Opened { directory, pair } = &opened;
+        let batch = next_batch(pair.source.as_fd(), &mut self.buffer)
             .with_context(|| format!("cannot read the directory {:?}", directory.path()))?;
         level.read = batch.is_empty();
         let mut files = Vec::new();
@@ -328,7 +433,7 @@ impl<'j> Worker<'_, 'j> {
                 continue;
             }
             if entry.kind == FileType::Unknown {
-                let status = at::status(directory.source.as_fd(), &entry.name)
+                let status = at::status(pair.source.as_fd(), &entry.name)
                     .with_context(|| at_path(directory, &entry.name))?;
                 entry.kind = at::kind(&status);
             }
@@ -340,18 +445,19 @@ impl<'j> Worker<'_, 'j> {
         if files.len() > SHARE_FROM && self.walk.somebody_waits() {
             let others = files.split_off(files.len() / 2);
             directory.unfinished.fetch_add(1, Ordering::Relaxed);
-            self.walk.give_away(Task::Entries(Arc::clone(directory), others));
+            self.walk.give_away(Task::Entries(level.opened()?, others));
         }
         for entry in &files {
-            self.restore_entry(directory, entry)?;
+            self.restore_entry(&opened, entry)?;
         }
         Ok(())
     }
 
-    fn restore_entry(&mut self, directory: &Directory<'j>, entry: &Entry) -> anyhow::Result<()> {
+    fn restore_entry(&mut self, opened: &Opened<'j>, entry: &Entry) -> anyhow::Result<()> {
+        let Opened { directory, pair } = opened;
         directory.job.entries.fetch_add(1, Ordering::Relaxed);
-        let (source, target) = (directory.source.as_fd(), directory.target.as_fd());
-        let Entry { name, kind } = entry;
+        let (source, target) = (pair.source.as_fd(), pair.target.as_fd());
+        let Entry { name, kind, .. } = entry;
         let place = Place { source, target, name, kind: *kind, inherits: false };
         let path = || at::join(&directory.path(), name);
         self.walk
@@ -361,58 +467,54 @@ impl<'j> Worker<'_, 'j> {
 
     fn make_below(
         &mut self,
-        above: &Arc<Directory<'j>>,
+        opened: &Opened<'j>,
         name: &CStr,
-    ) -> anyhow::Result<Option<Arc<Directory<'j>>>> {
-        let (source, target) = (above.source.as_fd(), above.target.as_fd());
+    ) -> anyhow::Result<Option<Opened<'j>>> {
+        let Opened { directory: above, pair } = opened;
+        let (source, target) = (pair.source.as_fd(), pair.target.as_fd());
         let kind = FileType::Directory;
         let place = Place { source, target, name, kind, inherits: false };
         let made = make_directory(&place, device(&above.status), &mut self.scratch)
             .with_context(|| at_path(above, name))?;
         above.job.entries.fetch_add(1, Ordering::Relaxed);
-        let Some((source, target, status)) = made else {
+        let Some(made) = made else {
             self.walk.found_nested(at::join(&above.path(), name));
             return Ok(None);
         };
         above.unfinished.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(Arc::new(Directory {
-            above: Some(Arc::clone(above)),
-            name: name.to_owned(),
-            source,
-            target,
-            status,
-            job: above.job,
-            rules: above.rules.and_then(|rules| rules.child(at::os_name(name))),
-            unfinished: AtomicUsize::new(1),
-        })))
+        let rules = above.rules.and_then(|rules| rules.child(at::os_name(name)));
+        Ok(Some(Opened::new(Some(Arc::clone(above)), name, made, above.job, rules)))
     }
 
     /// One part of a directory is done. After the last its attributes are set, which ends a
     /// part of the directory above it.
-    fn finished_one(&mut self, mut directory: Arc<Directory<'j>>) -> anyhow::Result<()> {
-        while directory.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let handle = Handle::Open(directory.source.as_fd());
-            let target = Handle::Open(directory.target.as_fd());
-            let status = &directory.status;
-            handle
-                .flags()
-                .context("cannot read the flags of chattr(1)")
-                .and_then(|flags| {
-                    Source { handle, status, flags }.copy_to(
-                        target,
-                        Created { mode: Some(Mode::RWXU) },
-                        &mut self.scratch,
-                    )
-                })
-                .and_then(|seals| {
-                    seal(directory.target.as_fd(), seals).context("cannot set its flags")
-                })
-                .with_context(|| format!("{:?}", directory.path()))?;
-            let Some(above) = &directory.above else { break };
-            directory = Arc::clone(above);
+    fn finished_one(&mut self, mut opened: Opened<'j>) -> anyhow::Result<()> {
+        while opened.directory.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.finish(&opened).with_context(|| format!("{:?}", opened.directory.path()))?;
+            let Some(above) = &opened.directory.above else { break };
+            let directory = Arc::clone(above);
+            let pair = directory
+                .open_above(&opened.pair)
+                .with_context(|| cannot_open_again(&directory))?;
+            opened = Opened { directory, pair };
         }
         Ok(())
     }
+
+    fn finish(&mut self, opened: &Opened<'j>) -> anyhow::Result<()> {
+        let Opened { directory, pair } = opened;
+        let (handle, target) =
+            (Handle::Open(pair.source.as_fd()), Handle::Open(pair.target.as_fd()));
+        let flags = handle.flags().context("cannot read the flags of chattr(1)")?;
+        let source = Source { handle, status: &directory.status, flags };
+        let created = Created { mode: Some(Mode::RWXU) };
+        let seals = source.copy_to(target, created, &mut self.scratch)?;
+        seal(pair.target.as_fd(), seals).context("cannot set its flags")
+    }
+}
+
+fn cannot_open_again(directory: &Directory<'_>) -> String {
+    format!("cannot open the directory {:?} again", directory.path())
 }
 
 fn at_path(directory: &Directory<'_>, name: &CStr) -> String {

@@ -1,19 +1,44 @@
 //! What every filesystem implements: the seam between the engine and ZFS or btrfs.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::cmdline::Asked;
 use crate::config;
+use crate::generations::{self, Store};
 use crate::plan::{Step, VolumePlan};
 use crate::restore::Outcome;
 
 mod btrfs;
+mod dir;
+#[cfg(test)]
+mod every_step;
+mod looked;
 mod mounts;
+mod running;
 mod zfs;
+
+pub use btrfs::unreachable;
+use looked::Looked;
+pub use running::{in_running_system, is_mount_point, other_mount, zfs_clones_blocks};
 
 /// One volume of a reset.
 ///
 /// The engine asks every volume for its plan, then executes the steps phase by phase. A volume
 /// does what a step says and nothing else; undoing is its own business, since only it knows how.
 pub trait Volume {
-    /// Looks at everything that the plan depends on, and plans. Changes nothing.
+    /// Looks at everything that the plan depends on, and plans what [`Options::asked`] says.
+    /// Changes nothing.
+    ///
+    /// | asked | plan |
+    /// |---|---|
+    /// | anything, and a run was interrupted where the volume must not be left | to complete that, and no more |
+    /// | `Reset` | the reset |
+    /// | `Off` | no steps |
+    /// | `Snapshot` | to keep a generation, with the next number, which the live volume then counts |
+    /// | `Restore` | to keep what is live as a generation, and to make the volume what the other one was |
+    ///
+    /// The engine asks for anything but a reset only once it has had everything completed.
     ///
     /// # Errors
     /// Why there will be no reset: something is missing, mounted, read-only, in the way.
@@ -51,6 +76,16 @@ pub enum Standing {
     Reset,
     /// Neither; the next run completes it without asking.
     Unfinished,
+    /// Neither, and what would complete it is gone.
+    Stranded,
+}
+
+impl Standing {
+    /// Whether the volume is neither the complete previous state nor the complete result.
+    #[must_use]
+    pub fn must_not_be_used(self) -> bool {
+        matches!(self, Self::Unfinished | Self::Stranded)
+    }
 }
 
 /// How volumes are opened.
@@ -61,6 +96,10 @@ pub struct Options {
     pub dry_run: bool,
     /// Threads of a restoration.
     pub threads: usize,
+    /// What to plan; see [`Volume::plan`].
+    pub asked: Asked,
+    /// The id of the btrfs subvolume that the kernel command line mounts the root by.
+    pub root_subvolid: Option<u64>,
 }
 
 /// Opens the volume that the configuration names.
@@ -77,5 +116,86 @@ pub fn open(volume: &config::Volume, options: Options) -> anyhow::Result<Box<dyn
             let opened = zfs::Zfs::open(volume, source, options)?;
             Ok(Box::new(opened))
         }
+        config::Backing::Dir(source) => {
+            let opened = dir::Dir::open(volume, source, options)?;
+            Ok(Box::new(opened))
+        }
+    }
+}
+
+/// Where anything is mounted, in the view of this process and in that of the machine's first one.
+///
+/// # Errors
+/// `/proc` does not say.
+pub fn mount_points() -> anyhow::Result<BTreeSet<PathBuf>> {
+    Ok(mounts::all()?.into_iter().map(|mounted| mounted.mount_point).collect())
+}
+
+/// What is mounted over a path of a volume: the innermost mount point at or above `path` that lies
+/// below the volume's own.
+///
+/// # Errors
+/// The list of mounts cannot be read.
+pub fn mounted_over(mount_point: &Path, path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let over = |point: &PathBuf| {
+        point != mount_point && point.starts_with(mount_point) && path.starts_with(point)
+    };
+    Ok(mount_points()?.into_iter().filter(over).max_by_key(|point| point.as_os_str().len()))
+}
+
+/// A mount point at or below `path`, if there is one.
+///
+/// # Errors
+/// The list of mounts cannot be read.
+pub fn mounted_at_or_below(path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    Ok(mount_points()?.into_iter().find(|point| point.starts_with(path)))
+}
+
+/// The dataset, subvolume or directory that a volume is, in words.
+#[must_use]
+pub fn in_words(volume: &config::Volume) -> String {
+    match &volume.backing {
+        config::Backing::Btrfs(source) => btrfs::in_words(source),
+        config::Backing::Zfs(source) => zfs::in_words(source),
+        config::Backing::Dir(source) => dir::in_words(source),
+    }
+}
+
+/// Opens the generations of the volume that the configuration names, which may be in use.
+///
+/// # Errors
+/// The device or the dataset is not there, or cannot be mounted.
+pub fn store(
+    volume: &config::Volume,
+    access: generations::Access,
+) -> anyhow::Result<Box<dyn Store>> {
+    match &volume.backing {
+        config::Backing::Btrfs(source) => {
+            let opened = btrfs::Generations::open(volume, source, access)?;
+            Ok(Box::new(opened))
+        }
+        config::Backing::Zfs(source) => {
+            let opened = zfs::Generations::open(source)?;
+            Ok(Box::new(opened))
+        }
+        config::Backing::Dir(source) => {
+            let opened = dir::Generations::open(volume, source)?;
+            Ok(Box::new(opened))
+        }
+    }
+}
+
+/// Makes what is missing for a reset of the volume that the configuration names, which may be in use.
+///
+/// # Errors
+/// What could not be made, or cannot be and what to do instead.
+pub fn init(
+    volume: &config::Volume,
+    options: crate::init::Options,
+) -> anyhow::Result<Vec<crate::init::Missing>> {
+    match &volume.backing {
+        config::Backing::Btrfs(source) => btrfs::init(volume, source, options),
+        config::Backing::Zfs(source) => zfs::init(volume, source, options),
+        config::Backing::Dir(_) => dir::init(volume, options),
     }
 }

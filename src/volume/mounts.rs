@@ -1,7 +1,10 @@
 //! Mounts: our own, on directories of our own, and those of others.
 
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,7 +12,7 @@ use anyhow::Context as _;
 use rustix::fs::{Mode, OFlags, open};
 
 /// A filesystem mounted to do the work, out of sight of everybody else: see
-/// [`crate::namespace`].
+/// [`crate::process`].
 #[derive(Debug)]
 pub(super) struct Mount {
     path: PathBuf,
@@ -25,10 +28,7 @@ impl Mount {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(format!("/run/darlings/{}-{number}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {path:?}"))?;
+        let path = new_directory(name)?;
         let mounted = mount(&path).map_err(anyhow::Error::from).and_then(|()| {
             let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
             open(&path, flags, Mode::empty()).with_context(|| format!("cannot open {path:?}"))
@@ -70,6 +70,28 @@ impl Mount {
 impl AsFd for Mount {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+}
+
+/// A directory of our own, which nobody else can have prepared. The modes are given because the
+/// process has no umask.
+fn new_directory(name: &str) -> anyhow::Result<PathBuf> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let parent = Path::new("/run/darlings");
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(parent)
+        .with_context(|| format!("cannot make {parent:?}"))?;
+    loop {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("{}-{number}-{name}", std::process::id()));
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => return Ok(path),
+            // Of a run that was killed, whose process had our number.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot make {path:?}")),
+        }
     }
 }
 

@@ -2,8 +2,15 @@
 //! on the filesystem written down.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
+pub mod changes;
+pub mod cmdline;
+pub mod looking;
+pub mod purge;
+pub mod strace;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 
@@ -20,6 +27,8 @@ pub struct Machine {
     pub head: String,
     /// Replaces `blank = "@blank"`.
     pub blank: String,
+    /// How it is reset: what `DARLINGS_TEST_STRATEGY` says, or `rollback`.
+    pub strategy: String,
 }
 
 /// One run of the binary.
@@ -48,8 +57,8 @@ impl Machine {
         live: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
         let volume = BtrfsVolume::with(options, blank, live)?;
-        let (head, blank) = (String::new(), "@blank".to_owned());
-        Ok(Self { volume, rules: Vec::new(), head, blank })
+        let (head, blank, strategy) = (String::new(), "@blank".to_owned(), strategy());
+        Ok(Self { volume, rules: Vec::new(), head, blank, strategy })
     }
 
     /// Declares a path.
@@ -73,8 +82,9 @@ impl Machine {
     pub fn config(&self) -> String {
         let device = self.volume.fs.device().display().to_string();
         let mut text = format!(
-            "{}[[volume]]\nmount_point = \"/\"\nbtrfs = {{ device = {}, subvolume = \"@\", blank = {} }}\n",
+            "{}[[volume]]\nmount_point = \"/\"\nstrategy = {}\nbtrfs = {{ device = {}, subvolume = \"@\", blank = {} }}\n",
             self.head,
+            quoted(&self.strategy),
             quoted(&device),
             quoted(&self.blank),
         );
@@ -131,6 +141,8 @@ impl Machine {
         use std::process::Stdio;
         let report = self.beside("report.json");
         remove_if_there(&report)?;
+        // One that was killed left its own, and process ids come round again.
+        let earlier = all_mount_directories()?;
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -139,7 +151,8 @@ impl Machine {
             .with_context(|| format!("cannot run {command:?}"))?;
         let pid = child.id();
         let output = child.wait_with_output()?;
-        let left = mount_directories(pid)?;
+        let mut left = all_mount_directories()?;
+        left.retain(|directory| !earlier.contains(directory) && is_of(directory, pid));
         anyhow::ensure!(left.is_empty(), "the run left {left:?}");
         self.told(output)
     }
@@ -179,6 +192,7 @@ impl Machine {
         let mut previous = capture(&self.volume.live())?;
         let expected = self.expected()?;
         let ran = self.reset_well()?;
+        self.empty_trash("@")?;
         for moved in moved_subvolumes(&ran) {
             previous.entries.remove(&moved);
         }
@@ -194,6 +208,13 @@ impl Machine {
             .arg("ro"))?;
         assert_eq!(read_only.trim(), "ro=true", "the generation can be written to");
         Ok(ran)
+    }
+
+    /// Removes what `carry` moved aside: a kept file may have another name there.
+    pub fn empty_trash(&self, subvolume: &str) -> Result<()> {
+        let own = self.at(subvolume).join(".darlings");
+        darlings::restore::remove(std::fs::File::open(own)?.as_fd(), c"trash")?;
+        Ok(())
     }
 
     /// Everything on the filesystem.
@@ -214,6 +235,11 @@ impl Ran {
         let name = &report["volumes"][0]["previous_state"];
         Ok(name.as_str().with_context(|| format!("no previous state in {report}"))?.to_owned())
     }
+}
+
+/// The strategy that the tests use: most run with both.
+pub fn strategy() -> String {
+    std::env::var("DARLINGS_TEST_STRATEGY").unwrap_or_else(|_| "rollback".to_owned())
 }
 
 /// The nested subvolumes that a run says it moved out of the previous state.
@@ -312,26 +338,36 @@ pub fn subvolumes_of(top: &Path, options: &[&str]) -> Result<BTreeMap<String, u6
         .collect()
 }
 
+/// What runs a program with the capabilities that a unit of systemd leaves it.
+pub fn as_the_unit_does(unit: &str) -> Command {
+    let sets = unit.lines().filter_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let names = sets.flat_map(|set| set.split(' ')).map(|name| name.trim_start_matches("CAP_"));
+    let bounding =
+        names.fold("-all".to_owned(), |all, name| format!("{all},+{}", name.to_lowercase()));
+    let mut command = Command::new("setpriv");
+    command.args(["--no-new-privs", "--bounding-set", &bounding]);
+    command
+}
+
 /// A TOML string.
 pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The directories in `/run/darlings` that a process made to mount on.
-pub fn mount_directories(pid: u32) -> Result<Vec<PathBuf>> {
+/// Whether a directory in `/run/darlings` is one that a process made to mount on.
+fn is_of(directory: &Path, pid: u32) -> bool {
+    let name = directory.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with(&format!("{pid}-"))
+}
+
+/// Everything in `/run/darlings`, where the binary makes directories to mount on.
+fn all_mount_directories() -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir("/run/darlings") {
         Ok(entries) => entries,
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(why) => return Err(why.into()),
     };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&format!("{pid}-")) {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
+    entries.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// Removes a file; that it is not there is fine.

@@ -60,7 +60,10 @@ pub enum Error {
     },
     /// The pool is imported read-only. Then even looking is refused, since ZFS runs no channel
     /// program on it.
-    #[error("cannot {operation} {name}: its pool is imported read-only")]
+    #[error(
+        "cannot {operation} {name}: its pool is imported read-only; export it and import it \
+         without readonly=on"
+    )]
     PoolReadOnly {
         /// What was being done.
         operation: &'static str,
@@ -230,7 +233,8 @@ mod tests {
         assert_eq!(text(Errno::NOENT), "cannot destroy rpool/root@old: it does not exist");
         assert_eq!(
             text(Errno::ROFS),
-            "cannot destroy rpool/root@old: its pool is imported read-only"
+            "cannot destroy rpool/root@old: its pool is imported read-only; export it and \
+             import it without readonly=on"
         );
         assert_eq!(
             text(Errno::AGAIN),

@@ -64,7 +64,7 @@ pub enum Refusal {
         source: Errno,
     },
     /// The dataset is in use: mounted, or being sent or received.
-    #[error("it is in use (mounted, or being sent or received)")]
+    #[error("it is in use (mounted, or being sent or received): unmount it, or reboot")]
     Busy,
     /// Any other reason that ZFS has against the rollback, such as a `refquota` below the size
     /// of the blank snapshot (EDQUOT).
@@ -99,8 +99,8 @@ pub struct Progress {
 
 fn why_not(errno: Errno) -> &'static str {
     match errno {
-        Errno::EXIST => "has clones",
-        Errno::BUSY => "is held or mounted",
+        Errno::EXIST => "has clones: destroy or promote them (`zfs get clones` names them)",
+        Errno::BUSY => "is held or mounted: release it (`zfs holds` names the holds) or unmount it",
         _ => "cannot be",
     }
 }
@@ -122,10 +122,20 @@ impl fmt::Display for Progress {
 
 impl Zfs {
     /// Whether [`Zfs::rollback_and_mark`] would succeed now, with the reason if not. Changes
-    /// nothing.
+    /// nothing, but waits for a transaction group: only there does ZFS say that the dataset is
+    /// mounted (`dsl_dataset_handoff_check`), which no list of mounts shows when it is in
+    /// somebody else's namespace.
     pub fn check_rollback(&self, rollback: &Rollback<'_>) -> Result<(), Error> {
+        self.check(rollback, Program::sync)
+    }
+
+    fn check<'a>(
+        &self,
+        rollback: &Rollback<'a>,
+        program: fn(&'static str, &'a str, &'static str) -> Program<'a>,
+    ) -> Result<(), Error> {
         let plan = Plan::new(self, rollback)?;
-        let program = Program::look("roll back", rollback.dataset, PROGRAM);
+        let program = program("roll back", rollback.dataset, PROGRAM);
         let answer = program.run(self, &plan.arguments(false))?;
         plan.judge(program, &answer, Vec::new()).map(drop)
     }
@@ -143,7 +153,7 @@ impl Zfs {
     /// (an I/O error, say) and did not say where; a dataset that was rolled back is marked even
     /// then.
     pub fn rollback_and_mark(&self, rollback: &Rollback<'_>) -> Result<Vec<String>, Error> {
-        self.check_rollback(rollback)?;
+        self.check(rollback, Program::look)?;
         let plan = Plan::new(self, rollback)?;
         if !plan.doomed_bookmarks.is_empty() {
             self.destroy_bookmarks(&plan.doomed_bookmarks)?;

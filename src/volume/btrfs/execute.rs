@@ -12,34 +12,43 @@ use rustix::io::Errno;
 use super::journal::{Journal, Roots, move_subvolume};
 use super::plan::{Facts, NEXT, ready_name};
 use super::{Btrfs, Named, each_directory, os};
-use crate::plan::{Step, Tree, VolumePlan};
-use crate::restore::{self, Outcome, Surveyed, Trees, at, restore};
+use crate::carry;
+use crate::config::Strategy;
+use crate::plan::{Does, Step, Tree, VolumePlan};
+use crate::restore::{self, Outcome, Trees, at, restore};
 use crate::state::{self, Manifest};
-use crate::volume::Standing;
+use crate::volume::{Looked, Standing};
 
 /// What one reset has made so far.
 #[derive(Default)]
 pub(super) struct Work {
-    generation: u64,
+    pub(super) does: Does,
+    pub(super) generation: u64,
     /// It completes a run that was interrupted after the exchange.
     resumes: bool,
-    paths: Vec<Surveyed>,
+    looked: Looked,
+    /// Subvolumes nested in the previous state.
+    nested: Vec<PathBuf>,
+    /// What `carry` has prepared in the stage.
+    carrying: Option<carry::Journal>,
     /// The generations directory.
     home: Option<OwnedFd>,
+    /// What was live when there was no generations directory, with the lock on it.
+    first: Option<OwnedFd>,
     /// Directories that were made for it, outermost first.
     made: Vec<PathBuf>,
     /// Name, in the generations directory, of the staged subvolume.
-    staged: Option<String>,
+    pub(super) staged: Option<String>,
     /// Nested subvolumes that move into the result.
-    moving: Vec<PathBuf>,
+    pub(super) moving: Vec<PathBuf>,
     /// Those that have moved.
     moved: Vec<PathBuf>,
     /// What is to be done after the exchange beside moving them.
-    journal: Journal,
+    pub(super) journal: Journal,
     /// What forbade the exchange of the live root: flags, and that it was read-only.
-    live_was: Option<(IFlags, bool)>,
+    pub(super) live_was: Option<(IFlags, bool)>,
     /// Flags that the result's root shall have.
-    root_seals: Option<IFlags>,
+    pub(super) root_seals: Option<IFlags>,
     /// The subvolume that was the default before.
     default_before: Option<u64>,
 }
@@ -50,17 +59,25 @@ impl Work {
         self.home = home;
     }
 
+    /// Keeps what is live open, and with it the lock on it.
+    pub(super) fn hold_first(&mut self, live: OwnedFd) {
+        self.first = Some(live);
+    }
+
     pub(super) fn begin(&mut self, plan: &VolumePlan, moving: Vec<PathBuf>, facts: Facts) {
+        self.does = plan.does;
         self.generation = plan.generation;
         self.resumes = plan.resumes;
         self.moving = moving;
-        self.paths = facts.paths;
+        self.looked = facts.looked;
+        self.nested = facts.nested;
         self.journal = facts.journal;
     }
 
     /// Closes what would keep the filesystem busy.
     pub(super) fn release(&mut self) {
         self.home = None;
+        self.first = None;
     }
 }
 
@@ -68,19 +85,38 @@ impl Btrfs {
     pub(super) fn do_step(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
         match step {
             Step::Discard { leftover } => self.discard(Path::new(leftover))?,
-            Step::Stage { .. } => self.stage()?,
+            Step::Stage { .. } => match self.work.does {
+                Does::Snapshot => self.stage_snapshot()?,
+                Does::Restore(number) => self.stage_generation(number)?,
+                Does::Reset | Does::Nothing => self.stage()?,
+            },
+            Step::Lay { into: Tree::Staged, .. } => return self.lay().map(Some),
+            Step::Carry { within: Tree::Staged } => self.carry()?,
             Step::Restore { from: Tree::Previous, into: Tree::Staged } => {
                 return self.restore().map(Some);
             }
-            Step::Record { into: Tree::Staged } => self.record()?,
+            Step::Record { into: Tree::Staged } => match self.restores() {
+                Some(number) => self.record_restored(number)?,
+                None => self.record()?,
+            },
+            Step::Count { number } => self.count(*number)?,
             Step::Secure { .. } => self.secure()?,
             Step::Exchange { .. } => self.exchange()?,
             Step::MoveNested { path } => self.move_nested(path)?,
             Step::SetDefault => self.set_default()?,
             Step::Settle => self.settle()?,
+            Step::KeepGeneration { name } if self.work.does == Does::Snapshot => {
+                self.keep_snapshot(Path::new(name))?;
+            }
             Step::KeepGeneration { name } => self.keep_generation(Path::new(name))?,
+            Step::Seal { number } => self.seal_kept(*number)?,
             Step::Restore { .. }
+            | Step::Lay { .. }
+            | Step::Carry { .. }
+            | Step::Replace { .. }
             | Step::Record { .. }
+            | Step::Snapshot { .. }
+            | Step::Tidy
             | Step::RollBack { .. }
             | Step::Complete { .. }
             | Step::DestroyStage { .. } => bail!("BUG: a step of ZFS on btrfs: {step}"),
@@ -94,7 +130,7 @@ impl Btrfs {
     }
 
     /// The generations directory, made when it is not there.
-    fn work_home(&mut self) -> anyhow::Result<&OwnedFd> {
+    pub(super) fn work_home(&mut self) -> anyhow::Result<&OwnedFd> {
         if self.work.home.is_none() {
             for directory in each_directory(&self.source.generations) {
                 let (parent, name) = at::open_parent(self.top()?, &directory)
@@ -115,17 +151,20 @@ impl Btrfs {
     }
 
     fn stage(&mut self) -> anyhow::Result<()> {
-        let blank = self.blank()?;
+        let copied = match self.volume.strategy {
+            Strategy::Rollback => self.blank()?,
+            Strategy::Carry => Some(self.live()?),
+        };
         let home = self.work_home()?;
-        match blank {
-            Some(blank) => fs::snapshot(&blank, home, os(NEXT), fs::Access::Writable)?,
+        match copied {
+            Some(copied) => fs::snapshot(&copied, home, os(NEXT), fs::Access::Writable)?,
             None => fs::create_subvolume(home, os(NEXT))?,
         }
         self.work.staged = Some(NEXT.to_owned());
         Ok(())
     }
 
-    fn staged(&mut self) -> anyhow::Result<OwnedFd> {
+    pub(super) fn staged(&mut self) -> anyhow::Result<OwnedFd> {
         let name = self.work.staged.clone().context("BUG: nothing was staged")?;
         let name = at::c_name(name.as_ref())?;
         let home = self.work_home()?;
@@ -140,14 +179,49 @@ impl Btrfs {
             blank: blank.as_ref().map(AsFd::as_fd),
             target: staged.as_fd(),
         };
-        let outcome = restore(&trees, &self.volume.rules, &self.work.paths, self.options.threads)?;
+        let (Looked { paths, attic, .. }, rules) = (&self.work.looked, &self.volume.rules);
+        let (number, threads) = (self.work.generation, self.options.threads);
+        let outcome = restore(&trees, rules, paths, attic, number, threads)?;
         self.work.root_seals = Some(outcome.root_seals);
         Ok(outcome)
     }
 
+    /// Lays the blank's content in the stage, which is a snapshot of the live subvolume.
+    fn lay(&mut self) -> anyhow::Result<Outcome> {
+        let (live, blank, staged) = (self.live()?, self.blank()?, self.staged()?);
+        let roots = carry::Roots {
+            previous: live.as_fd(),
+            blank: blank.as_ref().map(AsFd::as_fd),
+            root: staged.as_fd(),
+            undoable: false,
+        };
+        let seen = self.work.looked.seen(&self.work.nested);
+        let (rules, threads) = (&self.volume.rules, self.options.threads);
+        let prepared = carry::prepare(roots, rules, seen, self.work.generation, threads)?;
+        self.work.carrying = Some(prepared.journal);
+        Ok(Outcome::of_moved(&self.work.looked.paths, prepared.bytes))
+    }
+
+    /// Nobody uses the stage yet and an interrupted run's is thrown away, so nothing of this is
+    /// journalled.
+    fn carry(&mut self) -> anyhow::Result<()> {
+        let staged = self.staged()?;
+        let journal = self.work.carrying.take().context("BUG: nothing was laid")?;
+        let root = staged.as_fd();
+        carry::gather(root, &journal)?;
+        carry::exchange(root, &journal, carry::Run::First)?;
+        carry::settle(root, &journal, carry::Run::First, false)?;
+        carry::finish(root, &journal, carry::Aside::Trash)?;
+        self.work.root_seals = Some(journal.root.seals());
+        Ok(())
+    }
+
     fn record(&mut self) -> anyhow::Result<()> {
         let (live, staged) = (self.live()?, self.staged()?);
-        let manifest = Manifest::new(self.work.generation, &self.volume.rules);
+        let mut manifest = Manifest::new(self.work.generation, &self.volume.rules)?;
+        if let Some(blank) = self.blank()? {
+            manifest.blank = fs::subvolume_info(&blank)?.uuid.map(|uuid| uuid.to_string());
+        }
         state::write(staged.as_fd(), &manifest)?;
         let roots = Roots { old: live.as_fd(), new: staged.as_fd() };
         let root_seals = self.work.root_seals.context("BUG: recorded before it was restored")?;
@@ -179,11 +253,15 @@ impl Btrfs {
     }
 
     /// Takes away from the live root what forbids the exchange. The generation, or an undone
-    /// exchange, gives it back; a run that completes an interrupted one does not know of it.
+    /// exchange, gives it back, or the next run, which finds it written down.
     fn unlock_live(&mut self) -> anyhow::Result<()> {
         let live = self.live()?;
         let read_only = fs::is_read_only(&live)?;
-        self.work.live_was = Some((restore::seals_of(live.as_fd())?, read_only));
+        let seals = restore::seals_of(live.as_fd())?;
+        if !seals.is_empty() {
+            self.note_seals(self.work.generation, seals)?;
+        }
+        self.work.live_was = Some((seals, read_only));
         if read_only {
             fs::set_read_only(&live, false)?;
         }
@@ -236,11 +314,11 @@ impl Btrfs {
         if read_only {
             fs::set_read_only(&live, true)?;
         }
-        Ok(())
+        self.forget_seals(self.work.generation)
     }
 
     /// The previous state, after the exchange.
-    fn old(&mut self) -> anyhow::Result<OwnedFd> {
+    pub(super) fn old(&mut self) -> anyhow::Result<OwnedFd> {
         let name = at::c_name(ready_name(self.work.generation).as_ref())?;
         at::open_directory(self.work_home()?.as_fd(), &name)
             .with_context(|| format!("cannot open the previous state {name:?}"))
@@ -277,23 +355,6 @@ impl Btrfs {
         self.or_undo(result)
     }
 
-    fn keep_generation(&mut self, kept: &Path) -> anyhow::Result<()> {
-        self.standing = Standing::Reset;
-        let old = self.old()?;
-        fs::set_read_only(&old, true)?;
-        let name = kept.file_name().context("BUG: a generation without a name")?.to_owned();
-        let ready = ready_name(self.work.generation);
-        let home = self.work_home()?;
-        fs::rename_noreplace(home, os(&ready), home, &name)?;
-        // Flags of the root that forbid a rename, so they come after it.
-        if let Some((seals, _)) = self.work.live_was.take().filter(|(seals, _)| !seals.is_empty()) {
-            fs::set_read_only(&old, false)?;
-            restore::seal(old.as_fd(), seals).context("cannot set the flags of the root")?;
-            fs::set_read_only(&old, true)?;
-        }
-        Ok(fs::sync(self.top()?)?)
-    }
-
     pub(super) fn undo_prepared(&mut self) -> anyhow::Result<()> {
         if let Some(staged) = self.work.staged.take() {
             let home = self.work_home()?;
@@ -319,6 +380,13 @@ impl Btrfs {
 fn delete(parent: &OwnedFd, name: &OsStr) -> anyhow::Result<()> {
     let root = at::open_directory(parent.as_fd(), &at::c_name(name)?)
         .with_context(|| format!("cannot open {name:?}"))?;
-    restore::unseal(root.as_fd()).with_context(|| format!("cannot clear the flags of {name:?}"))?;
+    if !restore::seals_of(root.as_fd())?.is_empty() {
+        // Of a copy that was to become a generation.
+        if fs::is_read_only(&root)? {
+            fs::set_read_only(&root, false)?;
+        }
+        restore::unseal(root.as_fd())
+            .with_context(|| format!("cannot clear the flags of {name:?}"))?;
+    }
     Ok(fs::delete_subvolume(parent, name)?)
 }

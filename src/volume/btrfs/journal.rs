@@ -13,22 +13,34 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::fs::{IFlags, Mode, OFlags, Timestamps, mkdirat, openat};
+use rustix::fs::{IFlags, Mode, OFlags, mkdirat, openat};
 use serde::{Deserialize, Serialize};
 
-use crate::restore::{self, at, own_directory};
+use crate::restore::{self, Settled, at, own_directory};
 use crate::rules::OWN_DIRECTORY;
+use crate::state;
 
 const DIRECTORY: &CStr = c"reset";
 const FILE: &CStr = c"journal";
 
+/// The newest format that this version knows, and the one that it writes.
+const VERSION: u32 = 1;
+
 /// Everything that is to be done after the exchange.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Journal {
+    /// Format.
+    version: u32,
     /// Sealing flags of the result's root, as `FS_IOC_GETFLAGS` has them.
     root_seals: u32,
     /// Nested subvolumes that move into the result.
     nested: Vec<Nested>,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { version: VERSION, root_seals: 0, nested: Vec::new() }
+    }
 }
 
 /// A nested subvolume that moves.
@@ -38,18 +50,9 @@ struct Nested {
     path: Vec<u8>,
     read_only: bool,
     /// The directory that it leaves.
-    from: Directory,
+    from: Settled,
     /// The directory that it comes into.
-    to: Directory,
-}
-
-/// What a move changes in a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Directory {
-    /// Seconds and nanoseconds.
-    accessed: (i64, i64),
-    modified: (i64, i64),
-    seals: u32,
+    to: Settled,
 }
 
 /// The two trees, by their roots.
@@ -77,13 +80,13 @@ impl Journal {
                 Ok(Nested {
                     path: path.as_os_str().to_owned().into_vec(),
                     read_only: fs::is_read_only(&subvolume)?,
-                    from: Directory::look(&from)?,
-                    to: Directory::look(&to)?,
+                    from: look_above(&from, path)?,
+                    to: look_above(&to, path)?,
                 })
             })
             .collect::<anyhow::Result<_>>()
             .context("cannot look at the nested subvolumes that move")?;
-        Ok(Self { root_seals: root_seals.bits(), nested })
+        Ok(Self { version: VERSION, root_seals: root_seals.bits(), nested })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -120,7 +123,16 @@ impl Journal {
         let file = at::present(at::open_file(directory.as_fd(), FILE))
             .context("cannot open the journal")?;
         let Some(file) = file else { return Ok(Self::default()) };
-        serde_json::from_reader(std::fs::File::from(file)).context("cannot read the journal")
+        let text = std::io::read_to_string(std::fs::File::from(file))
+            .context("cannot read the journal")?;
+        let what = format!("{OWN_DIRECTORY}/reset/journal");
+        state::parse(&text, VERSION, &what, || {
+            format!(
+                "{what} of the live subvolume is damaged: nested subvolumes that belong into it may \
+                 still be in the previous state, beside it in the generations directory; move them \
+                 by hand and remove the file"
+            )
+        })
     }
 
     /// Sets what the moves have changed in both trees, and removes the journal from the result.
@@ -168,32 +180,21 @@ impl Nested {
         Ok(())
     }
 
-    fn settle_directory(&self, root: BorrowedFd<'_>, as_it_was: &Directory) -> anyhow::Result<()> {
+    fn settle_directory(&self, root: BorrowedFd<'_>, as_it_was: &Settled) -> anyhow::Result<()> {
         let path = self.path();
         let settle = || -> anyhow::Result<()> {
             let (directory, _) = at::open_parent(root, &path)?;
-            restore::unseal(directory.as_fd())?;
-            rustix::fs::futimens(&directory, &as_it_was.times())?;
-            Ok(restore::seal(directory.as_fd(), IFlags::from_bits_retain(as_it_was.seals))?)
+            Ok(as_it_was.settle(directory.as_fd())?)
         };
         settle().with_context(|| format!("cannot set the attributes of the directory of {path:?}"))
     }
 }
 
-impl Directory {
-    fn look(directory: &OwnedFd) -> anyhow::Result<Self> {
-        let times = restore::times_of(directory.as_fd())?;
-        Ok(Self {
-            accessed: (times.last_access.tv_sec, times.last_access.tv_nsec),
-            modified: (times.last_modification.tv_sec, times.last_modification.tv_nsec),
-            seals: restore::seals_of(directory.as_fd())?.bits(),
-        })
-    }
-
-    fn times(&self) -> Timestamps {
-        let time = |(tv_sec, tv_nsec)| rustix::fs::Timespec { tv_sec, tv_nsec };
-        Timestamps { last_access: time(self.accessed), last_modification: time(self.modified) }
-    }
+/// Looks at the directory that holds the subvolume at `path`. The seals of a volume's root are
+/// left out: they forbid that it is exchanged and renamed, so they are set apart, when that is done.
+fn look_above(directory: &OwnedFd, path: &Path) -> anyhow::Result<Settled> {
+    let settled = Settled::look(directory.as_fd())?;
+    Ok(if path.components().count() == 1 { settled.unsealed() } else { settled })
 }
 
 /// Moves the subvolume at `path` from one tree to the same path in another, without its

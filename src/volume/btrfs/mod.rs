@@ -20,22 +20,34 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as fs;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
 
 use super::mounts::{self, Mount};
-use super::{Options, Standing, Volume};
-use crate::config;
-use crate::plan::{Step, VolumePlan};
-use crate::restore::{self, Outcome, at, survey};
+use super::{Looked, Options, Standing, Volume};
+use crate::cmdline::Asked;
+use crate::config::{self, Strategy};
+use crate::plan::{Does, Step, VolumePlan};
+use crate::restore::{self, Outcome, at};
 use crate::state;
 
+mod asked;
 mod execute;
+mod generations;
+mod init;
 mod journal;
+#[cfg(test)]
+pub(super) mod modelled;
+mod naming;
 mod plan;
+mod restoring;
+mod swap;
 
+pub(super) use generations::Generations;
+pub(super) use init::init;
 use journal::Journal;
-pub(super) use plan::unreachable;
-use plan::{Facts, moving, ready_name, rollback};
+pub(super) use plan::in_words;
+pub use plan::unreachable;
+use plan::{Facts, moving, ready_name, reset};
 
 /// A btrfs subvolume that is reset.
 pub(super) struct Btrfs {
@@ -60,9 +72,9 @@ impl Btrfs {
         source: &config::Btrfs,
         options: Options,
     ) -> anyhow::Result<Self> {
-        let access = if options.dry_run { fs::Access::ReadOnly } else { fs::Access::Writable };
-        let top = Mount::new("btrfs", |target| fs::mount_top_level(&source.device, target, access))
-            .with_context(|| format!("cannot open the btrfs filesystem on {:?}", source.device))?;
+        let only_looks = options.dry_run || options.asked == Asked::Off;
+        let access = if only_looks { fs::Access::ReadOnly } else { fs::Access::Writable };
+        let top = mount(source, access)?;
         Ok(Self {
             volume: volume.clone(),
             source: source.clone(),
@@ -71,6 +83,13 @@ impl Btrfs {
             work: execute::Work::default(),
             standing: Standing::Previous,
         })
+    }
+
+    /// Opens the filesystem to write: there is something to complete although nothing is asked for.
+    fn reopen_to_write(&mut self) -> anyhow::Result<()> {
+        self.close()?;
+        self.top = Some(mount(&self.source, fs::Access::Writable)?);
+        Ok(())
     }
 
     fn top(&self) -> anyhow::Result<BorrowedFd<'_>> {
@@ -142,20 +161,30 @@ impl Btrfs {
     }
 
     fn look(&mut self) -> anyhow::Result<Facts> {
-        let live = self.live()?;
-        let blank = self.blank()?;
+        // Locked before anything else is looked at: another run may just be ending.
         let home = self.home()?;
         if let Some(home) = &home {
             self.lock(home)?;
         }
-        self.check_not_mounted()?;
-        let live_id = fs::subvolume_id(&live)?;
-        self.check_not_mounted_by_id(live_id)?;
+        let live = self.live()?;
+        if home.is_none() {
+            self.lock_first(&live)?;
+        }
+        // Nothing but a reset needs the blank, and a missing one may be why somebody asks for more.
+        let blank = if self.options.asked == Asked::Reset { self.blank()? } else { None };
         let mut facts = Facts {
             live_generation: state::generation(live.as_fd())?,
             generations: home.as_ref().map(names_in).transpose()?.unwrap_or_default(),
+            restore: state::restore_of(live.as_fd()),
             ..Facts::default()
         };
+        let interrupted = facts.interrupted().is_some();
+        if self.options.asked == Asked::Off && !interrupted {
+            return Ok(facts);
+        }
+        self.check_not_mounted()?;
+        let live_id = fs::subvolume_id(&live)?;
+        self.check_not_mounted_by_id(live_id)?;
         let previous = match (facts.interrupted(), &home) {
             (Some(number), Some(home)) => {
                 facts.journal = Journal::read(live.as_fd())?;
@@ -168,10 +197,31 @@ impl Btrfs {
         facts.nested =
             fs::nested_subvolumes(&previous)?.into_iter().map(|nested| nested.path).collect();
         facts.is_default = fs::default_subvolume(self.top()?)? == fs::subvolume_id(&previous)?;
-        facts.paths =
-            survey(&self.volume.rules, previous.as_fd(), blank.as_ref().map(AsFd::as_fd))?;
+        if let (Asked::Restore(which), false) = (self.options.asked, interrupted) {
+            let source = self.look_at_source(home.as_ref(), which, &facts)?;
+            let tree = self.generation(source.number)?;
+            facts.root_is_sealed = !restore::seals_of(tree.as_fd())?.is_empty();
+            facts.source = Some(source);
+            self.work.hold(home);
+            return Ok(facts);
+        }
+        let blank_root = blank.as_ref().map(AsFd::as_fd);
+        facts.looked = Looked::at(&self.volume.rules, previous.as_fd(), blank_root)?;
+        let shares = self.volume.strategy == Strategy::Carry
+            || (self.options.asked == Asked::Snapshot && !interrupted);
+        if shares
+            && let Some(path) =
+                swap::find(previous.as_fd(), &self.volume.rules, &facts.looked.paths)?
+        {
+            bail!(
+                "{path:?} is a swap file, which cannot be activated once a generation shares its \
+                 extents; give it a subvolume of its own that is not reset"
+            );
+        }
         let root = blank.as_ref().unwrap_or(&previous);
-        facts.root_is_sealed = !restore::seals_of(root.as_fd())?.is_empty();
+        facts.root_is_sealed = !restore::seals_of(root.as_fd())?.is_empty()
+            // It gets them back before the reset begins.
+            || (blank.is_none() && facts.unsealed().next().is_some());
         if let Some(blank) = &blank {
             facts.blank_is_writable = !fs::is_read_only(blank)?;
         }
@@ -187,6 +237,22 @@ impl Btrfs {
         flock(home, FlockOperation::NonBlockingLockExclusive).with_context(|| {
             format!("another run is at work in {:?}; wait for it", self.source.generations)
         })
+    }
+
+    /// The same for the first run, which finds no generations directory to lock: it locks what is live.
+    fn lock_first(&mut self, live: &OwnedFd) -> anyhow::Result<()> {
+        if self.options.dry_run || self.options.asked == Asked::Off {
+            return Ok(());
+        }
+        let wait = "another run is at work";
+        let subvolume = &self.source.subvolume;
+        let locked = live.try_clone().context("cannot keep the lock")?;
+        flock(&locked, FlockOperation::NonBlockingLockExclusive)
+            .with_context(|| format!("{wait} in {subvolume:?}; wait for it"))?;
+        // One that has made the directory, and perhaps come to its end, since it was looked for.
+        ensure!(self.home()?.is_none(), "{wait} in {subvolume:?}, or was just now; run it again");
+        self.work.hold_first(locked);
+        Ok(())
     }
 
     fn check_not_mounted(&self) -> anyhow::Result<()> {
@@ -212,16 +278,8 @@ impl Btrfs {
         if self.volume.mount_point != Path::new("/") {
             return Ok(());
         }
-        let path = "/proc/cmdline";
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-        let number = id.to_string();
-        let by_id = text
-            .split_whitespace()
-            .filter_map(|word| word.strip_prefix("rootflags="))
-            .flat_map(|flags| flags.split(','))
-            .any(|flag| flag.strip_prefix("subvolid=") == Some(&number));
         ensure!(
-            !by_id,
+            self.options.root_subvolid != Some(id),
             "the kernel command line mounts the root by subvolid={id}, which would go on to be \
              the old tree after the exchange; write rootflags=subvol={}",
             self.source.subvolume.display()
@@ -230,12 +288,19 @@ impl Btrfs {
     }
 }
 
+fn mount(source: &config::Btrfs, access: fs::Access) -> anyhow::Result<Mount> {
+    Mount::new("btrfs", |target| fs::mount_top_level(&source.device, target, access))
+        .with_context(|| format!("cannot open the btrfs filesystem on {:?}", source.device))
+}
+
 fn names_in(directory: &OwnedFd) -> anyhow::Result<Vec<String>> {
     let mut buffer = vec![MaybeUninit::uninit(); at::BATCH];
     let mut names = Vec::new();
+    let cannot = "cannot read the generations directory";
+    // It may have been read before.
+    seek(directory, SeekFrom::Start(0)).context(cannot)?;
     loop {
-        let batch = at::next_batch(directory.as_fd(), &mut buffer)
-            .context("cannot read the generations directory")?;
+        let batch = at::next_batch(directory.as_fd(), &mut buffer).context(cannot)?;
         if batch.is_empty() {
             names.sort();
             return Ok(names);
@@ -246,8 +311,21 @@ fn names_in(directory: &OwnedFd) -> anyhow::Result<Vec<String>> {
 
 impl Volume for Btrfs {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
-        let facts = self.look()?;
-        let plan = rollback(&self.volume, &self.source, &facts);
+        let mut facts = self.look()?;
+        if facts.interrupted().is_some()
+            && self.options.asked == Asked::Off
+            && !self.options.dry_run
+        {
+            self.reopen_to_write()?;
+            facts = self.look()?;
+        }
+        let (volume, source) = (&self.volume, &self.source);
+        let plan = match (facts.interrupted(), self.options.asked, &facts.source) {
+            (None, Asked::Off, _) => asked::nothing(volume, source, &facts),
+            (None, Asked::Snapshot, _) => asked::snapshot(volume, source, &facts),
+            (None, Asked::Restore(_), Some(of)) => asked::restore(volume, source, &facts, of),
+            _ => reset(volume, source, &facts),
+        };
         if plan.resumes {
             self.standing = Standing::Unfinished;
         }

@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::asked::Source;
 use super::journal::Journal;
-use crate::config;
-use crate::plan::{Phase, Planned, Step, Tree, VolumePlan, shown};
+use crate::config::{self, Strategy};
+use crate::generations::exact_number;
+use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan, shown};
 use crate::restore::{State, Surveyed};
 use crate::rules::Verdict;
+use crate::state;
+use crate::volume::Looked;
 
 /// Name, in the generations directory, of a result that is being made. Worth nothing.
 pub(super) const NEXT: &str = "next";
@@ -16,6 +20,17 @@ pub(super) const NEXT: &str = "next";
 /// subvolume tells.
 pub(super) fn ready_name(generation: u64) -> String {
     format!("ready-{generation}")
+}
+
+/// Name, in the generations directory, of a file with the flags that the root of a generation shall
+/// have. It is there from before the live root loses them until the generation has them.
+pub(super) fn seals_name(generation: u64) -> String {
+    format!("seals-{generation}")
+}
+
+/// The generation that such a file is for.
+fn seals_for(name: &str) -> Option<u64> {
+    exact_number(name.strip_prefix("seals-")?)
 }
 
 /// What was seen.
@@ -30,14 +45,18 @@ pub(super) struct Facts {
     /// Whether the live subvolume, or in an interrupted reset the previous state, is what the
     /// filesystem mounts by default.
     pub(super) is_default: bool,
-    /// Persisted paths in the previous state.
-    pub(super) paths: Vec<Surveyed>,
+    /// What was seen of the trees.
+    pub(super) looked: Looked,
     /// What an interrupted reset had still to do.
     pub(super) journal: Journal,
     /// Whether the result's root is immutable or append-only.
     pub(super) root_is_sealed: bool,
     /// Whether the blank may still be written to.
     pub(super) blank_is_writable: bool,
+    /// The restore that made the live subvolume, if it was one.
+    pub(super) restore: Option<state::Restore>,
+    /// The generation that is to be restored, if that is asked for.
+    pub(super) source: Option<Source>,
 }
 
 impl Facts {
@@ -47,39 +66,73 @@ impl Facts {
         (number > 0 && self.generations.contains(&ready_name(number))).then_some(number)
     }
 
-    fn next_generation(&self) -> u64 {
-        let highest = self.generations.iter().filter_map(|name| name.parse::<u64>().ok()).max();
+    pub(super) fn next_generation(&self) -> u64 {
+        let numbers = self.generations.iter().filter_map(|name| name.parse::<u64>().ok());
+        let highest = numbers.filter(|number| *number < u64::MAX).max();
         highest.unwrap_or(0).max(self.live_generation) + 1
     }
 
+    /// Generations whose flags a run was to set when it was interrupted.
+    pub(super) fn unsealed(&self) -> impl Iterator<Item = u64> {
+        self.generations.iter().filter_map(|name| seals_for(name))
+    }
+
     /// What runs that were interrupted before the exchange left.
-    fn leftovers(&self) -> impl Iterator<Item = &String> {
+    pub(super) fn leftovers(&self) -> impl Iterator<Item = &String> {
         self.generations.iter().filter(|name| *name == NEXT || name.starts_with("ready-"))
     }
 }
 
 /// The nested subvolumes that move into the result as a whole: the outermost of those below
-/// persisted paths, or, of an interrupted reset, those that have not moved yet.
+/// persisted paths, as far as a generation that is restored has a place for them, or, of an
+/// interrupted reset, those that have not moved yet.
 pub(super) fn moving(volume: &config::Volume, facts: &Facts) -> Vec<PathBuf> {
     if facts.interrupted().is_some() {
         return facts.journal.paths().filter(|path| facts.nested.contains(path)).collect();
     }
-    let persisted = |path: &&PathBuf| volume.rules.verdict(path) == Verdict::Persisted;
-    let mut moving: Vec<PathBuf> = Vec::new();
-    for path in facts.nested.iter().filter(persisted) {
-        if !moving.iter().any(|outer| path.starts_with(outer)) {
-            moving.push(path.clone());
-        }
+    let mut moving = outermost(volume, facts);
+    if let Some(source) = &facts.source {
+        moving.retain(|path| source.fitting.contains(path));
     }
     moving
 }
 
-/// Plans the `rollback` of one subvolume.
-pub(super) fn rollback(
-    volume: &config::Volume,
-    source: &config::Btrfs,
-    facts: &Facts,
-) -> VolumePlan {
+/// The outermost of the nested subvolumes below persisted paths.
+pub(super) fn outermost(volume: &config::Volume, facts: &Facts) -> Vec<PathBuf> {
+    let persisted = |path: &&PathBuf| volume.rules.verdict(path) == Verdict::Persisted;
+    let mut found: Vec<PathBuf> = Vec::new();
+    for path in facts.nested.iter().filter(persisted) {
+        if !found.iter().any(|outer| path.starts_with(outer)) {
+            found.push(path.clone());
+        }
+    }
+    found
+}
+
+/// The subvolume and its device, in words.
+pub(in crate::volume) fn in_words(source: &config::Btrfs) -> String {
+    format!("btrfs subvolume {} on {}", source.subvolume.display(), source.device.display())
+}
+
+/// What follows the exchange.
+pub(super) fn settling(facts: &Facts, moving: &[PathBuf]) -> Vec<Planned> {
+    let mut steps: Vec<Step> =
+        moving.iter().map(|path| Step::MoveNested { path: path.clone() }).collect();
+    if facts.is_default {
+        steps.push(Step::SetDefault);
+    }
+    let unsettled = match facts.interrupted() {
+        Some(_) => !facts.journal.is_empty(),
+        None => !moving.is_empty() || facts.root_is_sealed,
+    };
+    if unsettled {
+        steps.push(Step::Settle);
+    }
+    steps.into_iter().map(|step| Planned { phase: Phase::Commit, step }).collect()
+}
+
+/// Plans the reset of one subvolume.
+pub(super) fn reset(volume: &config::Volume, source: &config::Btrfs, facts: &Facts) -> VolumePlan {
     let interrupted = facts.interrupted();
     let generation = interrupted.unwrap_or_else(|| facts.next_generation());
     let home = |name: &str| source.generations.join(name).display().to_string();
@@ -93,27 +146,29 @@ pub(super) fn rollback(
         for leftover in facts.leftovers() {
             add(Phase::Prepare, Step::Discard { leftover: home(leftover) });
         }
+        for number in facts.unsealed() {
+            add(Phase::Prepare, Step::Seal { number });
+        }
         let blank = source.blank.as_ref().map(|blank| blank.display().to_string());
-        add(Phase::Prepare, Step::Stage { blank, target: home(NEXT) });
-        add(Phase::Prepare, Step::Restore { from: Tree::Previous, into: Tree::Staged });
+        let target = home(NEXT);
+        match volume.strategy {
+            Strategy::Rollback => {
+                add(Phase::Prepare, Step::Stage { from: blank, target });
+                add(Phase::Prepare, Step::Restore { from: Tree::Previous, into: Tree::Staged });
+            }
+            Strategy::Carry => {
+                add(Phase::Prepare, Step::Stage { from: Some(live.clone()), target });
+                add(Phase::Prepare, Step::Lay { blank, into: Tree::Staged });
+                add(Phase::Prepare, Step::Carry { within: Tree::Staged });
+            }
+        }
         add(Phase::Prepare, Step::Record { into: Tree::Staged });
         add(Phase::Prepare, Step::Secure { name: ready.clone() });
         add(Phase::Commit, Step::Exchange { staged: ready, live });
     }
-    for path in &moving {
-        add(Phase::Commit, Step::MoveNested { path: path.clone() });
-    }
-    if facts.is_default {
-        add(Phase::Commit, Step::SetDefault);
-    }
-    let unsettled = match interrupted {
-        Some(_) => !facts.journal.is_empty(),
-        None => !moving.is_empty() || facts.root_is_sealed,
-    };
-    if unsettled {
-        add(Phase::Commit, Step::Settle);
-    }
-    add(Phase::Finish, Step::KeepGeneration { name: kept.clone() });
+    steps.extend(settling(facts, &moving));
+    let step = Step::KeepGeneration { name: kept.clone() };
+    steps.push(Planned { phase: Phase::Finish, step });
 
     let leaving = facts
         .nested
@@ -123,22 +178,31 @@ pub(super) fn rollback(
         .collect();
     VolumePlan {
         mount_point: volume.mount_point.clone(),
-        volume: format!(
-            "btrfs subvolume {} on {}",
-            source.subvolume.display(),
-            source.device.display()
-        ),
+        volume: in_words(source),
+        // An interrupted run is completed as what it was begun as.
+        does: match (interrupted, &facts.restore) {
+            (Some(_), Some(restore)) => Does::Restore(restore.of),
+            _ => Does::Reset,
+        },
         generation,
         previous_state: Some(kept),
         resumes: interrupted.is_some(),
-        paths: facts.paths.clone(),
+        paths: facts.looked.paths.clone(),
+        put_away: facts.looked.put_away(&volume.mount_point),
+        returned: facts.looked.returned(&volume.mount_point),
         leaving,
-        warnings: warnings(volume, source, facts),
+        warnings: warnings(volume, source, facts, &moving),
         steps,
+        restore: facts.restore.clone(),
     }
 }
 
-fn warnings(volume: &config::Volume, source: &config::Btrfs, facts: &Facts) -> Vec<String> {
+fn warnings(
+    volume: &config::Volume,
+    source: &config::Btrfs,
+    facts: &Facts,
+    moving: &[PathBuf],
+) -> Vec<String> {
     let mut warnings = Vec::new();
     if facts.blank_is_writable
         && let Some(blank) = &source.blank
@@ -148,15 +212,25 @@ fn warnings(volume: &config::Volume, source: &config::Btrfs, facts: &Facts) -> V
              PATH ro true"
         ));
     }
-    if volume.keep.is_some() {
-        warnings.push("`keep` is not applied by this version: no generation is removed".into());
+    warnings.extend(
+        facts.looked.paths.iter().filter_map(|path| unreachable(&volume.mount_point, path)),
+    );
+    for path in volume.rules.excluded() {
+        if let Some(nested) = moving.iter().find(|nested| path.starts_with(nested)) {
+            warnings.push(format!(
+                "{} is excluded and not erased: it lies in the subvolume {}, which is kept as a \
+                 whole",
+                shown(&volume.mount_point.join(&path)),
+                shown(&volume.mount_point.join(nested)),
+            ));
+        }
     }
-    warnings.extend(facts.paths.iter().filter_map(|path| unreachable(&volume.mount_point, path)));
     warnings
 }
 
 /// Words for a persisted path whose ancestor is not followed.
-pub(in crate::volume) fn unreachable(mount_point: &Path, path: &Surveyed) -> Option<String> {
+#[must_use]
+pub fn unreachable(mount_point: &Path, path: &Surveyed) -> Option<String> {
     let State::Unreachable { ancestor, kind } = &path.state else { return None };
     Some(format!(
         "{} is not brought over: {} is a {kind}, which is not followed; declare the path that it \
@@ -167,12 +241,12 @@ pub(in crate::volume) fn unreachable(mount_point: &Path, path: &Surveyed) -> Opt
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::config::{Backing, Strategy};
+    use crate::config::Backing;
     use crate::rules::Rules;
 
-    fn source() -> config::Btrfs {
+    pub(in crate::volume) fn source() -> config::Btrfs {
         config::Btrfs {
             device: "/dev/vda".into(),
             subvolume: "@".into(),
@@ -182,20 +256,27 @@ mod tests {
     }
 
     fn plan(facts: &Facts) -> VolumePlan {
+        plan_with(Strategy::Rollback, facts)
+    }
+
+    fn plan_with(strategy: Strategy, facts: &Facts) -> VolumePlan {
+        reset(&volume(strategy), &source(), facts)
+    }
+
+    pub(in crate::volume::btrfs) fn volume(strategy: Strategy) -> config::Volume {
         let mut rules = Rules::default();
         assert_eq!(rules.declare(Path::new("var/lib"), &["docker".into()]), Ok(()));
         rules.finish();
-        let volume = config::Volume {
+        config::Volume {
             mount_point: "/".into(),
             backing: Backing::Btrfs(source()),
-            strategy: Strategy::Rollback,
+            strategy,
             keep: None,
             rules,
-        };
-        rollback(&volume, &source(), facts)
+        }
     }
 
-    fn steps(plan: &VolumePlan) -> Vec<String> {
+    pub(in crate::volume::btrfs) fn steps(plan: &VolumePlan) -> Vec<String> {
         plan.steps.iter().map(|planned| planned.step.to_string()).collect()
     }
 
@@ -214,6 +295,23 @@ mod tests {
             ]
         );
         assert_eq!((plan.generation, plan.resumes), (1, false));
+    }
+
+    #[test]
+    fn to_carry_the_live_subvolume_is_copied_and_things_are_moved_in_the_copy() {
+        let plan = plan_with(Strategy::Carry, &Facts::default());
+        assert_eq!(
+            steps(&plan),
+            [
+                "copy @ as @darlings/root/next",
+                "lay the content of @blank beside the old one in the stage",
+                "move the persisted paths to the new content in the stage, the rest aside",
+                "record the reset and the persisted paths in the stage",
+                "make it durable as @darlings/root/ready-1",
+                "exchange @darlings/root/ready-1 with @",
+                "keep the previous state as @darlings/root/1",
+            ]
+        );
     }
 
     #[test]

@@ -2,39 +2,63 @@
 
 use anyhow::{Context as _, bail, ensure};
 use darlings_zfs as fs;
+use rustix::io::Errno;
 
-use super::{MARK, Zfs, mount, root, stage_name, unmount};
-use crate::plan::{Step, Tree};
+use super::plan::{blank_name, stage_name};
+use super::{MARK, Zfs, mount, root, unmount};
+use crate::plan::{Does, Step, Tree};
 use crate::report::bytes_in_words;
 use crate::restore::{Outcome, Trees, restore, seal};
 use crate::state::{self, Manifest};
-use crate::volume::Standing;
+use crate::volume::{Looked, Standing};
+
+/// What to do when a restoration finds no room.
+const NO_ROOM: &str = "the pool or a quota is full: destroy snapshots that are not needed, remove \
+                       files, or raise the quota";
 
 /// Space that must be left beside what the restoration needs, in bytes: metadata of the pool
 /// itself.
 const HEADROOM: u64 = 4 << 20;
 
+/// Says what to do, where there is no room.
+pub(super) fn with_remedy(error: anyhow::Error) -> anyhow::Error {
+    let full = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(&(Errno::NOSPC | Errno::DQUOT)))
+    };
+    if error.chain().any(full) { error.context(NO_ROOM) } else { error }
+}
+
 impl Zfs {
     pub(super) fn do_step(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
         match step {
+            Step::Snapshot { name } => self.keep_previous(name)?,
+            Step::Lay { into: Tree::Live, .. } => return self.lay().map(Some),
+            Step::Carry { within: Tree::Live } | Step::Replace { within: Tree::Live } => {
+                self.carry()?;
+            }
+            Step::Record { into: Tree::Live } if self.carrying.is_some() => self.record_carry()?,
+            Step::Complete { .. } if self.carrying.is_some() => self.complete_carry()?,
+            Step::Tidy => self.tidy()?,
+            Step::Count { number } => self.count(*number)?,
+            Step::Complete { .. } if self.does == Does::Snapshot => self.complete_snapshot()?,
             Step::Discard { .. } => self.destroy_stage()?,
             Step::Stage { .. } => self.stage()?,
             Step::Restore { from: Tree::Previous, into: Tree::Staged } => {
                 let (from, into) =
                     (root(self.mounted.dataset.as_ref())?, root(self.mounted.stage.as_ref())?);
-                return self.restore(from, into).map(Some);
+                return self.restore(from, into, &self.looked).map(Some);
             }
             Step::Secure { name } => self.secure(name)?,
             Step::RollBack { destroys, .. } => self.roll_back(destroys)?,
             Step::Restore { from: Tree::Staged, into: Tree::Live } => {
                 let (from, into) =
                     (root(self.mounted.stage.as_ref())?, root(self.mounted.dataset.as_ref())?);
-                let outcome = self.restore(from, into)?;
+                let outcome = self.restore(from, into, &self.looked.in_place())?;
                 seal(into, outcome.root_seals).context("cannot set the flags of the root")?;
                 return Ok(Some(outcome));
             }
             Step::Record { into: Tree::Live } => {
-                let manifest = Manifest::new(self.generation, &self.volume.rules);
+                let manifest = Manifest::new(self.generation, &self.volume.rules)?;
                 state::write(root(self.mounted.dataset.as_ref())?, &manifest)?;
             }
             Step::Complete { .. } => self.complete()?,
@@ -43,11 +67,15 @@ impl Zfs {
                 self.destroy_stage()?;
             }
             Step::Restore { .. }
+            | Step::Lay { .. }
+            | Step::Carry { .. }
+            | Step::Replace { .. }
             | Step::Record { .. }
             | Step::Exchange { .. }
             | Step::MoveNested { .. }
             | Step::Settle
             | Step::SetDefault
+            | Step::Seal { .. }
             | Step::KeepGeneration { .. } => bail!("BUG: a step of btrfs on ZFS: {step}"),
         }
         Ok(None)
@@ -60,7 +88,8 @@ impl Zfs {
             .canmount(fs::Canmount::Off)
             .mountpoint("none")
             .user("darlings:stage", &self.generation.to_string());
-        self.library.clone(&super::blank_name(&self.source), &stage, &properties)?;
+        let blank = blank_name(&self.source).context("BUG: a rollback without a blank")?;
+        self.library.clone(&blank, &stage, &properties)?;
         self.staged = true;
         self.mounted.stage = mount(&stage, "stage", fs::Access::ReadWrite)?;
         Ok(())
@@ -70,9 +99,12 @@ impl Zfs {
         &self,
         previous: std::os::fd::BorrowedFd<'_>,
         target: std::os::fd::BorrowedFd<'_>,
+        Looked { paths, attic, .. }: &Looked,
     ) -> anyhow::Result<Outcome> {
         let trees = Trees { previous, blank: Some(root(self.mounted.blank.as_ref())?), target };
-        restore(&trees, &self.volume.rules, &self.paths, self.options.threads)
+        let (number, threads) = (self.generation, self.options.threads);
+        let restored = restore(&trees, &self.volume.rules, paths, attic, number, threads);
+        restored.map_err(with_remedy)
     }
 
     /// The point of no loss: everything persisted is in a snapshot of its own.
@@ -85,7 +117,8 @@ impl Zfs {
         let took = self.available_before.saturating_sub(available);
         ensure!(
             available >= took.saturating_add(HEADROOM),
-            "{} has {} left and filling it again may take {}; free some space",
+            "{} has {} left and filling it again may take {}: destroy snapshots that are not needed, \
+             remove files, or raise the quota",
             self.source.dataset,
             bytes_in_words(available),
             bytes_in_words(took.saturating_add(HEADROOM)),
@@ -100,7 +133,7 @@ impl Zfs {
         let number = self.generation.to_string();
         let result = self.library.rollback_and_mark(&fs::Rollback {
             dataset: &config.dataset,
-            blank: &config.blank,
+            blank: config.blank.as_deref().context("BUG: a rollback without a blank")?,
             destroy_first: destroys,
             property: MARK,
             value: &number,
@@ -147,6 +180,7 @@ impl Zfs {
     }
 
     pub(super) fn undo_prepared(&mut self) -> anyhow::Result<()> {
+        self.undo_carry()?;
         unmount(&mut self.mounted.stage)?;
         if !self.staged || self.standing != Standing::Previous {
             return Ok(());

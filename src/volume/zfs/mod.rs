@@ -1,5 +1,6 @@
 //! ZFS: the result is staged in a clone of the blank snapshot, the dataset is rolled back, and
-//! the result is block-cloned back into it.
+//! the result is block-cloned back into it. Or, with `carry`, a snapshot is taken and things are
+//! moved in the dataset itself: see `carry.rs`.
 //!
 //! ```text
 //! rpool/local/root                           the dataset, with the property
@@ -19,16 +20,27 @@ use anyhow::{Context as _, bail, ensure};
 use darlings_zfs as fs;
 
 use super::mounts::{self, Mount};
-use super::{Options, Standing, Volume};
-use crate::config;
-use crate::plan::{Step, VolumePlan};
-use crate::restore::{Outcome, Surveyed, survey};
+use super::{Looked, Options, Standing, Volume};
+use crate::carry::{Journal, Stage};
+use crate::cmdline::{Asked, Which};
+use crate::config::{self, Strategy};
+use crate::plan::{Does, Step, VolumePlan};
+use crate::restore::Outcome;
 use crate::state;
 
+mod asked;
+mod carry;
 mod execute;
+mod generations;
+mod init;
+#[cfg(test)]
+pub(super) mod modelled;
 mod plan;
 
-use plan::{Facts, blank_name, rollback, secured_name, stage_name};
+pub(super) use asked::in_words;
+pub(super) use generations::Generations;
+pub(super) use init::init;
+use plan::{Facts, blank_name, generation_name, own_number, secured_name, stage_name};
 
 /// The user property that marks a dataset as rolled back and not yet filled again.
 /// Its value is the number of the reset.
@@ -41,8 +53,15 @@ pub(super) struct Zfs {
     source: config::Zfs,
     options: Options,
     mounted: Mounts,
+    does: Does,
     generation: u64,
-    paths: Vec<Surveyed>,
+    looked: Looked,
+    /// What a `carry` has still to do.
+    carrying: Option<Journal>,
+    /// The dataset, if it is mounted, is mounted read-only.
+    mounted_to_look: bool,
+    /// The snapshot of the previous state, if this run took one and may go back to it.
+    kept: Option<String>,
     /// What was free before the stage was made, in bytes.
     available_before: u64,
     /// Whether the stage was made by this run and may be removed if it goes no further.
@@ -89,8 +108,12 @@ impl Zfs {
             source: source.clone(),
             options,
             mounted: Mounts::default(),
+            does: Does::default(),
             generation: 0,
-            paths: Vec::new(),
+            looked: Looked::default(),
+            carrying: None,
+            mounted_to_look: true,
+            kept: None,
             available_before: 0,
             staged: false,
             standing: Standing::Previous,
@@ -100,43 +123,100 @@ impl Zfs {
     fn look(&mut self) -> anyhow::Result<Facts> {
         self.check_there()?;
         self.check_not_mounted()?;
+        // What must not be booted comes first: that counts, whatever else is wrong.
+        let mut facts = self.look_for_unfinished()?;
+        let snapshots = self.library.snapshots(&self.source.dataset)?;
+        let ours = snapshots.iter().filter_map(|it| own_number(&format!("@{}", it.name)));
+        facts.highest = ours.max().unwrap_or(0);
+        // Nothing but a reset needs the blank, and a missing one may be why somebody asks for more.
+        let resets = self.options.asked == Asked::Reset || facts.rolled_back.is_some();
+        if resets {
+            self.check_blank(blank_name(&self.source).as_deref())?;
+            facts.newer = self.newer_than_blank()?;
+        }
+        if facts.journal.is_none()
+            && facts.rolled_back.is_none()
+            && let Asked::Restore(which) = self.options.asked
+        {
+            facts.source = Some(self.choose(which, &snapshots)?);
+        }
+        let from = match (&facts.journal, &facts.restore) {
+            // What an interrupted restore has still to do is done from its generation.
+            (Some(_), Some(restore)) => Some(restore.of),
+            _ => facts.source,
+        };
+        let blank = match from {
+            Some(number) => Some(generation_name(&self.source, number)),
+            None if resets || facts.journal.is_some() => blank_name(&self.source),
+            None => None,
+        };
+        if let Some(blank) = &blank {
+            self.check_blank(Some(blank))?;
+            self.mounted.blank = mount(blank, "blank", fs::Access::ReadOnly)?;
+        }
+        if facts.journal.is_some() || !resets {
+            return Ok(facts);
+        }
+        let previous = match facts.rolled_back {
+            Some(_) => root(self.mounted.stage.as_ref())?,
+            None => root(self.mounted.dataset.as_ref())?,
+        };
+        let blank = self.mounted.blank.as_ref().map(AsFd::as_fd);
+        facts.looked = Looked::at(&self.volume.rules, previous, blank)?;
+        if facts.rolled_back.is_some() {
+            // The stage has everything where it belongs already.
+            facts.looked = facts.looked.in_place();
+        }
+        Ok(facts)
+    }
+
+    /// Looks for what an interrupted run left, and mounts the tree that has the persisted paths.
+    fn look_for_unfinished(&mut self) -> anyhow::Result<Facts> {
         let dataset = &self.source.dataset;
         let mut facts = Facts {
             rolled_back: self.rolled_back()?,
             has_stage: self.library.exists(&stage_name(&self.source))?,
-            newer: self.newer_than_blank()?,
             ..Facts::default()
         };
-        if facts.rolled_back.is_some() {
+        if let Some(number) = facts.rolled_back {
             self.standing = Standing::Unfinished;
-        }
-        if !self.options.dry_run {
-            self.check_rollback(&facts)?;
-        }
-        self.mounted.blank = mount(&blank_name(&self.source), "blank", fs::Access::ReadOnly)?;
-        let previous = if let Some(number) = facts.rolled_back {
             let secured = secured_name(&self.source, number);
-            ensure!(
-                self.library.exists(&secured)?,
-                "{dataset} was rolled back by reset {number} and {secured}, which holds the \
-                 persisted paths, is missing; do not boot {dataset}: find its content (a backup, \
-                 `zpool history`), restore it, and run `zfs inherit {MARK} {dataset}`"
-            );
+            if !self.library.exists(&secured)? {
+                self.standing = Standing::Stranded;
+                bail!(
+                    "{dataset} was rolled back by reset {number} and {secured}, which holds the \
+                     persisted paths, is missing; find its content (a backup, `zpool history`), \
+                     restore it, and run `zfs inherit {MARK} {dataset}`"
+                );
+            }
             self.mounted.stage = mount(&stage_name(&self.source), "stage", fs::Access::ReadOnly)?;
-            root(self.mounted.stage.as_ref())?
+            return Ok(facts);
+        }
+        self.mounted.dataset = if self.options.dry_run {
+            // A running system uses it, and ZFS does not mount it read-only beside that.
+            Some(generations::live(dataset, fs::Access::ReadOnly)?)
         } else {
-            self.mounted.dataset = mount(dataset, "previous", fs::Access::ReadOnly)?;
-            let live = root(self.mounted.dataset.as_ref())?;
-            facts.live_generation = state::generation(live)?;
-            live
+            mount(dataset, "previous", fs::Access::ReadOnly)?
         };
-        facts.paths =
-            survey(&self.volume.rules, previous, Some(root(self.mounted.blank.as_ref())?))?;
+        let live = root(self.mounted.dataset.as_ref())?;
+        let journal = Journal::read(live);
+        self.standing = match &journal {
+            Ok(None) => Standing::Previous,
+            Ok(Some((_, Stage::Complete))) => Standing::Reset,
+            // One that cannot be read was begun as well.
+            Ok(Some((_, Stage::Moving))) | Err(_) => Standing::Unfinished,
+        };
+        facts.journal = journal?;
+        facts.live_generation = state::generation(live)?;
+        facts.restore = match &facts.journal {
+            Some((journal, _)) => journal.manifest.restore(),
+            None => state::restore_of(live),
+        };
         Ok(facts)
     }
 
     fn check_there(&self) -> anyhow::Result<()> {
-        let config::Zfs { dataset, blank, .. } = &self.source;
+        let dataset = &self.source.dataset;
         let (pool, rest) = dataset.split_once('/').context("BUG: a dataset without a pool")?;
         match fs::pool_state(pool)? {
             None => bail!(
@@ -155,12 +235,32 @@ impl Zfs {
             "there is no dataset {dataset}; {}",
             self.where_else(rest)?
         );
+        Ok(())
+    }
+
+    /// Whether what a run takes content from is there.
+    fn check_blank(&self, blank: Option<&str>) -> anyhow::Result<()> {
+        let Some(blank) = blank else { return Ok(()) };
         ensure!(
-            self.library.exists(&blank_name(&self.source))?,
-            "the blank snapshot {dataset}@{blank} is missing; {}",
+            self.library.exists(blank)?,
+            "the {} {blank} is missing; {}",
+            if own_number(blank).is_some() { "generation" } else { "blank snapshot" },
             self.snapshots_in_words()?
         );
         Ok(())
+    }
+
+    /// The generation that is asked for.
+    fn choose(&self, which: Which, snapshots: &[fs::Snapshot]) -> anyhow::Result<u64> {
+        let there = generations::numbers(&self.library, &self.source.dataset, snapshots)?;
+        let none = there.is_empty() && self.volume.strategy == Strategy::Rollback;
+        crate::generations::choose(which, there).map_err(|error| {
+            if none {
+                error.context("strategy = \"rollback\" keeps no generation on ZFS")
+            } else {
+                error
+            }
+        })
     }
 
     /// Where a dataset of the same name is, in another pool.
@@ -174,7 +274,10 @@ impl Zfs {
         }
         Ok(match pools.as_slice() {
             [] => "no pool is imported: import it first".to_owned(),
-            pools => format!("imported are: {}", pools.join(", ")),
+            pools => format!(
+                "imported are: {}; correct the name, or import the pool that has it",
+                pools.join(", ")
+            ),
         })
     }
 
@@ -186,7 +289,7 @@ impl Zfs {
             "the dataset has no snapshots: take one of an empty root, or name another dataset"
                 .to_owned()
         } else {
-            format!("its snapshots are {}", names.join(", "))
+            format!("its snapshots are {}: name one of them", names.join(", "))
         })
     }
 
@@ -206,16 +309,23 @@ impl Zfs {
     }
 
     /// What stands in the way of the rollback is found before anything is done: a clone of a
-    /// newer snapshot, a hold.
-    fn check_rollback(&self, facts: &Facts) -> anyhow::Result<()> {
+    /// newer snapshot, a hold, a mount that our list does not show. Ours would be one of those.
+    fn check_rollback(&mut self, facts: &Facts) -> anyhow::Result<()> {
+        let was_mounted = self.mounted.dataset.is_some();
+        unmount(&mut self.mounted.dataset)?;
         let config::Zfs { dataset, blank, .. } = &self.source;
-        Ok(self.library.check_rollback(&fs::Rollback {
+        let blank = blank.as_deref().context("BUG: a rollback without a blank")?;
+        self.library.check_rollback(&fs::Rollback {
             dataset,
             blank,
             destroy_first: &facts.newer,
             property: MARK,
             value: "0",
-        })?)
+        })?;
+        if was_mounted {
+            self.mounted.dataset = mount(dataset, "previous", fs::Access::ReadOnly)?;
+        }
+        Ok(())
     }
 
     fn rolled_back(&self) -> anyhow::Result<Option<u64>> {
@@ -234,6 +344,7 @@ impl Zfs {
 
     fn newer_than_blank(&self) -> anyhow::Result<Vec<String>> {
         let config::Zfs { dataset, blank, .. } = &self.source;
+        let Some(blank) = blank else { return Ok(Vec::new()) };
         let snapshots = self.library.snapshots(dataset)?;
         let blank_txg = snapshots
             .iter()
@@ -256,9 +367,26 @@ impl Zfs {
 impl Volume for Zfs {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
         let facts = self.look()?;
-        let plan = rollback(&self.volume, &self.source, &facts)?;
+        // What was begun is completed as it was begun, whatever the configuration says now.
+        let interrupted = facts.rolled_back.is_some() || facts.journal.is_some();
+        let carries = facts.rolled_back.is_none()
+            && (facts.journal.is_some() || self.volume.strategy == Strategy::Carry);
+        let rolls_back = !carries && (interrupted || self.options.asked == Asked::Reset);
+        if rolls_back && !self.options.dry_run {
+            self.check_rollback(&facts)?;
+        }
+        let (volume, source) = (&self.volume, &self.source);
+        let plan = match (self.options.asked, facts.source) {
+            (Asked::Off, _) if !interrupted => asked::nothing(volume, source, &facts),
+            (Asked::Snapshot, _) if !interrupted => asked::snapshot(volume, source, &facts),
+            (Asked::Restore(_), Some(of)) => asked::restore(volume, source, &facts, of),
+            _ if carries => plan::carry(volume, source, &facts),
+            _ => plan::rollback(volume, source, &facts)?,
+        };
+        self.does = plan.does;
         self.generation = plan.generation;
-        self.paths = facts.paths;
+        self.looked = facts.looked;
+        self.carrying = facts.journal.map(|(journal, _)| journal);
         Ok(plan)
     }
 

@@ -1,14 +1,17 @@
 //! From what was seen of a ZFS dataset to the steps of a reset. Pure.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
+use super::asked::in_words;
+use crate::carry;
 use crate::config::{self, NewerSnapshots};
-use crate::plan::{Phase, Planned, Step, Tree, VolumePlan};
-use crate::restore::Surveyed;
+use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::state;
+use crate::volume::Looked;
 use crate::volume::btrfs::unreachable;
 
 /// The part of a snapshot's name, after the `@`, that says whose it is.
-const OURS: &str = "darlings-";
+pub(super) const OURS: &str = "darlings-";
 
 /// What was seen.
 #[derive(Debug, Clone, Default)]
@@ -21,8 +24,16 @@ pub(super) struct Facts {
     pub(super) has_stage: bool,
     /// Full names of snapshots and bookmarks newer than the blank, oldest first.
     pub(super) newer: Vec<String>,
-    /// Persisted paths in the previous state, or, after a rollback, in the stage.
-    pub(super) paths: Vec<Surveyed>,
+    /// What was seen of the trees: of the previous state, or, after a rollback, of the stage.
+    pub(super) looked: Looked,
+    /// What a `carry` that was interrupted has still to do.
+    pub(super) journal: Option<(carry::Journal, carry::Stage)>,
+    /// The highest number of a snapshot of ours; 0 when there is none.
+    pub(super) highest: u64,
+    /// The restore that made the dataset what it is, or is making it so, if it was one.
+    pub(super) restore: Option<state::Restore>,
+    /// The generation that is to be restored, if that is asked for.
+    pub(super) source: Option<u64>,
 }
 
 /// The dataset in which the result is made.
@@ -35,14 +46,73 @@ pub(super) fn secured_name(source: &config::Zfs, generation: u64) -> String {
     format!("{}@{OURS}{generation}", stage_name(source))
 }
 
-/// The blank's full name.
-pub(super) fn blank_name(source: &config::Zfs) -> String {
-    format!("{}@{}", source.dataset, source.blank)
+/// The blank's full name; `None` for an empty one.
+pub(super) fn blank_name(source: &config::Zfs) -> Option<String> {
+    source.blank.as_ref().map(|blank| format!("{}@{blank}", source.dataset))
+}
+
+/// The snapshot that is a generation.
+pub(super) fn generation_name(source: &config::Zfs, generation: u64) -> String {
+    format!("{}@{OURS}{generation}", source.dataset)
 }
 
 /// The number in the name of a snapshot that this tool made.
-fn own_number(name: &str) -> Option<u64> {
+pub(super) fn own_number(name: &str) -> Option<u64> {
     name.split_once('@')?.1.strip_prefix(OURS)?.parse().ok()
+}
+
+impl Facts {
+    pub(super) fn next_generation(&self) -> u64 {
+        self.highest.max(self.live_generation) + 1
+    }
+}
+
+/// Plans the `carry` of one dataset, or the rest of one that was interrupted.
+pub(super) fn carry(volume: &config::Volume, source: &config::Zfs, facts: &Facts) -> VolumePlan {
+    let resumed = facts.journal.as_ref().map(|(journal, stage)| (journal.generation(), *stage));
+    let generation = resumed.map_or_else(|| facts.next_generation(), |(generation, _)| generation);
+    let (name, dataset) = (generation_name(source, generation), source.dataset.clone());
+    let mut steps = Vec::new();
+    let mut add = |phase, step| steps.push(Planned { phase, step });
+    if resumed.is_none() {
+        add(Phase::Prepare, Step::Snapshot { name: name.clone() });
+        add(Phase::Prepare, Step::Lay { blank: blank_name(source), into: Tree::Live });
+    }
+    // An interrupted run is completed as what it was begun as.
+    let restores = facts.restore.as_ref().filter(|_| resumed.is_some());
+    if resumed.is_none_or(|(_, stage)| stage == carry::Stage::Moving) {
+        let within = Tree::Live;
+        add(
+            Phase::Commit,
+            match restores {
+                Some(_) => Step::Replace { within },
+                None => Step::Carry { within },
+            },
+        );
+        add(Phase::Commit, Step::Record { into: Tree::Live });
+        add(Phase::Commit, Step::Complete { dataset: dataset.clone() });
+    }
+    add(Phase::Finish, Step::Tidy);
+    VolumePlan {
+        mount_point: volume.mount_point.clone(),
+        volume: in_words(source),
+        does: restores.map_or(Does::Reset, |restore| Does::Restore(restore.of)),
+        generation,
+        previous_state: Some(name),
+        resumes: resumed.is_some(),
+        paths: facts.looked.paths.clone(),
+        put_away: facts.looked.put_away(&volume.mount_point),
+        returned: facts.looked.returned(&volume.mount_point),
+        leaving: Vec::new(),
+        warnings: facts
+            .looked
+            .paths
+            .iter()
+            .filter_map(|path| unreachable(&volume.mount_point, path))
+            .collect(),
+        steps,
+        restore: facts.restore.clone(),
+    }
 }
 
 /// Plans the `rollback` of one dataset.
@@ -54,6 +124,7 @@ pub(super) fn rollback(
     source: &config::Zfs,
     facts: &Facts,
 ) -> anyhow::Result<VolumePlan> {
+    let blank = blank_name(source).context("BUG: a rollback without a blank")?;
     let foreign: Vec<&str> =
         facts.newer.iter().filter(|name| own_number(name).is_none()).map(String::as_str).collect();
     ensure!(
@@ -61,10 +132,9 @@ pub(super) fn rollback(
         "{} would be destroyed by a rollback to {}, since ZFS destroys what is newer; destroy or \
          send away what you do not need, or write newer_snapshots = \"destroy\"",
         foreign.join(", "),
-        blank_name(source)
+        blank
     );
-    let highest = facts.newer.iter().filter_map(|name| own_number(name)).max().unwrap_or(0);
-    let generation = facts.rolled_back.unwrap_or_else(|| highest.max(facts.live_generation) + 1);
+    let generation = facts.rolled_back.unwrap_or_else(|| facts.next_generation());
     let (stage, dataset) = (stage_name(source), source.dataset.clone());
 
     let mut steps = Vec::new();
@@ -73,21 +143,25 @@ pub(super) fn rollback(
         if facts.has_stage {
             add(Phase::Prepare, Step::Discard { leftover: stage.clone() });
         }
-        let blank = Some(blank_name(source));
-        add(Phase::Prepare, Step::Stage { blank, target: stage.clone() });
+        let from = Some(blank.clone());
+        add(Phase::Prepare, Step::Stage { from, target: stage.clone() });
         add(Phase::Prepare, Step::Restore { from: Tree::Previous, into: Tree::Staged });
         add(Phase::Prepare, Step::Secure { name: secured_name(source, generation) });
     }
-    let (snapshot, destroys) = (blank_name(source), facts.newer.clone());
-    add(Phase::Commit, Step::RollBack { snapshot, destroys });
+    let destroys = facts.newer.clone();
+    add(Phase::Commit, Step::RollBack { snapshot: blank, destroys });
     add(Phase::Commit, Step::Restore { from: Tree::Staged, into: Tree::Live });
     add(Phase::Commit, Step::Record { into: Tree::Live });
     add(Phase::Commit, Step::Complete { dataset: dataset.clone() });
     add(Phase::Finish, Step::DestroyStage { stage });
 
-    let mut warnings: Vec<String> =
-        facts.paths.iter().filter_map(|path| unreachable(&volume.mount_point, path)).collect();
-    if highest > 0 {
+    let mut warnings: Vec<String> = facts
+        .looked
+        .paths
+        .iter()
+        .filter_map(|path| unreachable(&volume.mount_point, path))
+        .collect();
+    if facts.newer.iter().any(|name| own_number(name).is_some()) {
         warnings.push(
             "the rollback destroys the generations of an earlier strategy; they are named below"
                 .into(),
@@ -95,19 +169,23 @@ pub(super) fn rollback(
     }
     Ok(VolumePlan {
         mount_point: volume.mount_point.clone(),
-        volume: format!("ZFS dataset {dataset}"),
+        volume: in_words(source),
+        does: Does::Reset,
         generation,
         previous_state: None,
         resumes: facts.rolled_back.is_some(),
-        paths: facts.paths.clone(),
+        paths: facts.looked.paths.clone(),
+        put_away: facts.looked.put_away(&volume.mount_point),
+        returned: facts.looked.returned(&volume.mount_point),
         leaving: Vec::new(),
         warnings,
         steps,
+        restore: None,
     })
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
@@ -115,19 +193,29 @@ mod tests {
     use crate::rules::Rules;
 
     fn plan(newer_snapshots: NewerSnapshots, facts: &Facts) -> anyhow::Result<VolumePlan> {
-        let source =
-            config::Zfs { dataset: "rpool/root".into(), blank: "blank".into(), newer_snapshots };
-        let volume = config::Volume {
-            mount_point: "/".into(),
-            backing: Backing::Zfs(source.clone()),
-            strategy: Strategy::Rollback,
-            keep: None,
-            rules: Rules::default(),
-        };
-        rollback(&volume, &source, facts)
+        let source = config::Zfs { newer_snapshots, ..source() };
+        rollback(&volume(Strategy::Rollback), &source, facts)
     }
 
-    fn steps(plan: &VolumePlan) -> Vec<String> {
+    pub(in crate::volume) fn source() -> config::Zfs {
+        config::Zfs {
+            dataset: "rpool/root".into(),
+            blank: Some("blank".into()),
+            newer_snapshots: NewerSnapshots::Refuse,
+        }
+    }
+
+    pub(in crate::volume::zfs) fn volume(strategy: Strategy) -> config::Volume {
+        config::Volume {
+            mount_point: "/".into(),
+            backing: Backing::Zfs(source()),
+            strategy,
+            keep: None,
+            rules: Rules::default(),
+        }
+    }
+
+    pub(in crate::volume::zfs) fn steps(plan: &VolumePlan) -> Vec<String> {
         plan.steps.iter().map(|planned| planned.step.to_string()).collect()
     }
 
@@ -163,7 +251,8 @@ mod tests {
     #[test]
     fn newer_snapshots_of_others_are_refused_unless_the_configuration_gives_them_up() {
         let newer = ["rpool/root@darlings-3", "rpool/root@mine", "rpool/root#sent"];
-        let facts = Facts { newer: newer.map(String::from).to_vec(), ..Facts::default() };
+        let newer = newer.map(String::from).to_vec();
+        let facts = Facts { newer, highest: 3, ..Facts::default() };
         assert_eq!(
             plan(NewerSnapshots::Refuse, &facts).unwrap_err().to_string(),
             "rpool/root@mine, rpool/root#sent would be destroyed by a rollback to \

@@ -27,6 +27,15 @@ pub fn root_and_xfs() -> Result<(), String> {
     ANSWER.get_or_init(|| try_filesystem(Filesystem::Xfs, &["mkfs.xfs", "losetup"])).clone()
 }
 
+/// Whether a btrfs can be made here on a disk that is recorded.
+pub fn root_and_recorded_btrfs() -> Result<(), String> {
+    root_and_btrfs()?;
+    if !Path::new("/dev/fuse").exists() {
+        return Err("needs FUSE".to_owned());
+    }
+    if has("qemu-storage-daemon") { Ok(()) } else { Err("needs qemu-storage-daemon".to_owned()) }
+}
+
 /// Whether the test runs as root.
 pub fn root() -> Result<(), String> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err("needs root".to_owned()) }
@@ -35,18 +44,21 @@ pub fn root() -> Result<(), String> {
 fn try_filesystem(filesystem: Filesystem, programs: &[&str]) -> Result<(), String> {
     root()?;
     for program in programs {
-        let found = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/run/current-system/sw/bin"]
-            .into_iter()
-            .map(Path::new)
-            .map(Path::to_path_buf)
-            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()))
-            .any(|dir| dir.join(program).exists());
-        if !found {
+        if !has(program) {
             return Err(format!("needs the program {program}"));
         }
     }
     let tried = LoopFs::new(filesystem).and_then(LoopFs::close);
     tried.map_err(|why| format!("cannot make and mount {filesystem}: {why:#}"))
+}
+
+fn has(program: &str) -> bool {
+    ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/run/current-system/sw/bin"]
+        .into_iter()
+        .map(Path::new)
+        .map(Path::to_path_buf)
+        .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()))
+        .any(|dir| dir.join(program).exists())
 }
 
 /// Says on stderr, past the capturing of the test harness, that the running test is skipped; panics
@@ -56,11 +68,20 @@ fn try_filesystem(filesystem: Filesystem, programs: &[&str]) -> Result<(), Strin
 ///
 /// Where a skip is forbidden, so that the test fails.
 pub fn skipped(why: &str) {
+    skipped_unless("DARLINGS_REQUIRE_ROOT", why);
+}
+
+/// [`skipped`], where another variable forbids it: for what not every machine that has root has.
+///
+/// # Panics
+///
+/// Where a skip is forbidden, so that the test fails.
+pub fn skipped_unless(variable: &str, why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
     assert!(
-        std::env::var_os("DARLINGS_REQUIRE_ROOT").is_none_or(|value| value != "1"),
-        "{test} may not be skipped (DARLINGS_REQUIRE_ROOT=1): {why}"
+        std::env::var_os(variable).is_none_or(|value| value != "1"),
+        "{test} may not be skipped ({variable}=1): {why}"
     );
     let line = format!("SKIPPED: {test}: {why}\n");
     if let Err(error) = std::io::stderr().lock().write_all(line.as_bytes()) {

@@ -1,7 +1,8 @@
 //! Trees to reset: one with every kind of entry and attribute, one a person would believe, one
-//! with very many files.
+//! that nobody has tidied up for a year, one with very many files.
 
 mod believable;
+mod clutter;
 mod everything;
 
 use std::path::Path;
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result};
 use rustix::fs::{Mode, OFlags};
 
 pub use believable::{believable_blank, believable_root};
+pub use clutter::{CLUTTER_KEPT, clutter, clutter_config};
 pub use everything::{Refusal, Wanted, everything, everything_but};
 
 use crate::descent::Descent;

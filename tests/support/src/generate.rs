@@ -74,6 +74,8 @@ pub struct Attributes {
 pub struct Case {
     /// The blank.
     pub blank: GeneratedTree,
+    /// Whether there is none, which is as if it were empty, with the attributes of the previous root.
+    pub without_blank: bool,
     /// The previous state.
     pub previous: GeneratedTree,
     /// The configuration; valid but for ancestors that the blank may have as non-directories.
@@ -173,16 +175,26 @@ pub fn tree() -> impl Strategy<Value = GeneratedTree> {
 
 /// A blank, a previous state that may have grown out of it, and a configuration about both.
 pub fn case() -> impl Strategy<Value = Case> {
-    let trees = (tree(), tree(), prop::bool::weighted(0.7)).prop_map(|(blank, other, grown)| {
-        let previous = if grown { overlay(blank.clone(), other) } else { other };
+    let gone = vec(any::<prop::sample::Index>(), 0..5);
+    let grown = prop::bool::weighted(0.7);
+    let trees = (tree(), tree(), grown, gone).prop_map(|(blank, other, grown, gone)| {
+        let mut previous = if grown { overlay(blank.clone(), other) } else { other };
+        // Else a tree that grew out of the blank would have all that the blank has.
+        let paths: Vec<RelPath> = blank.paths().into_iter().collect();
+        for index in gone {
+            previous.remove(index.get(&paths).as_bytes());
+        }
         (blank, previous)
     });
     trees.prop_flat_map(|(blank, previous)| {
         let mut paths: BTreeSet<RelPath> = blank.paths();
         paths.extend(previous.paths());
         let rules = rules(paths.into_iter().collect());
-        (Just(blank), Just(previous), rules).prop_map(|(blank, previous, rules)| Case {
+        let without_blank = prop::bool::weighted(0.1);
+        let parts = (Just(blank), without_blank, Just(previous), rules);
+        parts.prop_map(|(blank, without_blank, previous, rules)| Case {
             blank,
+            without_blank,
             previous,
             rules,
         })
@@ -193,8 +205,23 @@ pub fn case() -> impl Strategy<Value = Case> {
 pub fn rules(paths: Vec<RelPath>) -> impl Strategy<Value = Vec<Rule>> {
     let names = |most| vec(name(), 0..=most);
     let known = paths.clone();
-    let rule = (select(paths), names(2), vec((any::<prop::sample::Index>(), names(2)), 0..3));
-    let rule = rule.prop_map(move |(path, more, excludes)| {
+    let index = any::<prop::sample::Index>;
+    // What is declared once more inside what is excluded.
+    let inside = prop::option::weighted(0.4, (index(), index()));
+    // What something lies below is declared more often: that is where things can go wrong.
+    let parents: BTreeSet<RelPath> = paths
+        .iter()
+        .filter_map(|path| {
+            let end = path.as_bytes().iter().rposition(|byte| *byte == b'/')?;
+            RelPath::normalise(&path.as_bytes()[..end]).ok()
+        })
+        .collect();
+    let mut pool = paths;
+    for _ in 0..3 {
+        pool.extend(parents.iter().cloned());
+    }
+    let rule = (select(pool), names(2), vec((index(), names(2)), 0..3), inside);
+    let rule = rule.prop_map(move |(path, more, excludes, inside)| {
         let extend = |start: RelPath, more: &[ByteString]| {
             more.iter().fold(start, |path, name| path.join(&name.0))
         };
@@ -210,14 +237,25 @@ pub fn rules(paths: Vec<RelPath>) -> impl Strategy<Value = Vec<Rule>> {
                 let start = if path.is_root() { 0 } else { path.as_bytes().len() + 1 };
                 RelPath::normalise(&full[start..]).ok()?
             };
-            Some(extend(start, &more)).filter(|exclude| !exclude.is_root())
+            let start =
+                if start.is_root() || more.len() == 2 { extend(start, &more) } else { start };
+            Some(start).filter(|exclude| !exclude.is_root())
         });
-        Rule { excludes: excludes.collect(), path }
+        let rule = Rule { excludes: excludes.collect(), path };
+        let inside = inside.filter(|_| !rule.excludes.is_empty()).and_then(|(exclude, index)| {
+            let left_out = rule.path.join(exclude.get(&rule.excludes).as_bytes());
+            let below = |known: &&RelPath| **known != left_out && known.is_at_or_below(&left_out);
+            let below: Vec<&RelPath> = known.iter().filter(below).collect();
+            (!below.is_empty()).then(|| (*index.get(&below)).clone())
+        });
+        [Some(rule), inside.map(|path| Rule { path, excludes: Vec::new() })]
     });
     vec(rule, 0..=4).prop_map(|rules| {
         let mut seen = BTreeSet::new();
         rules
             .into_iter()
+            .flatten()
+            .flatten()
             .filter(|rule| !rule.path.is_root() && seen.insert(rule.path.clone()))
             .collect()
     })
@@ -244,6 +282,18 @@ impl GeneratedTree {
         let mut paths = BTreeSet::from([RelPath::root()]);
         self.add_paths(&RelPath::root(), &mut paths);
         paths
+    }
+
+    /// Takes away what is at a path, if there is anything. The root stays.
+    fn remove(&mut self, path: &[u8]) {
+        let mut names = path.splitn(2, |byte| *byte == b'/');
+        let (Some(name), below) = (names.next(), names.next()) else { return };
+        let name = ByteString(name.to_vec());
+        match (below, self.children.get_mut(&name)) {
+            (Some(below), Some(Node::Directory(tree))) => tree.remove(below),
+            (Some(_), _) => {}
+            (None, _) => drop(self.children.remove(&name)),
+        }
     }
 
     fn add_paths(&self, at: &RelPath, paths: &mut BTreeSet<RelPath>) {

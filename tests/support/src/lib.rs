@@ -7,8 +7,10 @@
 //! | write down every attribute of a tree | [`capture()`], [`Tree::diff`], [`attributes::Attribute`] |
 //! | make a tree that has every attribute | [`fill::everything`] |
 //! | make a tree a person would believe | [`fill::believable_root`] |
+//! | make one that nobody has tidied up for a year | [`fill::clutter`] |
 //! | compute what a reset must leave | [`model::expected`] |
 //! | have a filesystem of one's own | [`loopfs::LoopFs`], [`loopfs::BtrfsVolume`] |
+//! | record a disk and cut its power | [`power`] |
 //! | skip a test visibly | [`skip_unless!`], [`capability`] |
 //! | draw random trees and configurations | [`generate`] |
 //! | clean up immutable leftovers | [`remove::all`] |
@@ -25,6 +27,7 @@ pub mod loopfs;
 pub mod model;
 pub mod names;
 pub mod plant;
+pub mod power;
 pub mod project;
 pub mod remove;
 pub mod tree;

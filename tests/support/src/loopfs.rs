@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
@@ -32,6 +33,8 @@ pub struct Options {
     pub mkfs: Vec<String>,
     /// Options for the mount, as `mount -o` takes them for the filesystem itself.
     pub mount: String,
+    /// Where the image lies; by default among the temporary files.
+    pub below: Option<PathBuf>,
 }
 
 /// A mounted filesystem. [`close`](Self::close) takes it down and says whether that worked; dropping
@@ -41,6 +44,8 @@ pub struct LoopFs {
     options: Options,
     device: Option<PathBuf>,
     mounts: Vec<PathBuf>,
+    /// Where it was or is to be mounted, while it is not.
+    unmounted: Option<PathBuf>,
     holder: Option<TempDir>,
 }
 
@@ -63,7 +68,7 @@ impl Options {
             Filesystem::Ext4 => &["-q", "-F", "-I", "256"],
         };
         let mkfs = mkfs.iter().map(ToString::to_string).collect();
-        Self { filesystem, size: 512 << 20, mkfs, mount: String::new() }
+        Self { filesystem, size: 512 << 20, mkfs, mount: String::new(), below: None }
     }
 
     /// With another size.
@@ -79,6 +84,13 @@ impl Options {
         options.clone_into(&mut self.mount);
         self
     }
+
+    /// With the image below this directory, which decides what lies under the filesystem.
+    #[must_use]
+    pub fn below(mut self, directory: &Path) -> Self {
+        self.below = Some(directory.to_path_buf());
+        self
+    }
 }
 
 impl LoopFs {
@@ -89,16 +101,49 @@ impl LoopFs {
 
     /// Makes and mounts one.
     pub fn with(options: Options) -> Result<Self> {
-        let holder = tempfile::Builder::new().prefix("darlings-loop-").tempdir()?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("darlings-loop-");
+        let holder = match &options.below {
+            Some(directory) => builder.tempdir_in(directory),
+            None => builder.tempdir(),
+        }
+        .context("cannot make a directory for an image")?;
         let image = holder.path().join("image");
         std::fs::File::create_new(&image)?.set_len(options.size)?;
-        run(Command::new(format!("mkfs.{}", options.filesystem)).args(&options.mkfs).arg(&image))?;
-        // From here on, Drop knows what to take down.
-        let mut made = Self { options, device: None, mounts: Vec::new(), holder: Some(holder) };
-        let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&image))?;
-        made.device = Some(PathBuf::from(device.trim_end()));
+        Self::made_in(options, holder, &image)
+    }
+
+    /// Makes one in an image that is somewhere else already, and mounts it.
+    pub fn in_image(options: Options, image: &Path) -> Result<Self> {
+        let holder = tempfile::Builder::new().prefix("darlings-loop-").tempdir()?;
+        Self::made_in(options, holder, image)
+    }
+
+    fn made_in(options: Options, holder: TempDir, image: &Path) -> Result<Self> {
+        run(Command::new(format!("mkfs.{}", options.filesystem)).args(&options.mkfs).arg(image))?;
+        let mut made = Self::attached(options, holder, image)?;
         let options = made.options.mount.clone();
         made.mount_at("mounted", &options)?;
+        Ok(made)
+    }
+
+    /// Attaches an image that has a filesystem, and does not mount it: see
+    /// [`remount_fresh`](Self::remount_fresh).
+    pub fn of_image(options: Options, image: &Path) -> Result<Self> {
+        let holder = tempfile::Builder::new().prefix("darlings-loop-").tempdir()?;
+        let mut attached = Self::attached(options, holder, image)?;
+        let at = attached.holder().join("mounted");
+        std::fs::create_dir(&at)?;
+        attached.unmounted = Some(at);
+        Ok(attached)
+    }
+
+    fn attached(options: Options, holder: TempDir, image: &Path) -> Result<Self> {
+        // From here on, Drop knows what to take down.
+        let holder = Some(holder);
+        let mut made = Self { options, device: None, mounts: Vec::new(), unmounted: None, holder };
+        let device = run(Command::new("losetup").args(["--find", "--show"]).arg(image))?;
+        made.device = Some(PathBuf::from(device.trim_end()));
         Ok(made)
     }
 
@@ -142,11 +187,12 @@ impl LoopFs {
 
     /// Unmounts everything and mounts again what was first, so that nothing comes from a cache.
     pub fn remount_fresh(&mut self) -> Result<()> {
-        let first = self.path().to_path_buf();
         self.unmount()?;
+        let first = self.unmounted.clone().context("it was never mounted")?;
         let options = self.options.mount.clone();
         self.mount_device(&first, &options)?;
         self.mounts.push(first);
+        self.unmounted = None;
         Ok(())
     }
 
@@ -192,9 +238,21 @@ impl LoopFs {
     pub fn unmount(&mut self) -> Result<()> {
         while let Some(mount) = self.mounts.last() {
             unmount(mount)?;
-            self.mounts.pop();
+            self.unmounted = self.mounts.pop();
         }
-        Ok(())
+        self.device.as_deref().map_or(Ok(()), wait_until_free)
+    }
+
+    /// Unmounts what others have mounted below the mounts.
+    fn unmount_inside(&self) -> Result<()> {
+        let Some(holder) = &self.holder else { return Ok(()) };
+        let table = std::fs::read_to_string("/proc/self/mounts").context("no list of mounts")?;
+        let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+        let inside = |point: &&Path| {
+            point.starts_with(holder.path()) && !self.mounts.iter().any(|ours| ours == point)
+        };
+        // The newest first: it may be on top of an older one.
+        points.filter(inside).collect::<Vec<_>>().into_iter().rev().try_for_each(unmount)
     }
 
     /// Takes everything down: mounts, device, image.
@@ -215,9 +273,29 @@ impl LoopFs {
     }
 }
 
+/// Waits until nobody has a device mounted any more. Another test's process that has a mount
+/// namespace of its own has a copy of every mount that there was when it began, for as long
+/// as it lives.
+fn wait_until_free(device: &Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let exclusive = OFlags::EXCL.bits().cast_signed();
+    for _ in 0..1000 {
+        match std::fs::File::options().read(true).custom_flags(exclusive).open(device) {
+            Err(why) if why.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Err(why) => return Err(why).with_context(|| format!("cannot open {device:?}")),
+            Ok(_) => return Ok(()),
+        }
+    }
+    anyhow::bail!("{device:?} is still mounted by somebody")
+}
+
 impl Drop for LoopFs {
     fn drop(&mut self) {
-        if let Err(why) = self.take_down() {
+        // A test that failed half way may have mounted something in it and not come to its end.
+        let taken_down = self.unmount_inside().and_then(|()| self.take_down());
+        if let Err(why) = taken_down {
             eprintln!("a loop filesystem was left behind: {why:#}");
             // Never delete through what may still be mounted.
             if let Some(holder) = self.holder.take() {
@@ -227,9 +305,10 @@ impl Drop for LoopFs {
     }
 }
 
-fn unmount(mount: &Path) -> Result<()> {
+/// Unmounts, and waits while something still looks.
+pub fn unmount(mount: &Path) -> Result<()> {
     // Something may still look (a scanner, a child that ends just now): EBUSY gets some time.
-    for _ in 0..50 {
+    for _ in 0..500 {
         match rustix::mount::unmount(mount, UnmountFlags::NOFOLLOW) {
             Ok(()) => return Ok(()),
             Err(Errno::BUSY) => std::thread::sleep(std::time::Duration::from_millis(20)),
@@ -255,6 +334,11 @@ pub fn run(command: &mut Command) -> Result<String> {
 pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
+    /// A number below another.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() >> 33).unwrap_or(0) % limit.max(1)
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -286,7 +370,16 @@ impl BtrfsVolume {
         blank: impl FnOnce(&Path) -> Result<()>,
         live: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
-        let volume = Self { fs: LoopFs::with(options)? };
+        Self::on(LoopFs::with(options)?, blank, live)
+    }
+
+    /// Makes one on a filesystem that is new.
+    pub fn on(
+        fs: LoopFs,
+        blank: impl FnOnce(&Path) -> Result<()>,
+        live: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let volume = Self { fs };
         volume.make_subvolume("@")?;
         blank(&volume.live())?;
         volume.snapshot("@", "@blank", true)?;

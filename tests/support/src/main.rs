@@ -44,11 +44,16 @@ enum Command {
     Fill {
         what: What,
         dir: PathBuf,
-        /// The number of files for `many`, the seed for `believable`
+        /// The number of files for `many`, the seed for `believable` and `clutter`
         number: Option<u64>,
         /// `everything` without immutable and append-only entries
         #[arg(long)]
         unlocked: bool,
+    },
+    /// Print the configuration that goes with the cluttered root
+    ClutterConfig {
+        /// The line that says where the volume is, as in `dir = { path = "/x", blank = "empty" }`
+        backing: String,
     },
     /// Compute what a reset must leave; prints the tree as JSON, and on stderr what is left behind
     Expected {
@@ -57,6 +62,8 @@ enum Command {
         /// A JSON list of `{"path": "/var/log", "exclude": ["old"]}`
         rules: PathBuf,
     },
+    /// Make an SVG of what a terminal shows, from standard input to standard output
+    Picture,
     /// Remove a directory with all in it, immutable entries included
     Remove { dir: PathBuf },
 }
@@ -79,6 +86,8 @@ enum What {
     Believable,
     /// The blank that goes with it
     Blank,
+    /// What a NixOS machine holds after a year; its blank is empty
+    Clutter,
     /// Very many small files
     Many,
 }
@@ -114,6 +123,7 @@ fn run(command: Command) -> Result<ExitCode> {
             return Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Fill { what, dir, number, unlocked } => make(what, &dir, number, unlocked)?,
+        Command::ClutterConfig { backing } => print!("{}", fill::clutter_config(&backing)),
         Command::Expected { blank, previous, rules } => {
             let rules: Vec<model::Rule> = read(&rules)?;
             let expected = model::expected(&read(&blank)?, &read(&previous)?, &rules)?;
@@ -121,6 +131,12 @@ fn run(command: Command) -> Result<ExitCode> {
                 eprintln!("left behind: {path}");
             }
             println!("{}", serde_json::to_string_pretty(&expected.tree)?);
+        }
+        Command::Picture => {
+            let shown = std::io::read_to_string(std::io::stdin())?;
+            // 100 columns, so that pictures of one page are equally wide.
+            let picture = anstyle_svg::Term::new().min_width_px(840).render_svg(&shown);
+            std::io::stdout().write_all(picture.as_bytes())?;
         }
         Command::Remove { dir } => remove::all(&dir)?,
     }
@@ -137,6 +153,7 @@ fn make(what: What, dir: &Path, number: Option<u64>, unlocked: bool) -> Result<(
             Ok(())
         }
         What::Believable => fill::believable_root(dir, number.unwrap_or(1)),
+        What::Clutter => fill::clutter(dir, number.unwrap_or(1)),
         What::Blank => fill::believable_blank(dir),
         What::Many => fill::many_small(dir, usize::try_from(number.unwrap_or(100_000))?),
     }

@@ -155,6 +155,18 @@ impl Tree {
         RelPath::normalise(path).ok().and_then(|path| self.entries.get(&path))
     }
 
+    /// The same without a path and what is below it: a hard link to something there is none.
+    #[must_use]
+    pub fn without(mut self, left_out: &str) -> Self {
+        let left_out = left_out.as_bytes();
+        self.entries.retain(|path, _| {
+            let below = path.as_bytes().strip_prefix(left_out);
+            !below.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        });
+        self.regroup(|_, entry| entry.links.as_ref().map(|links| links.group.clone()));
+        self
+    }
+
     /// Names each hard-link set after its smallest path and counts it, after entries came or went.
     /// `set_of` tells which set an entry belongs to; sets of one are none.
     pub(crate) fn regroup<K: Ord>(&mut self, set_of: impl Fn(&RelPath, &Entry) -> Option<K>) {

@@ -179,6 +179,24 @@ fn a_loop_filesystem_leaves_nothing_behind() -> Result<()> {
     Ok(())
 }
 
+/// As a test leaves it that fails half way.
+#[test]
+fn a_loop_filesystem_that_is_dropped_takes_what_was_mounted_in_it_along() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let fs = LoopFs::new(Filesystem::Btrfs)?;
+    let holder = fs.holder().to_path_buf();
+    let outer = fs.path().join("outer");
+    for at in [outer.clone(), outer.join("inner"), outer.clone()] {
+        std::fs::create_dir_all(&at)?;
+        rustix::mount::mount("none", &at, "tmpfs", rustix::mount::MountFlags::empty(), None)?;
+    }
+    drop(fs);
+    assert!(!holder.exists());
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    assert!(!mounts.contains(&*holder.to_string_lossy()), "{mounts}");
+    Ok(())
+}
+
 #[test]
 fn a_filesystem_can_be_read_only_and_full() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));

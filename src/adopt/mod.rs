@@ -1,0 +1,302 @@
+//! Moving in: what is declared is brought from a store, as impermanence and preservation keep one,
+//! to its own place in the volume. The store is only read.
+//!
+//! The store has everything at the same path below itself: `/persist/var/log` for `/var/log`. The
+//! system may run on it: what is mounted over the volume is not looked at, and a directory that
+//! something is mounted on is filled below the mount.
+//!
+//! ```text
+//! .darlings/adopt/          the copies, while they are made
+//!                 0/log     each in a directory of its own
+//!                 complete  all are complete and durable: what goes where
+//! .darlings/adopted         the paths that were brought over
+//! ```
+//!
+//! An interruption before `complete` loses copies, which are made again; after it, the next run goes
+//! on with putting them in their places, each by a rename.
+
+use std::fmt;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use rustix::fs::{Mode, OFlags, open, syncfs};
+
+use crate::carry::Journal;
+use crate::config::{self, Config};
+use crate::generations::{Access, Store};
+use crate::plan::shown;
+use crate::report::bytes_in_words;
+use crate::restore::{self, BytesByRung, State, state_at};
+use crate::rules::{Node, Rules};
+use crate::volume;
+
+mod place;
+mod record;
+
+use record::Adopted;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The store.
+    pub from: PathBuf,
+    /// Only look.
+    pub dry_run: bool,
+    /// Threads that copy.
+    pub threads: usize,
+}
+
+/// What becomes of one declared path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It is copied. Entries and bytes are known once it was.
+    Adopt {
+        /// Entries at and below it.
+        entries: Option<u64>,
+        /// Bytes of its regular files.
+        bytes: Option<u64>,
+    },
+    /// An interrupted run had copied it; it is put in its place.
+    Complete,
+    /// It was brought over before.
+    Already,
+    /// The store does not have it.
+    Absent,
+    /// Why it cannot be brought over.
+    Blocked(String),
+}
+
+/// What becomes of the paths of one volume.
+#[derive(Debug)]
+pub struct Adoption {
+    /// Absolute, in the order of their depth and name.
+    pub paths: Vec<(PathBuf, Fate)>,
+    /// By the way they came.
+    pub bytes: BytesByRung,
+}
+
+impl Adoption {
+    /// Whether some path stays behind in the store.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.paths.iter().any(|(_, fate)| matches!(fate, Fate::Blocked(_)))
+    }
+}
+
+/// Brings over what every volume of `config` declares, volume by volume.
+///
+/// # Errors
+/// What failed. Volumes before it are done, and this one is as it was or is completed by the next run.
+pub fn adopt(config: &Config, options: &Options) -> anyhow::Result<Vec<Adoption>> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let from = open(&options.from, flags, Mode::empty())
+        .with_context(|| format!("cannot open the store {:?}", options.from))?;
+    config
+        .volumes
+        .iter()
+        .map(|volume| {
+            of_volume(volume, from.as_fd(), options).with_context(|| shown(&volume.mount_point))
+        })
+        .collect()
+}
+
+fn of_volume(
+    volume: &config::Volume,
+    from: BorrowedFd<'_>,
+    options: &Options,
+) -> anyhow::Result<Adoption> {
+    let volume = volume::in_running_system(volume);
+    let access = if options.dry_run { Access::ReadOnly } else { Access::Writable };
+    let mut store = volume::store(&volume, access)?;
+    let done = in_store(&volume, store.as_mut(), from, options);
+    match (done, store.close()) {
+        (Ok(done), Ok(())) => Ok(done),
+        (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
+    }
+}
+
+fn in_store(
+    volume: &config::Volume,
+    store: &mut dyn Store,
+    from: BorrowedFd<'_>,
+    options: &Options,
+) -> anyhow::Result<Adoption> {
+    if !options.dry_run {
+        store.lock()?;
+    }
+    if let Some(unfinished) = store.unfinished()? {
+        anyhow::bail!("{unfinished}; nothing is brought over before that is completed");
+    }
+    let live = store.live()?;
+    ensure!(
+        Journal::read(live.as_fd())?.is_none(),
+        "a reset was interrupted, and the next boot completes it; nothing is brought over before that"
+    );
+    Adopter { volume, from, store: &options.from, live, options }.run()
+}
+
+/// Bringing over the paths of one volume.
+struct Adopter<'a> {
+    volume: &'a config::Volume,
+    from: BorrowedFd<'a>,
+    store: &'a Path,
+    live: OwnedFd,
+    options: &'a Options,
+}
+
+/// Where the path of a running system is in the store, below it.
+fn in_the_store(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
+}
+
+impl Adopter<'_> {
+    fn run(&self) -> anyhow::Result<Adoption> {
+        let live = self.live.as_fd();
+        let pending = record::pending(live)?;
+        let adopted = record::adopted(live)?;
+        let mut paths = Vec::new();
+        // What is inside something that is excluded comes after what is around that.
+        let mut persisted = self.volume.rules.persisted();
+        persisted.sort_by(|one, other| (one.depth, &one.path).cmp(&(other.depth, &other.path)));
+        for persisted in persisted {
+            let full = self.volume.mount_point.join(&persisted.path);
+            let fate = if pending.iter().any(|it| it.path == persisted.path) {
+                Fate::Complete
+            } else {
+                self.fate(&persisted.path, &full, &adopted)
+                    .with_context(|| format!("cannot look at {full:?}"))?
+            };
+            paths.push((full, fate));
+        }
+        let mut adoption = Adoption { paths, bytes: BytesByRung::default() };
+        if self.options.dry_run {
+            return Ok(adoption);
+        }
+        self.complete(&pending)?;
+        self.bring(&mut adoption)?;
+        Ok(adoption)
+    }
+
+    fn fate(&self, path: &Path, full: &Path, adopted: &Adopted) -> anyhow::Result<Fate> {
+        let kind = match state_at(self.from, in_the_store(full))? {
+            State::Absent => return Ok(Fate::Absent),
+            State::Unreachable { ancestor, kind } => {
+                let ancestor = self.store.join(ancestor);
+                return Ok(Fate::Blocked(format!(
+                    "{ancestor:?} is a {kind}, which is not followed"
+                )));
+            }
+            State::Present { kind } => kind,
+        };
+        let copied = Fate::Adopt { entries: None, bytes: None };
+        let there = match state_at(self.live.as_fd(), path)? {
+            State::Absent => return Ok(copied),
+            State::Unreachable { ancestor, kind } => {
+                let ancestor = self.volume.mount_point.join(ancestor);
+                return Ok(Fate::Blocked(format!(
+                    "{ancestor:?} is a {kind}, which is not followed"
+                )));
+            }
+            State::Present { kind } => kind,
+        };
+        let mounted = volume::is_mount_point(full)?;
+        let stands_for_it = place::stands_for(self.live.as_fd(), path, full, self.store)?;
+        Ok(match (stands_for_it, mounted) {
+            (false, _) if adopted.holds(path) => Fate::Already,
+            (false, _) => Fate::Blocked(format!(
+                "a {there} with a content of its own is there; move it away, or keep it and ignore the \
+                 store's"
+            )),
+            (true, true) if kind != "directory" || there != "directory" => Fate::Blocked(
+                "something is mounted on it; unmount it, and run this again".to_owned(),
+            ),
+            (true, _) => copied,
+        })
+    }
+
+    /// Puts in their places what an interrupted run had copied.
+    fn complete(&self, pending: &[record::Pending]) -> anyhow::Result<()> {
+        let live = self.live.as_fd();
+        for it in pending {
+            let full = self.volume.mount_point.join(&it.path);
+            place::put(live, self.from, it, &full)
+                .with_context(|| format!("cannot put {full:?} in its place"))?;
+        }
+        if !pending.is_empty() {
+            // In their places for sure before the record says so, and before the slots are gone.
+            syncfs(live).context("cannot make it durable")?;
+            record::add(live, pending)?;
+        }
+        record::clear(live)?;
+        syncfs(live).context("cannot make it durable")
+    }
+
+    fn bring(&self, adoption: &mut Adoption) -> anyhow::Result<()> {
+        let live = self.live.as_fd();
+        let rules: &Rules = &self.volume.rules;
+        let mut pending = Vec::new();
+        let mut copies = Vec::new();
+        for (full, fate) in &adoption.paths {
+            if !matches!(fate, Fate::Adopt { .. }) {
+                continue;
+            }
+            let path = full.strip_prefix(&self.volume.mount_point).context("BUG: not below")?;
+            let name = path.file_name().context("BUG: a path without a name")?;
+            let slot = Path::new(&pending.len().to_string()).join(name);
+            copies.push(restore::Copied {
+                from: in_the_store(full).to_owned(),
+                to: slot.clone(),
+                rules: rules.at(path).map(Node::without_excluded),
+            });
+            pending.push(record::Pending { path: path.to_owned(), slot });
+        }
+        if pending.is_empty() {
+            return Ok(());
+        }
+        restore::ensure_own_directory(live)?;
+        let work = record::make_work(live, pending.len())?;
+        let brought = restore::move_in(self.from, work.as_fd(), &copies, self.options.threads)?;
+        if let Some(nested) = brought.nested.first() {
+            let of = pending.iter().find(|it| nested.starts_with(&it.slot));
+            let of = of.context("BUG: not among the copies")?;
+            let below = nested.strip_prefix(&of.slot).context("BUG: not below its slot")?;
+            let inside = self.store.join(in_the_store(&self.volume.mount_point)).join(&of.path);
+            record::clear(live)?;
+            anyhow::bail!(
+                "{:?} is a subvolume or a mount of its own, which is not copied with what is around it; \
+                 make it an ordinary directory (cp -a --reflink=auto), and run this again",
+                inside.join(below)
+            );
+        }
+        syncfs(live).context("cannot make the copies durable")?;
+        record::write_pending(live, &pending)?;
+        syncfs(live).context("cannot make it durable")?;
+        self.complete(&pending)?;
+        let fates = adoption.paths.iter_mut().map(|(_, fate)| fate);
+        let fates = fates.filter(|fate| matches!(fate, Fate::Adopt { .. }));
+        for (fate, brought) in fates.zip(&brought.copies) {
+            *fate = Fate::Adopt { entries: brought.entries, bytes: brought.bytes };
+        }
+        adoption.bytes = brought.bytes;
+        Ok(())
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Adopt { entries: Some(entries), bytes: Some(bytes) } => {
+                write!(f, "brought over: {entries} entries, {}", bytes_in_words(*bytes))
+            }
+            Self::Adopt { .. } => write!(f, "is brought over"),
+            Self::Complete => {
+                write!(f, "was copied by an interrupted run, and is put in its place")
+            }
+            Self::Already => write!(f, "was brought over before"),
+            Self::Absent => write!(f, "is not in the store"),
+            Self::Blocked(why) => write!(f, "cannot be brought over: {why}"),
+        }
+    }
+}

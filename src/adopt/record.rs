@@ -1,0 +1,132 @@
+//! What an adoption writes down in the volume: see the table in the parent module.
+
+use std::collections::BTreeSet;
+use std::ffi::CStr;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat};
+use serde::{Deserialize, Serialize};
+
+use crate::restore::{self, at, own_directory, trusted_own_directory};
+
+const WORK: &CStr = c"adopt";
+const COMPLETE: &CStr = c"complete";
+const ADOPTED: &CStr = c"adopted";
+const NEW: &CStr = c"adopted-new";
+
+/// A path whose copy is complete and waits to be put in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pending {
+    /// Below the volume's root.
+    pub(super) path: PathBuf,
+    /// Below the working directory.
+    pub(super) slot: PathBuf,
+}
+
+/// The paths that were brought over, below the volume's root.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Adopted {
+    version: u32,
+    paths: BTreeSet<PathBuf>,
+}
+
+impl Adopted {
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        self.paths.contains(path)
+    }
+}
+
+/// The working directory; `None` where there is none.
+pub(super) fn work(live: BorrowedFd<'_>) -> anyhow::Result<Option<OwnedFd>> {
+    let Some(own) = trusted_own_directory(live)? else { return Ok(None) };
+    at::directory_beneath(own.as_fd(), Path::new(at::os_name(WORK)))
+        .context("cannot open the working directory")
+}
+
+/// Makes the working directory, with a directory for each copy.
+pub(super) fn make_work(live: BorrowedFd<'_>, copies: usize) -> anyhow::Result<OwnedFd> {
+    let make = || -> anyhow::Result<OwnedFd> {
+        let own = own_directory(live)?;
+        mkdirat(&own, WORK, Mode::RWXU)?;
+        let work = at::open_directory(own.as_fd(), WORK)?;
+        for number in 0..copies {
+            mkdirat(&work, number.to_string(), Mode::RWXU)?;
+        }
+        Ok(work)
+    };
+    make().context("cannot make the working directory")
+}
+
+/// What an interrupted run had copied completely.
+pub(super) fn pending(live: BorrowedFd<'_>) -> anyhow::Result<Vec<Pending>> {
+    let Some(work) = work(live)? else { return Ok(Vec::new()) };
+    let text = read(work.as_fd(), COMPLETE)?;
+    let Some(text) = text else { return Ok(Vec::new()) };
+    serde_json::from_str(&text).with_context(|| {
+        "the list of what an interrupted adoption had copied (.darlings/adopt/complete) is damaged; \
+         remove .darlings/adopt, and everything that is not in its place yet is copied again"
+    })
+}
+
+/// Says that all copies are complete. It counts once the filesystem is synced.
+pub(super) fn write_pending(live: BorrowedFd<'_>, pending: &[Pending]) -> anyhow::Result<()> {
+    let work = work(live)?.context("BUG: there is no working directory")?;
+    let text = serde_json::to_string_pretty(pending).context("BUG: the list is not JSON")?;
+    write(work.as_fd(), COMPLETE, &text)
+}
+
+/// Removes the working directory, the list in it last: what is left of one without counts for nothing.
+pub(super) fn clear(live: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let Some(work) = work(live)? else { return Ok(()) };
+    let clear = || -> anyhow::Result<()> {
+        for name in at::names(work.as_fd())? {
+            if name.as_c_str() != COMPLETE {
+                restore::remove(work.as_fd(), &name)?;
+            }
+        }
+        restore::remove(own_directory(live)?.as_fd(), WORK)?;
+        Ok(())
+    };
+    clear().context("cannot remove the working directory")
+}
+
+/// The paths that were brought over before.
+pub(super) fn adopted(live: BorrowedFd<'_>) -> anyhow::Result<Adopted> {
+    let Some(own) = trusted_own_directory(live)? else { return Ok(Adopted::default()) };
+    let Some(text) = read(own.as_fd(), ADOPTED)? else { return Ok(Adopted::default()) };
+    serde_json::from_str(&text)
+        .context("the list of what was brought over (.darlings/adopted) is damaged; remove it")
+}
+
+/// Adds to them, durably.
+pub(super) fn add(live: BorrowedFd<'_>, pending: &[Pending]) -> anyhow::Result<()> {
+    let mut all = adopted(live)?;
+    all.version = 1;
+    all.paths.extend(pending.iter().map(|it| it.path.clone()));
+    let text = serde_json::to_string_pretty(&all).context("BUG: the list is not JSON")?;
+    write(own_directory(live)?.as_fd(), ADOPTED, &text)
+}
+
+fn read(directory: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<String>> {
+    let cannot = || format!("cannot read {}", name.to_string_lossy());
+    let file = at::present(at::open_file(directory, name)).with_context(cannot)?;
+    let Some(file) = file else { return Ok(None) };
+    std::io::read_to_string(std::fs::File::from(file)).map(Some).with_context(cannot)
+}
+
+/// Under another name first: a file with this name is complete. The content is durable when this
+/// returns; the name needs the filesystem's sync.
+fn write(directory: BorrowedFd<'_>, name: &CStr, text: &str) -> anyhow::Result<()> {
+    let write = || -> std::io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let mut file = std::fs::File::from(openat(directory, NEW, flags | OFlags::NOFOLLOW, mode)?);
+        writeln!(file, "{text}")?;
+        file.sync_all()?;
+        Ok(renameat(directory, NEW, directory, name)?)
+    };
+    write().with_context(|| format!("cannot write {}", name.to_string_lossy()))
+}

@@ -1,0 +1,226 @@
+//! A look at the running system before it is trusted to a configuration: whether the next boot will
+//! reset every volume, and lose nothing that is declared.
+//!
+//! What a reset would look at first, this looks at too, by the same code. What is only that the
+//! volumes are in use is no problem here; a declared path that cannot be reached is one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::cmdline::Asked;
+use crate::config::{self, Backing, Config, Strategy};
+use crate::generations::{Access, Detail, Store};
+use crate::plan::{VolumePlan, shown};
+use crate::restore::State;
+use crate::volume::{self, Options};
+
+/// What a check found. Its schema is in `docs/nixos.md`; a new field does not change `version`.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    /// Format of this report.
+    pub version: u32,
+    /// Whether nothing is in the way of the next reset.
+    pub ready: bool,
+    /// Why there are no volumes to speak of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The volumes, in the order of the configuration.
+    pub volumes: Vec<VolumeCheck>,
+}
+
+/// What a check found of one volume.
+#[derive(Debug, Serialize)]
+pub struct VolumeCheck {
+    /// Where the running system mounts it.
+    #[serde(serialize_with = "crate::report::shown_path")]
+    pub mount_point: PathBuf,
+    /// The dataset or the subvolume, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// What keeps it from being reset, or makes a reset lose what is declared.
+    pub problems: Vec<String>,
+    /// What the owner should know.
+    pub notes: Vec<String>,
+    /// How many declared paths are there, and how many there are in all.
+    pub present: usize,
+    /// See [`Self::present`].
+    pub declared: usize,
+    /// How many previous states are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generations: Option<usize>,
+}
+
+impl Check {
+    /// Looks at every volume of `config`. `root_subvolid` is what the kernel was told, see
+    /// [`Options`].
+    #[must_use]
+    pub fn of(config: &Config, root_subvolid: Option<u64>) -> Self {
+        let volumes: Vec<_> =
+            config.volumes.iter().map(|volume| VolumeCheck::of(volume, root_subvolid)).collect();
+        let ready = volumes.iter().all(|volume| volume.problems.is_empty());
+        Self { version: 1, ready, error: None, volumes }
+    }
+
+    /// A check that could not begin.
+    #[must_use]
+    pub fn refused(error: String) -> Self {
+        Self { version: 1, ready: false, error: Some(error), volumes: Vec::new() }
+    }
+
+    /// As JSON text.
+    ///
+    /// # Errors
+    /// None that can be caused from outside.
+    pub fn json(&self) -> anyhow::Result<String> {
+        let text = serde_json::to_string_pretty(self).context("BUG: the check is not JSON")?;
+        Ok(text + "\n")
+    }
+}
+
+impl VolumeCheck {
+    fn of(volume: &config::Volume, root_subvolid: Option<u64>) -> Self {
+        let volume = volume::in_running_system(volume);
+        let mut check = Self {
+            mount_point: volume.mount_point.clone(),
+            volume: None,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            present: 0,
+            declared: volume.rules.persisted().len(),
+            generations: None,
+        };
+        check.or_problem("", |check| check.plan(&volume, root_subvolid));
+        check.or_problem("the generations cannot be read: ", |check| check.store(&volume));
+        check.or_problem("", |check| {
+            check.notes.extend(volume::other_mount(&volume)?);
+            Ok(())
+        });
+        check
+    }
+
+    /// Takes a failure to look for a problem: the next boot would fail in the same way.
+    fn or_problem(&mut self, what: &str, look: impl FnOnce(&mut Self) -> anyhow::Result<()>) {
+        if let Err(error) = look(self) {
+            let error = format!("{error:#}");
+            // Whatever is missing is missing for all, and some say more of it.
+            let same = |known: &String| known.contains(&error) || error.contains(known.as_str());
+            if !self.problems.iter().any(same) {
+                self.problems.push(format!("{what}{error}"));
+            }
+        }
+    }
+
+    fn plan(&mut self, volume: &config::Volume, root_subvolid: Option<u64>) -> anyhow::Result<()> {
+        let options = Options { dry_run: true, threads: 1, asked: Asked::Reset, root_subvolid };
+        let mut opened = volume::open(volume, options)?;
+        let plan = opened.plan();
+        let closed = opened.close();
+        match (plan, closed) {
+            (Ok(plan), closed) => {
+                self.take(&plan);
+                closed
+            }
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
+        }
+    }
+
+    fn take(&mut self, plan: &VolumePlan) {
+        self.volume = Some(plan.volume.clone());
+        self.declared = plan.paths.len();
+        let is_there = |state: &State| matches!(state, State::Present { .. });
+        self.present = plan.paths.iter().filter(|path| is_there(&path.state)).count();
+        let unreachable: Vec<String> = plan
+            .paths
+            .iter()
+            .filter_map(|path| volume::unreachable(&plan.mount_point, path))
+            .collect();
+        let others = plan.warnings.iter().filter(|warning| !unreachable.contains(warning));
+        self.notes.extend(others.cloned());
+        self.problems.extend(unreachable);
+        if plan.resumes {
+            self.notes.push(format!(
+                "reset {} was interrupted; the next boot completes it",
+                plan.generation
+            ));
+        }
+        for path in &plan.put_away {
+            let path = shown(Path::new(path));
+            self.notes.push(format!("{path} is no longer declared: it goes to the attic"));
+        }
+        for path in &plan.returned {
+            self.notes.push(format!("{} comes back from the attic", shown(Path::new(path))));
+        }
+        for subvolume in &plan.leaving {
+            let subvolume = shown(Path::new(subvolume));
+            self.notes.push(format!(
+                "{subvolume} is a subvolume below no persisted path: it goes with the generation"
+            ));
+        }
+    }
+
+    fn store(&mut self, volume: &config::Volume) -> anyhow::Result<()> {
+        let mut store = volume::store(volume, Access::ReadOnly)?;
+        let looked = self.look_at(store.as_mut(), volume);
+        match (looked, store.close()) {
+            (Ok(()), closed) => closed,
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
+        }
+    }
+
+    fn look_at(&mut self, store: &mut dyn Store, volume: &config::Volume) -> anyhow::Result<()> {
+        let seen = store.look(Detail::Retention)?;
+        self.generations = Some(seen.generations.len());
+        if let Some(newest) = seen.generations.last() {
+            store.tree(newest).with_context(|| format!("cannot open {}", newest.name))?;
+        }
+        for other in &seen.others {
+            self.notes.push(format!("{} is none of the generations: {}", other.name, other.why));
+        }
+        if let (Backing::Zfs(_), Strategy::Rollback) = (&volume.backing, volume.strategy)
+            && !volume::zfs_clones_blocks()?
+        {
+            self.notes.push(
+                "ZFS clones no blocks here (zfs_bclone_enabled is 0, or the version is older than \
+                 2.2): a rollback copies what is kept"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(error) = &self.error {
+            return writeln!(f, "{error}");
+        }
+        for volume in &self.volumes {
+            let mount_point = shown(&volume.mount_point);
+            match &volume.volume {
+                Some(words) => write!(f, "{mount_point}: {words}")?,
+                None => write!(f, "{mount_point}")?,
+            }
+            write!(f, ": {} of {} declared paths are there", volume.present, volume.declared)?;
+            match volume.generations {
+                None => writeln!(f)?,
+                Some(1) => writeln!(f, ", 1 generation")?,
+                Some(more) => writeln!(f, ", {more} generations")?,
+            }
+            for problem in &volume.problems {
+                writeln!(f, "  problem: {problem}")?;
+            }
+            for note in &volume.notes {
+                writeln!(f, "  note: {note}")?;
+            }
+        }
+        match self.volumes.iter().map(|volume| volume.problems.len()).sum() {
+            0 => writeln!(f, "nothing is in the way of the next reset"),
+            1 => writeln!(f, "1 problem: the next boot would not do what is declared"),
+            more => writeln!(f, "{more} problems: the next boot would not do what is declared"),
+        }
+    }
+}

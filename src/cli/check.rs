@@ -1,0 +1,60 @@
+//! `darlings check`.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::check::Check;
+use crate::cmdline::{self, CommandLine};
+use crate::config::{self, Config};
+use crate::process;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// The kernel command line, which may mount the root by a number
+    #[arg(long, value_name = "FILE", default_value = cmdline::DEFAULT_PATH)]
+    cmdline: PathBuf,
+}
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0   nothing is in the way of the next reset
+  1   the next boot would not do what is declared, or nobody can tell
+  2   wrong use of the command line";
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let check = match check(arguments) {
+        Ok(check) => check,
+        Err(error) => Check::refused(format!("{error:#}")),
+    };
+    let printed = text(arguments, &check).and_then(|text| {
+        std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print the check")
+    });
+    match printed {
+        Ok(()) if check.ready => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn text(arguments: &Arguments, check: &Check) -> anyhow::Result<String> {
+    if arguments.json { check.json() } else { Ok(check.to_string()) }
+}
+
+fn check(arguments: &Arguments) -> anyhow::Result<Check> {
+    let config = Config::read(&arguments.config)?;
+    let line = CommandLine::read(&arguments.cmdline)?;
+    process::enter_mount_namespace()?;
+    Ok(Check::of(&config, line.root_subvolid()))
+}

@@ -1,0 +1,43 @@
+//! `darlings completions`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap_complete::Shell;
+
+/// The shells that are asked for; there are no packages' directories for the others of
+/// [`Shell`].
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum Wanted {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The shell
+    shell: Wanted,
+}
+
+/// Prints the script that the shell reads, for the command line as it is.
+pub(super) fn run(mut command: clap::Command, arguments: &Arguments) -> ExitCode {
+    let shell = match arguments.shell {
+        Wanted::Bash => Shell::Bash,
+        Wanted::Zsh => Shell::Zsh,
+        Wanted::Fish => Shell::Fish,
+    };
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    let printed =
+        std::io::stdout().lock().write_all(&script).context("cannot print the completions");
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! `darlings diff`.
+
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+
+use super::progress::Progress;
+use super::ready::{self, WrongUse};
+use crate::cmdline::Which;
+use crate::config::{self, Config};
+use crate::diff::views::{Flat, Grouped, Json, Style, Tree, View};
+use crate::diff::{self, Done, Entry, Options, Owners, Totals, Watch, quoted};
+use crate::generations::{Access, Detail, Generation, Store, choose};
+use crate::paint::Paint;
+use crate::rules::{Rules, Verdict};
+use crate::{lookup, volume};
+
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub(super) struct Arguments {
+    /// Only what is at or below this path
+    path: Option<PathBuf>,
+    /// Print a tree; directories that are new as a whole are summed up, unless --all is given
+    #[arg(long, conflicts_with = "flat")]
+    tree: bool,
+    /// Print a line for each entry
+    #[arg(long)]
+    flat: bool,
+    /// Show what the system makes again by itself, too
+    #[arg(long)]
+    all: bool,
+    /// Compare this generation, kept paths too, with what is there now
+    #[arg(long, value_name = "N")]
+    since: Option<u64>,
+    /// Compare with this generation instead of what is there now
+    #[arg(long, value_name = "M", requires = "since")]
+    until: Option<u64>,
+    /// Print JSON
+    #[arg(long, conflicts_with_all = ["tree", "flat"])]
+    json: bool,
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Look at every entry, even where the filesystem can tell what was changed
+    #[arg(long, hide = true)]
+    no_fast: bool,
+}
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0   the next reset would erase nothing, or with --since, nothing differs
+  1   it would erase, revert, bring back or put away something, or something differs
+  2   wrong use, or a failure";
+
+const TROUBLE: u8 = 2;
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    match compare(arguments) {
+        Ok(Ended { failed: true, .. }) => ExitCode::from(TROUBLE),
+        Ok(Ended { anything: true, .. }) => ExitCode::FAILURE,
+        Ok(_) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough; there was something to see.
+        Err(error) if is_broken_pipe(&error) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(TROUBLE)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.into_iter().any(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+#[derive(Default)]
+struct Ended {
+    failed: bool,
+    anything: bool,
+}
+
+fn compare(arguments: &Arguments) -> anyhow::Result<Ended> {
+    let config = ready::ready(&arguments.config, "diff")?;
+    let target = Target::of(&config, arguments)?;
+    let owners = Owners::read()?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let ended = target.tell(arguments, &owners, &mut out)?;
+    out.flush().context("cannot print what differs")?;
+    Ok(ended)
+}
+
+/// The volumes to compare, and the path below the root of the one.
+struct Target<'c> {
+    volumes: Vec<&'c config::Volume>,
+    only: PathBuf,
+}
+
+impl<'c> Target<'c> {
+    fn of(config: &'c Config, arguments: &Arguments) -> anyhow::Result<Self> {
+        let Some(path) = &arguments.path else {
+            let volumes: Vec<_> = config.volumes.iter().collect();
+            if arguments.since.is_some() && volumes.len() > 1 {
+                bail!(WrongUse(format!(
+                    "each volume has generations of its own; name a path on the one that you mean: {}",
+                    mount_points(config)
+                )));
+            }
+            return Ok(Self { volumes, only: PathBuf::new() });
+        };
+        let path = ready::absolute(path)?;
+        let Some(lookup::Place { volume, below, over }) = lookup::place(config, &path)? else {
+            bail!(WrongUse(format!(
+                "{} is on no volume that is reset, so nothing of it is ever erased; those that are \
+                 reset are mounted at {}",
+                quoted(&path),
+                mount_points(config)
+            )));
+        };
+        let volume = &config.volumes[volume];
+        if let Some(over) = over {
+            bail!(WrongUse(format!(
+                "{} is not on the volume {}: something else is mounted at {}, which is not reset, so \
+                 nothing of it is ever erased",
+                quoted(&path),
+                quoted(&volume.mount_point),
+                quoted(&over)
+            )));
+        }
+        Ok(Self { volumes: vec![volume], only: below })
+    }
+
+    fn tell(
+        &self,
+        arguments: &Arguments,
+        owners: &Owners,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Ended> {
+        let mut all = Ended::default();
+        if arguments.json {
+            write!(out, "{{ \"version\": 1, \"volumes\": [")?;
+        }
+        for (index, volume) in self.volumes.iter().enumerate() {
+            if arguments.json {
+                let comma = if index > 0 { "," } else { "" };
+                let mount_point = serde_json::to_string(&volume.mount_point.to_string_lossy())?;
+                write!(out, "{comma}\n  {{ \"mount_point\": {mount_point}, \"entries\": [")?;
+            } else if index > 0 {
+                writeln!(out)?;
+            }
+            let mut told = Told::default();
+            let result = self.volume(volume, arguments, owners, &mut told, out);
+            let error = match result {
+                Err(error) if is_broken_pipe(&error) => return Err(error),
+                result => result.err().map(|error| format!("{error:#}")),
+            };
+            all.anything |= !told.totals.is_nothing();
+            all.failed |= error.is_some();
+            if arguments.json {
+                let tail = Tail::new(&told, error.as_deref());
+                let tail = serde_json::to_string(&tail).context("BUG: the totals are not JSON")?;
+                write!(out, "\n  ], {}", &tail[1..])?;
+            } else if let Some(error) = error {
+                out.flush().context("cannot print what differs")?;
+                tracing::error!("{}: {error}", quoted(&volume.mount_point));
+            }
+        }
+        if arguments.json {
+            writeln!(out, "\n] }}")?;
+        }
+        Ok(all)
+    }
+
+    fn volume(
+        &self,
+        volume: &config::Volume,
+        arguments: &Arguments,
+        owners: &Owners,
+        told: &mut Told,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        let mut store = volume::store(volume, Access::ReadOnly)?;
+        let result = self.stored(store.as_mut(), volume, arguments, owners, told, out);
+        match (result, store.close()) {
+            (Ok(()), closed) => closed,
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
+        }
+    }
+
+    fn stored(
+        &self,
+        store: &mut dyn Store,
+        volume: &config::Volume,
+        arguments: &Arguments,
+        owners: &Owners,
+        told: &mut Told,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        let style = Style {
+            mount_point: &volume.mount_point,
+            owners,
+            paint: Paint::for_output(&std::io::stdout()),
+            generations: arguments.since.is_some(),
+            all: arguments.all,
+        };
+        let mut view: Box<dyn View + '_> = if arguments.json {
+            Box::new(Json::new(&style, out))
+        } else if arguments.flat {
+            Box::new(Flat::new(&style, out))
+        } else if arguments.tree {
+            Box::new(Tree::new(&style, out, &self.only))
+        } else {
+            Box::new(Grouped::new(&style, out))
+        };
+        let options = Options { only: Some(&self.only), full: arguments.no_fast };
+        let (older, newer) = generations(store, arguments)?;
+        let prints = arguments.json || arguments.flat || arguments.tree;
+        let progress = Progress::new();
+        let mut watcher = Watcher { view: view.as_mut(), told, progress, prints };
+        let done = match &older {
+            Some(older) => {
+                diff::between(store, volume, (older, newer.as_ref()), options, &mut watcher)
+            }
+            None => diff::next_reset(store, volume, options, &mut watcher),
+        };
+        watcher.progress.clear();
+        let done = done?;
+        told.done = done;
+        told.older = older.map(|generation| generation.number);
+        told.newer = newer.map(|generation| generation.number);
+        if !done.found {
+            bail!(
+                "there is nothing at {}, neither now nor in what it is compared with; symbolic links on \
+                 the way are not followed",
+                quoted(&diff::shown_path(&volume.mount_point, &self.only))
+            );
+        }
+        view.finish(&told.totals)?;
+        drop(view);
+        if !arguments.json && arguments.since.is_none() {
+            self.say_if_kept(&volume.rules, out)?;
+        }
+        Ok(())
+    }
+
+    fn say_if_kept(&self, rules: &Rules, out: &mut dyn Write) -> anyhow::Result<()> {
+        if rules.verdict(&self.only) == Verdict::Persisted {
+            writeln!(out, "  it is at or below a persisted path, and is kept")
+                .context("cannot print what differs")?;
+        }
+        Ok(())
+    }
+}
+
+/// The generations that are asked for.
+fn generations(
+    store: &mut dyn Store,
+    arguments: &Arguments,
+) -> anyhow::Result<(Option<Generation>, Option<Generation>)> {
+    if arguments.since.is_none() {
+        return Ok((None, None));
+    }
+    let all = store.look(Detail::Retention)?.generations;
+    let find = |number: u64| -> anyhow::Result<Option<Generation>> {
+        let numbers = all.iter().map(|generation| generation.number).collect();
+        let number = choose(Which::Number(number), numbers)?;
+        Ok(all.iter().find(|generation| generation.number == number).cloned())
+    };
+    let (older, newer) = (arguments.since.map(find), arguments.until.map(find));
+    Ok((older.transpose()?.flatten(), newer.transpose()?.flatten()))
+}
+
+fn mount_points(config: &Config) -> String {
+    let mount_points = config.volumes.iter().map(|volume| quoted(&volume.mount_point));
+    mount_points.collect::<Vec<_>>().join(", ")
+}
+
+/// What was told of one volume.
+#[derive(Default)]
+struct Told {
+    totals: Totals,
+    done: Done,
+    older: Option<u64>,
+    newer: Option<u64>,
+}
+
+/// What comes after the entries of a volume in JSON.
+#[derive(Serialize)]
+struct Tail<'a> {
+    older: Option<u64>,
+    newer: Option<u64>,
+    totals: &'a Totals,
+    fast: bool,
+    looked_at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_memory_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+impl<'a> Tail<'a> {
+    fn new(told: &'a Told, error: Option<&'a str>) -> Self {
+        Self {
+            older: told.older,
+            newer: told.newer,
+            totals: &told.totals,
+            fast: told.done.fast,
+            looked_at: told.done.entries,
+            peak_memory_bytes: crate::report::peak_memory(),
+            error,
+        }
+    }
+}
+
+struct Watcher<'w> {
+    view: &'w mut dyn View,
+    told: &'w mut Told,
+    progress: Progress,
+    /// Whether entries are printed as they come.
+    prints: bool,
+}
+
+impl Watch for Watcher<'_> {
+    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()> {
+        self.told.totals.add(entry);
+        if self.prints {
+            self.progress.clear();
+        }
+        self.view.see(entry)
+    }
+
+    fn progress(&mut self, done: &Done) {
+        self.progress.show(|| format!("comparing: {} entries", done.entries));
+    }
+}

@@ -1,0 +1,48 @@
+//! `darlings explain`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::ready;
+use crate::paint::Paint;
+use crate::{config, explain, history};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The path; a relative one is one of the working directory
+    path: PathBuf,
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes (for a path with symbolic links on it, what it stands for counts):
+  0   a reset leaves what is there: it is kept, or not touched
+  1   failed
+  2   wrong use
+  3   a reset does not leave it as it is";
+
+const NOT_KEPT: u8 = 3;
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    ready::ended(explain(arguments))
+}
+
+fn explain(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let path = ready::absolute(&arguments.path)?;
+    let config = ready::ready(&arguments.config, "explain")?;
+    let mut volumes = history::read_only(&config);
+    let explanation = explain::explain(&mut volumes, &arguments.config, &path);
+    let explanation = volumes.close(explanation)?;
+    ready::print(&if arguments.json {
+        ready::json(&explanation)?
+    } else {
+        explanation.text(Paint::for_output(&std::io::stdout()))
+    })?;
+    let safe = explanation.explained.last().is_some_and(explain::Explained::is_safe);
+    Ok(if safe { ExitCode::SUCCESS } else { ExitCode::from(NOT_KEPT) })
+}

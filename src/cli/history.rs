@@ -1,0 +1,73 @@
+//! `darlings history`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::ready;
+use crate::paint::Paint;
+use crate::plan::shown;
+use crate::{config, history};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The path whose versions are listed; without, all generations are
+    path: Option<PathBuf>,
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0   listed
+  1   failed, or a volume could not be looked at
+  2   wrong use
+  3   there is no such path, now or in any generation";
+
+const NO_SUCH_PATH: u8 = 3;
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    ready::ended(match &arguments.path {
+        Some(path) => of_path(arguments, path),
+        None => all(arguments),
+    })
+}
+
+fn all(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let config = ready::ready(&arguments.config, "history")?;
+    let mut volumes = history::read_only(&config);
+    let history = history::History::of(&mut volumes);
+    let history = volumes.close(Ok(history))?;
+    ready::print(&if arguments.json {
+        ready::json(&history)?
+    } else {
+        history.text(Paint::for_output(&std::io::stdout()))
+    })?;
+    Ok(if history.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn of_path(arguments: &Arguments, path: &std::path::Path) -> anyhow::Result<ExitCode> {
+    let path = ready::absolute(path)?;
+    let config = ready::ready(&arguments.config, "history")?;
+    let place = ready::place(&config, &path)?;
+    let mut volumes = history::read_only(&config);
+    let history = history::of_path(&mut volumes, &path, &place);
+    let history = volumes.close(history)?;
+    if arguments.json {
+        ready::print(&ready::json(&history)?)?;
+    } else if history.is_anywhere() || !history.not_held.is_empty() {
+        ready::print(&history.text(Paint::for_output(&std::io::stdout())))?;
+    }
+    if history.is_anywhere() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    tracing::error!(
+        "{} is not there, and in no generation of {}",
+        shown(&path),
+        history.mount_point.display()
+    );
+    Ok(ExitCode::from(NO_SUCH_PATH))
+}

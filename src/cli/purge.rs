@@ -1,0 +1,79 @@
+//! `darlings purge`.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use super::progress::Progress;
+use crate::config::{self, Config};
+use crate::purge::report::Outcome;
+use crate::purge::{self, Options, Watch};
+use crate::{process, restore, state};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Say what would be removed and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0   everything that was to go is gone
+  1   something could not be removed; the rest is
+  2   wrong use of the command line";
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    match purge(arguments) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn purge(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let config = Config::read(&arguments.config)?;
+    process::enter_mount_namespace()?;
+    restore::prepare_process()?;
+    if let Err(error) = process::be_idle() {
+        // It works all the same, and only others wait longer.
+        tracing::warn!("{error:#}");
+    }
+    let options = Options { dry_run: arguments.dry_run, now: state::now() };
+    let mut progress = Progress::new();
+    let report = purge::purge(&config, options, &mut progress);
+    progress.pause();
+    if arguments.json {
+        let text = report.json()?;
+        std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print the report")?;
+    }
+    Ok(report.outcome)
+}
+
+impl Watch for Progress {
+    fn removing(&mut self, name: &str, entries: u64) {
+        self.show(|| match entries {
+            0 => format!("removing {}", name.escape_debug()),
+            _ => format!("removing {}: {entries} entries", name.escape_debug()),
+        });
+    }
+
+    fn waiting(&mut self) {
+        self.show(|| "waiting for the filesystem to free what was removed".to_owned());
+    }
+
+    fn pause(&mut self) {
+        self.clear();
+    }
+}

@@ -1,0 +1,121 @@
+//! What every command does first that a person calls on a running machine, and how it ends.
+
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::config::{Config, ConfigError};
+use crate::plan::shown;
+use crate::{lookup, process};
+
+/// The exit code of what cannot be done as it was asked for.
+const WRONG_USE: u8 = 2;
+
+/// Something was asked for that cannot be: the words say what to do.
+#[derive(Debug)]
+pub(super) struct WrongUse(pub(super) String);
+
+impl std::fmt::Display for WrongUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUse {}
+
+/// Reads the configuration, and sees that the caller may look at the volumes.
+pub(super) fn ready(file: &Path, command: &str) -> anyhow::Result<Config> {
+    let config = Config::read(file).map_err(|error| {
+        if is_absent(&error) { not_a_machine(file).into() } else { anyhow::Error::from(error) }
+    })?;
+    if !rustix::process::geteuid().is_root() {
+        return Err(WrongUse(format!(
+            "only root may look into the volumes and their generations; run `sudo darlings {command}`"
+        ))
+        .into());
+    }
+    process::enter_mount_namespace().map_err(|error| {
+        WrongUse(format!(
+            "{error:#}; it needs CAP_SYS_ADMIN, which root in a container usually lacks: run it on \
+             the machine itself"
+        ))
+    })?;
+    Ok(config)
+}
+
+fn is_absent(error: &ConfigError) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|source| source.kind() == ErrorKind::NotFound)
+}
+
+fn not_a_machine(file: &Path) -> WrongUse {
+    WrongUse(format!(
+        "there is no {}, so darlings resets nothing on this machine; name the configuration with \
+         --config FILE, or write one (see the README)",
+        file.display()
+    ))
+}
+
+/// The path that a person gave, absolute and normal.
+pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    let from = if path.is_absolute() {
+        PathBuf::from("/")
+    } else {
+        std::env::current_dir().context(
+            "the working directory is gone, so a relative path means nothing; give an absolute one",
+        )?
+    };
+    Ok(lookup::absolute(&from, path))
+}
+
+/// Prints what a command found out.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot print the result"),
+    }
+}
+
+/// As JSON text.
+pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value).context("BUG: the result is not JSON")? + "\n")
+}
+
+/// Says why a command failed, and with which exit code it ends.
+pub(super) fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        if error.is::<WrongUse>() { ExitCode::from(WRONG_USE) } else { ExitCode::FAILURE }
+    })
+}
+
+/// Finds the volume of a path, which must be on one that is reset.
+pub(super) fn place(config: &Config, path: &Path) -> anyhow::Result<lookup::Place> {
+    let found = lookup::place(config, path)?;
+    let Some(place) = found else {
+        let points: Vec<String> =
+            config.volumes.iter().map(|it| it.mount_point.display().to_string()).collect();
+        return Err(WrongUse(format!(
+            "{} is on no volume that is reset, so there are no generations of it; those that are \
+             reset are mounted at {}",
+            shown(path),
+            points.join(", ")
+        ))
+        .into());
+    };
+    match &place.over {
+        Some(over) => Err(WrongUse(format!(
+            "{} is not on the volume {}: something else is mounted at {}, of which there are no \
+             generations",
+            shown(path),
+            config.volumes[place.volume].mount_point.display(),
+            shown(over)
+        ))
+        .into()),
+        None => Ok(place),
+    }
+}

@@ -1,0 +1,133 @@
+//! `darlings recover`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::ready::{self, WrongUse};
+use crate::lookup::Volumes;
+use crate::paint::Paint;
+use crate::recover::{From, Refused, Request};
+use crate::report::bytes_in_words;
+use crate::{config, recover, restore};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The file or directory to bring back
+    path: PathBuf,
+    /// From which generation; or `attic`, or `attic:N` for what reset N put away. By default the
+    /// newest generation that has the path and differs from what is there now, else the attic
+    #[arg(long, value_name = "N")]
+    from: Option<From>,
+    /// Put it here instead, under this name; on another filesystem it is copied
+    #[arg(long, value_name = "PATH")]
+    to: Option<PathBuf>,
+    /// Replace what is there, as a whole: what is only in it goes to the trash, too
+    #[arg(long)]
+    force: bool,
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0   it is back, or was there all the time
+  1   failed; the target is what it was
+  2   wrong use
+  3   there is no such path in any generation or in the attic
+  4   something else is there: give --force or --to";
+
+const NOT_THERE: u8 = 3;
+const EXISTS: u8 = 4;
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let result = recover(arguments).map_err(|error| match error.downcast::<Refused>() {
+        Ok(Refused::Wrong(words)) => Err(WrongUse(words).into()),
+        Ok(refused) => Ok(refused),
+        Err(error) => Err(error),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Ok(refused)) => {
+            tracing::error!("{refused}");
+            let there = matches!(refused, Refused::Exists(_));
+            ExitCode::from(if there { EXISTS } else { NOT_THERE })
+        }
+        Err(Err(error)) => ready::ended(Err(error)),
+    }
+}
+
+fn recover(arguments: &Arguments) -> anyhow::Result<()> {
+    let path = ready::absolute(&arguments.path)?;
+    let to = arguments.to.as_deref().map(ready::absolute).transpose()?;
+    let config = ready::ready(&arguments.config, "recover")?;
+    let place = ready::place(&config, &path)?;
+    restore::prepare_process()?;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let request = Request {
+        path: &path,
+        place: &place,
+        from: arguments.from.unwrap_or(From::Newest),
+        to: to.as_deref(),
+        force: arguments.force,
+        dry_run: arguments.dry_run,
+        config: &arguments.config,
+        threads: processors.min(4),
+    };
+    let mut volumes = Volumes::new(&config, recover::access(arguments.dry_run));
+    let progress = Progress::new();
+    let recovered = recover::recover(&mut volumes, &request, &|entries, bytes| {
+        progress.show(entries, bytes);
+    });
+    progress.end();
+    let recovered = volumes.close(recovered)?;
+    for warning in &recovered.warnings {
+        tracing::warn!("{warning}");
+    }
+    ready::print(&if arguments.json {
+        ready::json(&recovered)?
+    } else {
+        recovered.text(Paint::for_output(&std::io::stdout()))
+    })
+}
+
+/// A line on the terminal that says how far it is; nothing where there is no terminal.
+struct Progress {
+    terminal: AtomicBool,
+    shown: AtomicBool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let terminal = AtomicBool::new(std::io::stderr().is_terminal());
+        Self { terminal, shown: AtomicBool::new(false) }
+    }
+
+    fn show(&self, entries: u64, bytes: u64) {
+        self.print(&format!("\r\x1b[K{entries} entries, {}", bytes_in_words(bytes)));
+        self.shown.store(true, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        if self.shown.load(Ordering::Relaxed) {
+            self.print("\r\x1b[K");
+        }
+    }
+
+    /// A terminal that goes away is no reason to stop.
+    fn print(&self, text: &str) {
+        if self.terminal.load(Ordering::Relaxed)
+            && std::io::stderr().lock().write_all(text.as_bytes()).is_err()
+        {
+            self.terminal.store(false, Ordering::Relaxed);
+        }
+    }
+}

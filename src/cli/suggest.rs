@@ -1,0 +1,85 @@
+//! `darlings suggest`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::ready::{ended, print, ready};
+use crate::config;
+use crate::paint::Paint;
+use crate::suggest::{self, Advice, Suggestions};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Print what the NixOS module takes, instead of TOML
+    #[arg(long, conflicts_with = "json")]
+    nix: bool,
+    /// Print JSON, with what is kept already and what need not be kept
+    #[arg(long)]
+    json: bool,
+    /// Name what is kept already and what need not be kept too
+    #[arg(long, conflicts_with = "json")]
+    all: bool,
+}
+
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0   nothing that will be missed is erased
+  1   a volume could not be looked at
+  2   wrong use
+  3   something that will be missed is erased by the next reset";
+
+const TO_ADD: u8 = 3;
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    ended(suggest(arguments))
+}
+
+fn suggest(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let config = ready(&arguments.config, "suggest")?;
+    let suggestions = Suggestions::of(&config)?;
+    let text = if arguments.json {
+        suggestions.json()?
+    } else if arguments.nix {
+        suggest::nix(&suggestions, arguments.all)
+    } else {
+        suggest::toml(&suggestions, arguments.all)
+    };
+    let paint = if arguments.json { Paint::PLAIN } else { Paint::for_output(&std::io::stdout()) };
+    print(&painted(&text, paint))?;
+    for failed in &suggestions.errors {
+        tracing::error!("{}: {}", failed.mount_point.display(), failed.error);
+    }
+    if !suggestions.errors.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    if suggestions.to_add(Advice::Keep).next().is_some() {
+        return Ok(ExitCode::from(TO_ADD));
+    }
+    if text.is_empty() {
+        tracing::info!("no well-known state is on the volumes that are reset");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lines to add stand out, and so do those that are commented out.
+fn painted(text: &str, paint: Paint) -> String {
+    let line = |line: &str| {
+        let words = line.trim_start();
+        let off = words.strip_prefix("# ");
+        match off {
+            Some(off) if off.starts_with("The next reset ") => paint.head(line),
+            Some(off) if is_setting(off) => paint.careful(line),
+            None if is_setting(words) => paint.good(line),
+            _ => line.to_owned(),
+        }
+    };
+    text.lines().map(|it| line(it) + "\n").collect()
+}
+
+/// Whether it is a line of TOML or Nix, and not about one.
+fn is_setting(words: &str) -> bool {
+    ["[[", "path = ", "\""].iter().any(|start| words.starts_with(start))
+}

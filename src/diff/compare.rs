@@ -1,0 +1,182 @@
+//! Whether two entries of the same name are the same.
+//!
+//! Times do not count: a reset gives the blank's, and nobody misses others. The content of two files
+//! of the same size is taken to be the same where their times of modification are the same to the
+//! nanosecond, as rsync(1) does it; but a file that was touched in any way since the reset (its
+//! inode's own time, `ctime`, which nobody can set, says so) is read.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::Context as _;
+use rustix::fs::{FileType, Statx, StatxTimestamp, fadvise, readlinkat};
+use serde::Serialize;
+
+use crate::restore::{Comparison, at, same_flags, same_xattrs};
+use crate::state;
+
+/// In what an entry differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aspect {
+    /// What it is.
+    Kind,
+    /// The bytes of a file.
+    Content,
+    /// Where a symbolic link points.
+    Target,
+    /// Which device it stands for.
+    Device,
+    /// Owner or group.
+    Owner,
+    /// Permissions.
+    Mode,
+    /// ACLs, capabilities, labels, or others of the extended attributes.
+    Attributes,
+    /// Flags of `chattr(1)`.
+    Flags,
+}
+
+impl Aspect {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Kind => "another kind",
+            Self::Content => "content",
+            Self::Target => "target",
+            Self::Device => "device",
+            Self::Owner => "owner",
+            Self::Mode => "mode",
+            Self::Attributes => "attributes",
+            Self::Flags => "flags",
+        }
+    }
+}
+
+/// How much is read at once of each of two files.
+const PIECE: usize = 128 * 1024;
+
+/// One side of a comparison.
+pub(super) struct Side<'a> {
+    pub(super) parent: BorrowedFd<'a>,
+    pub(super) name: &'a CStr,
+    pub(super) status: &'a Statx,
+}
+
+/// Memory for comparing, and what it must know.
+pub(super) struct Comparer {
+    /// When the newer tree was made. Files that were touched since are read.
+    made: Option<(i64, u32)>,
+    xattrs: Comparison,
+    pieces: [Vec<u8>; 2],
+}
+
+impl Comparer {
+    /// For a newer tree with this root.
+    pub(super) fn new(newer: BorrowedFd<'_>) -> anyhow::Result<Self> {
+        let mut made: Option<(i64, u32)> = None;
+        for file in state::files(newer)? {
+            let status = at::status_of(file.as_fd()).context("cannot look at the manifest")?;
+            let time = moment(status.stx_mtime);
+            made = Some(made.map_or(time, |made| made.min(time)));
+        }
+        let pieces = [vec![0; PIECE], vec![0; PIECE]];
+        Ok(Self { made, xattrs: Comparison::default(), pieces })
+    }
+
+    /// In what two entries differ; in nothing, if they are the same.
+    pub(super) fn differences(
+        &mut self,
+        new: &Side<'_>,
+        old: &Side<'_>,
+    ) -> anyhow::Result<Vec<Aspect>> {
+        let (kind, was) = (at::kind(new.status), at::kind(old.status));
+        if kind != was {
+            return Ok(vec![Aspect::Kind]);
+        }
+        let (status, before) = (new.status, old.status);
+        let mut found = Vec::new();
+        let what = match kind {
+            FileType::RegularFile => (!self.same_content(new, old)?).then_some(Aspect::Content),
+            FileType::Symlink => (!same_target(new, old)?).then_some(Aspect::Target),
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                let device = |it: &Statx| (it.stx_rdev_major, it.stx_rdev_minor);
+                (device(status) != device(before)).then_some(Aspect::Device)
+            }
+            _ => None,
+        };
+        found.extend(what);
+        if (status.stx_uid, status.stx_gid) != (before.stx_uid, before.stx_gid) {
+            found.push(Aspect::Owner);
+        }
+        if kind != FileType::Symlink && status.stx_mode != before.stx_mode {
+            found.push(Aspect::Mode);
+        }
+        let (parents, memory) = ((new.parent, old.parent), &mut self.xattrs);
+        if !same_xattrs(parents.0, parents.1, new.name, kind, memory)? {
+            found.push(Aspect::Attributes);
+        }
+        if !same_flags(parents.0, parents.1, new.name, kind)? {
+            found.push(Aspect::Flags);
+        }
+        Ok(found)
+    }
+
+    fn same_content(&mut self, new: &Side<'_>, old: &Side<'_>) -> anyhow::Result<bool> {
+        if new.status.stx_size != old.status.stx_size {
+            return Ok(false);
+        }
+        let touched = self.made.is_some_and(|made| moment(new.status.stx_ctime) >= made);
+        if new.status.stx_size == 0
+            || (!touched && moment(new.status.stx_mtime) == moment(old.status.stx_mtime))
+        {
+            return Ok(true);
+        }
+        let mut files = [open(new)?, open(old)?];
+        loop {
+            let [piece, other] = &mut self.pieces;
+            let [file, other_file] = &mut files;
+            let read = read_full(file, piece).context("cannot read it")?;
+            let other_read = read_full(other_file, other).context("cannot read the older one")?;
+            if piece[..read] != other[..other_read] {
+                return Ok(false);
+            }
+            if read < PIECE {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+fn moment(time: StatxTimestamp) -> (i64, u32) {
+    (time.tv_sec, time.tv_nsec)
+}
+
+fn open(side: &Side<'_>) -> anyhow::Result<File> {
+    let file: OwnedFd = at::open_file(side.parent, side.name).context("cannot open it")?;
+    // It is read once, from the beginning to the end.
+    fadvise(&file, 0, None, rustix::fs::Advice::Sequential).context("cannot read it ahead")?;
+    Ok(file.into())
+}
+
+/// Fills a buffer, as far as the file goes.
+fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn same_target(new: &Side<'_>, old: &Side<'_>) -> anyhow::Result<bool> {
+    let target = |side: &Side<'_>| {
+        readlinkat(side.parent, side.name, Vec::new()).context("cannot read the symbolic link")
+    };
+    Ok(target(new)? == target(old)?)
+}

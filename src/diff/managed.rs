@@ -1,0 +1,96 @@
+//! What the system makes again by itself, so that nobody misses it.
+
+use std::collections::BTreeSet;
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use rustix::fs::readlinkat;
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::{Kind, shown_path};
+use crate::volume;
+
+/// Why nobody will miss an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Managed {
+    /// A symbolic link into `/nix/store` or `/etc/static`, which NixOS makes at each activation.
+    NixLink,
+    /// A socket: it is of use only while somebody listens.
+    Socket,
+    /// A directory with nothing in it.
+    EmptyDirectory,
+    /// A directory where something is mounted, as one is made for.
+    MountPoint,
+}
+
+impl Managed {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::NixLink => "link of NixOS",
+            Self::Socket => "socket",
+            Self::EmptyDirectory => "empty directory",
+            Self::MountPoint => "mount point",
+        }
+    }
+}
+
+/// Where NixOS' own links point.
+const GENERATED: [&[u8]; 2] = [b"/nix/store", b"/etc/static"];
+
+/// What is needed to tell.
+pub(super) struct System {
+    mount_points: BTreeSet<PathBuf>,
+    volume: PathBuf,
+}
+
+impl System {
+    /// Looks at what is mounted now.
+    pub(super) fn look(volume: &std::path::Path) -> anyhow::Result<Self> {
+        Ok(Self { mount_points: volume::mount_points()?, volume: volume.to_owned() })
+    }
+
+    /// Whether something is mounted at a path below the volume's root.
+    pub(super) fn is_mount_point(&self, path: &std::path::Path) -> bool {
+        self.mount_points.contains(&shown_path(&self.volume, path))
+    }
+}
+
+/// Whether an entry that is no directory is one that the system makes.
+pub(super) fn of_entry(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    kind: Kind,
+) -> Result<Option<Managed>, Errno> {
+    match kind {
+        Kind::Socket => Ok(Some(Managed::Socket)),
+        Kind::Symlink => {
+            let target = readlinkat(parent, name, Vec::new())?;
+            Ok(is_generated(target.as_bytes()).then_some(Managed::NixLink))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn is_generated(target: &[u8]) -> bool {
+    GENERATED.iter().any(|place| {
+        target.strip_prefix(*place).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_generated;
+
+    #[test]
+    fn a_link_of_nixos_points_at_or_into_one_of_two_places() {
+        for target in ["/nix/store/abc-etc/etc", "/etc/static", "/etc/static/ssh/sshd_config"] {
+            assert!(is_generated(target.as_bytes()), "{target}");
+        }
+        for target in ["/nix/storehouse", "/etc/statics/x", "nix/store/x", "/etc", ""] {
+            assert!(!is_generated(target.as_bytes()), "{target}");
+        }
+    }
+}

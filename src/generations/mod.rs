@@ -1,0 +1,277 @@
+//! Generations: the previous states that resets have left, and which of them are kept.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `retention` | which generations go; pure |
+//! | `min_free` | how much space must stay free |
+//! | `listing` | all generations of a configuration, as a table and as JSON |
+//!
+//! Where generations lie and how they are removed is the business of each filesystem, which
+//! implements [`Store`]: see `volume/*/generations.rs`.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use anyhow::bail;
+use serde::Serialize;
+
+pub mod listing;
+mod min_free;
+pub mod retention;
+
+pub use min_free::MinFree;
+
+use retention::Dated;
+
+use crate::cmdline::Which;
+use crate::state::{self, Manifest};
+
+/// The generations of one volume, and what belongs to removing them.
+pub trait Store {
+    /// Keeps resets and other purges away until it is closed.
+    ///
+    /// # Errors
+    /// Another run is at work.
+    fn lock(&mut self) -> anyhow::Result<()>;
+
+    /// Why nothing may be removed now: an interrupted reset that the next run completes. The
+    /// journal in the live volume is looked for by the caller.
+    ///
+    /// # Errors
+    /// It cannot be found out.
+    fn unfinished(&self) -> anyhow::Result<Option<String>>;
+
+    /// Looks at what is there.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    fn look(&mut self, detail: Detail) -> anyhow::Result<Seen>;
+
+    /// Removes a generation with everything nested in it. What it held becomes free later: see
+    /// [`Store::settle`].
+    ///
+    /// # Errors
+    /// What holds it. If some of it is gone, the next look says that its removal was begun.
+    fn remove(&mut self, generation: &Generation) -> anyhow::Result<()>;
+
+    /// The root of the live volume.
+    ///
+    /// # Errors
+    /// It is not there.
+    fn live(&self) -> anyhow::Result<OwnedFd>;
+
+    /// The root of a generation, to read. The generations of a plain directory hold what a reset
+    /// moved aside, so what was persisted is not in them.
+    ///
+    /// # Errors
+    /// It is gone, or cannot be mounted.
+    fn tree(&mut self, generation: &Generation) -> anyhow::Result<OwnedFd>;
+
+    /// What a generation's own tree says of the run that made it; `None` where it was never reset.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn manifest(&mut self, generation: &Generation) -> anyhow::Result<Option<Manifest>> {
+        state::manifest(self.tree(generation)?.as_fd())
+    }
+
+    /// Whether generations hold what was persisted, too.
+    fn holds_persisted(&self) -> bool {
+        true
+    }
+
+    /// The root of the blank, to read; `None` for an empty one.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be mounted.
+    fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>>;
+
+    /// Removes what [`crate::restore::remove`] cannot: volumes nested in the live one, at or below
+    /// a path of it.
+    ///
+    /// # Errors
+    /// What holds one.
+    fn remove_nested(&mut self, below: &Path) -> anyhow::Result<()>;
+
+    /// What is free now.
+    ///
+    /// # Errors
+    /// The filesystem does not say.
+    fn space(&self) -> anyhow::Result<Space>;
+
+    /// Waits until what was removed is free, or `enough` bytes are. Calls `waiting` now and then.
+    ///
+    /// # Errors
+    /// Nothing more is freed, and not all is.
+    fn settle(&mut self, enough: u64, waiting: &mut dyn FnMut()) -> anyhow::Result<()>;
+
+    /// Closes everything, and with it the lock.
+    ///
+    /// # Errors
+    /// What is still mounted; it goes with the process.
+    fn close(&mut self) -> anyhow::Result<()>;
+}
+
+/// How a [`Store`] is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only to look.
+    ReadOnly,
+    /// To remove.
+    Writable,
+}
+
+/// How closely to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What retention wants to know; sizes and boots may be missing.
+    Retention,
+    /// Everything.
+    All,
+}
+
+/// A previous state that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Generation {
+    /// The number of the reset that made it end: it is what was live until then.
+    pub number: u64,
+    /// The subvolume's path from the top level, or the snapshot's full name.
+    pub name: String,
+    /// When that reset ran, in seconds since 1970, by the clock of the initrd.
+    pub ended: Option<u64>,
+    /// The boot that it was live in and that it ended, as the kernel names it; of the last one, if
+    /// it lived through several without a reset.
+    pub boot: Option<String>,
+    /// How much it takes, where the filesystem counts that.
+    pub size: Option<Size>,
+}
+
+impl Generation {
+    /// What retention wants to know of it.
+    #[must_use]
+    pub fn dated(&self) -> Dated {
+        Dated { number: self.number, ended: self.ended }
+    }
+}
+
+/// How much a generation takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Size {
+    /// Who counts.
+    pub counted_by: CountedBy,
+    /// What can be reached from it, whoever else has it too; with simple quotas, what was allocated
+    /// for it.
+    pub referenced_bytes: u64,
+    /// What only it has. Removing it, and it alone, gives that back.
+    pub exclusive_bytes: u64,
+}
+
+/// Who counted a [`Size`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CountedBy {
+    /// Quota groups of btrfs.
+    Quota,
+    /// Simple quotas of btrfs.
+    SimpleQuota,
+    /// ZFS, always: its properties `referenced` and `used`.
+    Zfs,
+}
+
+/// Something among the generations that is none, or not any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Other {
+    /// As in [`Generation::name`].
+    pub name: String,
+    /// Why it is left alone.
+    pub why: String,
+}
+
+/// What a [`Store`] holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The generations, oldest first.
+    pub generations: Vec<Generation>,
+    /// Those whose removal was begun and interrupted. They are incomplete and must go.
+    pub begun: Vec<Generation>,
+    /// What lies there too and is never touched.
+    pub others: Vec<Other>,
+}
+
+/// The space on the filesystem that holds a volume, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What can still be written.
+    pub available: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+/// The number that `text` is, written as this tool writes it: `07` and `+7` are none.
+#[must_use]
+pub fn exact_number(text: &str) -> Option<u64> {
+    let Ok(number) = text.parse::<u64>() else { return None };
+    (number.to_string() == text).then_some(number)
+}
+
+/// The number of the generation that is asked for, of those that there are.
+///
+/// # Errors
+/// There is none such; the words name those that there are.
+pub fn choose(which: Which, mut there: Vec<u64>) -> anyhow::Result<u64> {
+    /// So many are named; more would fill the console.
+    const NAMED: usize = 20;
+    there.sort_unstable();
+    let Some((newest, older)) = there.split_last() else {
+        bail!("there is no generation to restore");
+    };
+    let number = match which {
+        Which::Previous => *newest,
+        Which::Number(number) => number,
+    };
+    if there.contains(&number) {
+        return Ok(number);
+    }
+    let unnamed = there.len().saturating_sub(NAMED);
+    let names: Vec<String> = there.iter().skip(unnamed).map(u64::to_string).collect();
+    bail!(
+        "there is no generation {number}; there {} {}{}",
+        if older.is_empty() { "is" } else { "are" },
+        names.join(", "),
+        if unnamed > 0 { format!(", and {unnamed} older ones") } else { String::new() },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn the_previous_generation_is_the_newest_and_another_must_be_there() {
+        assert_eq!(choose(Which::Previous, vec![4, 12, 7]).unwrap(), 12);
+        assert_eq!(choose(Which::Number(4), vec![4, 12, 7]).unwrap(), 4);
+        let error = |which, there| choose(which, there).unwrap_err().to_string();
+        assert_eq!(
+            error(Which::Number(5), vec![12, 7, 4]),
+            "there is no generation 5; there are 4, 7, 12"
+        );
+        assert_eq!(error(Which::Number(5), vec![4]), "there is no generation 5; there is 4");
+        let many = error(Which::Number(0), (1..=23).collect());
+        assert!(many.starts_with("there is no generation 0; there are 4, 5, "), "{many}");
+        assert!(many.ends_with(", 23, and 3 older ones"), "{many}");
+        for which in [Which::Previous, Which::Number(5)] {
+            assert_eq!(error(which, Vec::new()), "there is no generation to restore");
+        }
+    }
+
+    #[test]
+    fn a_number_counts_only_as_this_tool_writes_it() {
+        assert_eq!(exact_number("7"), Some(7));
+        assert_eq!(exact_number("18446744073709551615"), Some(u64::MAX));
+        for text in ["", "07", "+7", "7 ", "7a", "-7", "18446744073709551616", "\u{0667}"] {
+            assert_eq!(exact_number(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Removing what resets have left, in the running system: the trash, old generations, what the
+//! attic has held long enough.
+//!
+//! It may be killed at any moment and run again. Each thing that goes is gone from where it was
+//! looked for at once, or marked as going; what fails is reported and the rest goes on.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+
+use anyhow::Context as _;
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config, Keep};
+use crate::generations::retention::{self, Reason};
+use crate::generations::{Access, Detail, Generation, Store};
+use crate::report::bytes_in_words;
+
+mod own;
+pub mod report;
+#[cfg(test)]
+mod tests;
+
+use own::Own;
+use report::{Failed, Outcome, Removed, Report, VolumeReport, What, Why};
+
+/// How a purge runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Change nothing.
+    pub dry_run: bool,
+    /// The time, in seconds since 1970; `None` where it is not known.
+    pub now: Option<u64>,
+}
+
+/// Somebody who watches a purge.
+pub trait Watch {
+    /// So many entries of it are gone.
+    fn removing(&mut self, name: &str, entries: u64);
+    /// The kernel is freeing what was removed.
+    fn waiting(&mut self);
+    /// Something is about to be said.
+    fn pause(&mut self);
+}
+
+/// Opens the generations of a volume: [`crate::volume::store`], or made-up ones in tests.
+pub type Opener<'o> = dyn Fn(&config::Volume, Access) -> anyhow::Result<Box<dyn Store>> + 'o;
+
+/// Purges every volume of `config`, one after the other.
+pub fn purge(config: &Config, options: Options, watch: &mut dyn Watch) -> Report {
+    purge_with(config, options, watch, &crate::volume::store)
+}
+
+/// [`purge`], with generations opened by `open`.
+pub fn purge_with(
+    config: &Config,
+    options: Options,
+    watch: &mut dyn Watch,
+    open: &Opener<'_>,
+) -> Report {
+    let mut volumes = Vec::new();
+    for volume in &config.volumes {
+        let report = VolumeReport { mount_point: volume.mount_point.clone(), ..Default::default() };
+        let mut purge = Purge { keep: volume.keep.unwrap_or_default(), options, watch, report };
+        purge.run(volume, open);
+        volumes.push(purge.report);
+    }
+    let failed = volumes.iter().any(|volume| !volume.failed.is_empty());
+    let outcome = if failed { Outcome::Failed } else { Outcome::Done };
+    Report { version: 1, dry_run: options.dry_run, outcome, volumes }
+}
+
+/// The purge of one volume.
+struct Purge<'a> {
+    keep: Keep,
+    options: Options,
+    watch: &'a mut dyn Watch,
+    report: VolumeReport,
+}
+
+impl Purge<'_> {
+    fn run(&mut self, volume: &config::Volume, open: &Opener<'_>) {
+        let access = if self.options.dry_run { Access::ReadOnly } else { Access::Writable };
+        let mut store = match open(volume, access) {
+            Ok(store) => store,
+            Err(error) => return self.failed("", &error),
+        };
+        if let Err(error) = self.go(store.as_mut()) {
+            self.failed("", &error);
+        }
+        if let Err(error) = store.close() {
+            self.failed("", &error);
+        }
+    }
+
+    fn go(&mut self, store: &mut dyn Store) -> anyhow::Result<()> {
+        let live = store.live()?;
+        let own = Own::open(live.as_fd())?;
+        if !self.options.dry_run {
+            store.lock()?;
+            own.as_ref().map_or(Ok(()), Own::lock)?;
+        }
+        let journal = own.as_ref().map_or(Ok(false), Own::has_journal)?;
+        let waits =
+            if journal { Some("its journal is there".into()) } else { store.unfinished()? };
+        if let Some(waits) = waits {
+            anyhow::bail!(
+                "a reset was interrupted ({waits}); reboot, so that the next one completes it"
+            );
+        }
+        let before = store.space()?;
+        self.report.available_bytes_before = Some(before.available);
+        self.report.min_free_bytes = self.keep.min_free.map(|min_free| min_free.of(before.total));
+
+        if let Some(own) = &own {
+            for name in own.trash()? {
+                self.empty(store, own, &name, What::Trash, Why::Trash);
+            }
+        }
+        let seen = store.look(Detail::Retention)?;
+        let newest = seen.generations.last().map(|generation| generation.number);
+        for begun in &seen.begun {
+            if newest.is_some_and(|newest| begun.number < newest) {
+                self.remove(store, begun, Why::Begun);
+            } else {
+                let note = format!("{} is incomplete, but it is the newest", begun.name);
+                self.note(note);
+            }
+        }
+        let left = self.expire(store, &seen.generations);
+        if let Some(own) = &own {
+            self.expire_attic(store, own, &seen.generations)?;
+        }
+        self.make_room(store, &left)?;
+        self.report.available_bytes = Some(store.space()?.available);
+        Ok(())
+    }
+
+    /// Removes the generations that are not kept any more; answers those that are left.
+    fn expire(&mut self, store: &mut dyn Store, all: &[Generation]) -> Vec<Generation> {
+        let dated: Vec<_> = all.iter().map(Generation::dated).collect();
+        let mut left = all.to_vec();
+        for expired in retention::expired(&dated, self.keep, self.options.now) {
+            let reason = match expired.reason {
+                Reason::TooMany => Why::TooMany,
+                Reason::TooOld => Why::TooOld,
+            };
+            if let Some(index) = left.iter().position(|it| it.number == expired.number) {
+                let generation = left.remove(index);
+                self.remove(store, &generation, reason);
+            }
+        }
+        left
+    }
+
+    fn expire_attic(
+        &mut self,
+        store: &mut dyn Store,
+        own: &Own,
+        generations: &[Generation],
+    ) -> anyhow::Result<()> {
+        let Some(days) = self.keep.days else { return Ok(()) };
+        let times: BTreeMap<u64, u64> =
+            generations.iter().filter_map(|it| Some((it.number, it.ended?))).collect();
+        let attic = own.attic(&times)?;
+        for number in retention::older_than(&attic, days, self.options.now) {
+            if self.options.dry_run {
+                let name = format!(".darlings/attic/{number}");
+                self.removed(What::Attic, name, Why::TooOld, None);
+                continue;
+            }
+            match own.discard_attic(number) {
+                Ok(in_trash) => self.empty(store, own, &in_trash, What::Attic, Why::TooOld),
+                Err(error) => self.failed(&format!(".darlings/attic/{number}"), &error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest generations while too little is free.
+    fn make_room(&mut self, store: &mut dyn Store, left: &[Generation]) -> anyhow::Result<()> {
+        let Some(wanted) = self.report.min_free_bytes else { return Ok(()) };
+        let dated: Vec<_> = left.iter().map(Generation::dated).collect();
+        let mut oldest = retention::to_make_room(&dated).into_iter();
+        loop {
+            let watch = &mut *self.watch;
+            store.settle(wanted, &mut || watch.waiting()).context("cannot make room")?;
+            let available = store.space()?.available;
+            if available >= wanted {
+                return Ok(());
+            }
+            let little = format!(
+                "{} is free, less than the {} that `keep.min_free` wants",
+                bytes_in_words(available),
+                bytes_in_words(wanted)
+            );
+            let next = oldest.next();
+            let Some(generation) = left.iter().find(|it| Some(it.number) == next) else {
+                self.note(format!("{little}, and no generation is left but the newest"));
+                return Ok(());
+            };
+            if self.options.dry_run {
+                self.removed(What::Generation, generation.name.clone(), Why::LittleSpace, None);
+                self.note(format!("{little}: more generations may go, the oldest first"));
+                return Ok(());
+            }
+            self.note(format!("{little}: the oldest generation goes, {}", generation.name));
+            self.remove(store, generation, Why::LittleSpace);
+        }
+    }
+
+    fn remove(&mut self, store: &mut dyn Store, generation: &Generation, why: Why) {
+        if !self.options.dry_run {
+            self.watch.removing(&generation.name, 0);
+            if let Err(error) = store.remove(generation) {
+                return self.failed(&generation.name, &error);
+            }
+        }
+        self.removed(What::Generation, generation.name.clone(), why, None);
+    }
+
+    /// Removes something in the trash.
+    fn empty(
+        &mut self,
+        store: &mut dyn Store,
+        own: &Own,
+        name: &std::ffi::CString,
+        what: What,
+        why: Why,
+    ) {
+        let path = Own::trash_path(name);
+        let shown = path.to_string_lossy().into_owned();
+        if self.options.dry_run {
+            return self.removed(what, shown, why, None);
+        }
+        let mut entries = 0;
+        let watch = &mut *self.watch;
+        let mut count = || {
+            entries += 1;
+            watch.removing(&shown, entries);
+        };
+        let result = store.remove_nested(&path).and_then(|()| own.remove_trash(name, &mut count));
+        match result {
+            Ok(()) => self.removed(what, shown, why, Some(entries)),
+            Err(error) => self.failed(&shown, &error),
+        }
+    }
+
+    fn removed(&mut self, what: What, name: String, reason: Why, entries: Option<u64>) {
+        let removed = Removed { what, name, reason, entries };
+        self.watch.pause();
+        let at = self.report.mount_point.display();
+        let word = if self.options.dry_run { "would remove" } else { "removed" };
+        info!("{at}: {word} {removed}");
+        self.report.removed.push(removed);
+    }
+
+    fn failed(&mut self, name: &str, error: &anyhow::Error) {
+        self.watch.pause();
+        let at = self.report.mount_point.display();
+        let name = name.to_owned();
+        if name.is_empty() {
+            error!("{at}: {error:#}");
+        } else {
+            error!("{at}: cannot remove {}: {error:#}", name.escape_debug());
+        }
+        self.report.failed.push(Failed { name, error: format!("{error:#}") });
+    }
+
+    fn note(&mut self, note: String) {
+        self.watch.pause();
+        warn!("{}: {note}", self.report.mount_point.display());
+        self.report.notes.push(note);
+    }
+}

@@ -1,0 +1,456 @@
+//! Bringing a path back from a generation or from the attic, with everything that it had.
+//!
+//! ```text
+//! DIRECTORY/.darlings-recover-4711/     beside the target, root's alone
+//!     recovering                        says whose it is
+//!     new/NAME                          what is being brought over; then it takes the target's name
+//!     replaced                          what had that name, where names cannot be exchanged
+//! ```
+//!
+//! The target is complete under its name or not there at all. What an interruption leaves has a name
+//! of its own, and the next recovery into that directory removes it.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
+
+use crate::attic::{self, ATTIC};
+use crate::cmdline::Which;
+use crate::generations::{self, Detail, Store};
+use crate::history;
+use crate::lookup::{self, Found, Place, Volumes};
+use crate::plan::shown;
+use crate::report::shown_path;
+use crate::restore::{BytesByRung, Side, at, bring, differences, trusted_own_directory};
+use crate::rules::{Node, OWN_DIRECTORY, Verdict};
+
+mod holder;
+mod target;
+mod text;
+
+use holder::Holder;
+use target::Target;
+
+/// What is to be recovered.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The path, absolute and normal.
+    pub path: &'a Path,
+    /// Where it lies.
+    pub place: &'a Place,
+    /// From where.
+    pub from: From,
+    /// Where it goes, if not back; absolute and normal.
+    pub to: Option<&'a Path>,
+    /// Replace what is there.
+    pub force: bool,
+    /// Change nothing.
+    pub dry_run: bool,
+    /// The configuration, for the line that keeps the path.
+    pub config: &'a Path,
+    /// Threads that bring entries over.
+    pub threads: usize,
+}
+
+/// Where a path is recovered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// The newest generation that has it and differs from what is live, else the attic.
+    Newest,
+    /// This generation.
+    Generation(u64),
+    /// The attic: what this reset put away, or the newest that has the path.
+    Attic(Option<u64>),
+}
+
+impl std::str::FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("{text:?} is neither the number of a generation nor \"attic\" nor \"attic:N\"")
+        };
+        let number = |text| generations::exact_number(text).ok_or_else(wrong);
+        match text.strip_prefix(ATTIC) {
+            Some("") => Ok(Self::Attic(None)),
+            Some(rest) => {
+                let rest = rest.strip_prefix(':').ok_or_else(wrong)?;
+                Ok(Self::Attic(Some(number(rest)?)))
+            }
+            None => Ok(Self::Generation(number(text)?)),
+        }
+    }
+}
+
+/// Why nothing was recovered although nothing failed.
+#[derive(Debug)]
+pub enum Refused {
+    /// Nothing has the path.
+    NotThere(String),
+    /// Something is at the target.
+    Exists(String),
+    /// What was asked for cannot be; the words say what to do.
+    Wrong(String),
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::NotThere(words) | Self::Exists(words) | Self::Wrong(words)) = self;
+        f.write_str(words)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// What was recovered.
+#[derive(Debug, Serialize)]
+pub struct Recovered {
+    /// Format; a new field does not change it.
+    pub version: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The path.
+    #[serde(serialize_with = "shown_path")]
+    pub path: PathBuf,
+    /// What it came from.
+    pub from: Source,
+    /// Where it is now.
+    #[serde(serialize_with = "shown_path")]
+    pub to: PathBuf,
+    /// Whether it took the place of something.
+    pub replaced: bool,
+    /// Where that is until the next purge; `None` where it is gone.
+    pub replaced_is_in: Option<String>,
+    /// Directories above it that were made after those of the source.
+    pub made: Vec<String>,
+    /// Entries, the path itself among them. `None` when nothing was done.
+    pub entries: Option<u64>,
+    /// Bytes of regular files by the way they came.
+    pub bytes: BytesByRung,
+    /// The lines that keep the target, where the next reset would erase it again.
+    pub keep_with: Option<String>,
+    /// What the owner should know.
+    pub warnings: Vec<String>,
+}
+
+/// How a recovery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is back.
+    Recovered,
+    /// The target is already what the source has.
+    AlreadyThere,
+    /// It would be brought back, had changes been allowed.
+    DryRun,
+}
+
+/// What something was recovered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// This generation.
+    Generation(u64),
+    /// What this reset had put into the attic.
+    Attic(u64),
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Generation(number) => write!(f, "generation {number}"),
+            Self::Attic(number) => write!(f, "the attic of reset {number}"),
+        }
+    }
+}
+
+/// A tree that has the path at its own place.
+struct Chosen {
+    source: Source,
+    root: OwnedFd,
+}
+
+/// Recovers what is asked for. `progress` is told the entries and bytes so far, now and then.
+///
+/// # Errors
+/// [`Refused`], and whatever failed; the target is then what it was.
+pub fn recover(
+    volumes: &mut Volumes<'_>,
+    request: &Request<'_>,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> anyhow::Result<Recovered> {
+    let below = &request.place.below;
+    let store = volumes.store(request.place.volume)?;
+    let live = store.live()?;
+    let _lock = check(store, &live, request)?;
+    let chosen = choose(store, &live, request)?;
+    let lacks_kept = !store.holds_persisted() && matches!(chosen.source, Source::Generation(_));
+    let target = Target::find(volumes, request, chosen.root.as_fd())?;
+    let mut recovered = Recovered {
+        version: 1,
+        outcome: Outcome::DryRun,
+        path: request.path.to_owned(),
+        from: chosen.source,
+        to: target.path.clone(),
+        replaced: target.exists,
+        replaced_is_in: None,
+        made: target.made(),
+        entries: None,
+        bytes: BytesByRung::default(),
+        keep_with: None,
+        warnings: Vec::new(),
+    };
+    if !request.dry_run {
+        recovered.warnings.extend(holder::clean(&target)?);
+    }
+    recovered.warn_of_next_reset(volumes, &target, request.config);
+    if target.exists {
+        let one = Side { root: chosen.root.as_fd(), path: below };
+        let name = Path::new(at::os_name(&target.name));
+        let other = Side { root: target.parent.as_fd(), path: name };
+        if differences(one, other, &|_| false)?.is_empty() {
+            recovered.outcome = Outcome::AlreadyThere;
+            recovered.replaced = false;
+            return Ok(recovered);
+        }
+        let kept_below = volumes.config().volumes[request.place.volume]
+            .rules
+            .at(below)
+            .is_some_and(Node::has_persisted_below);
+        if lacks_kept && kept_below && request.to.is_none() {
+            return Err(Refused::Wrong(format!(
+                "{} leads to what is kept, which the generations of a plain directory lack, and would \
+                 be lost; recover what is in it path by path, or give --to",
+                shown(request.path)
+            ))
+            .into());
+        }
+        target.check_replaceable(request.force, chosen.source)?;
+    }
+    if !request.dry_run {
+        let holder = Holder::make(&target)?;
+        carry_out(&chosen, &target, &holder, request, &mut recovered, progress)
+            .map_err(|error| holder.give_up(&target, error))?;
+        recovered.replaced_is_in = holder.finish(&target)?;
+        recovered.outcome = Outcome::Recovered;
+    }
+    Ok(recovered)
+}
+
+/// Nothing may be recovered while a reset waits to be completed, and nobody may remove generations
+/// while what is returned is open.
+fn check(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow::Result<OwnedFd> {
+    let below = &request.place.below;
+    if below.as_os_str().is_empty() {
+        return Err(Refused::Wrong(format!(
+            "{} is the volume itself; boot with darlings=restore:N to bring all of it back",
+            shown(request.path)
+        ))
+        .into());
+    }
+    if below.starts_with(OWN_DIRECTORY) {
+        return Err(Refused::Wrong(format!(
+            "{} is darlings' own; for what is in the attic give the path that it had, and --from \
+             attic",
+            shown(request.path)
+        ))
+        .into());
+    }
+    let own = trusted_own_directory(live.as_fd())?;
+    let Some(own) = own else {
+        return Err(Refused::NotThere(
+            "the volume was never reset, so there is nothing to recover".to_owned(),
+        )
+        .into());
+    };
+    let journal = lookup::find(live.as_fd(), &Path::new(OWN_DIRECTORY).join("reset/journal"))?;
+    let waits = match journal {
+        Found::Present(_) => Some("its journal is there".to_owned()),
+        _ => store.unfinished()?,
+    };
+    if let Some(waits) = waits {
+        bail!("a reset was interrupted ({waits}); reboot, so that the next one completes it");
+    }
+    if !request.dry_run {
+        store.lock()?;
+        flock(&own, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+            format!("another run is at work in {OWN_DIRECTORY}, a purge perhaps; wait for it")
+        })?;
+    }
+    Ok(own)
+}
+
+fn choose(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow::Result<Chosen> {
+    let not_there = |words: String| anyhow::Error::from(Refused::NotThere(words));
+    match request.from {
+        From::Generation(number) => {
+            let generations = store.look(Detail::Retention)?.generations;
+            let numbers = generations.iter().map(|it| it.number).collect();
+            generations::choose(Which::Number(number), numbers)
+                .map_err(|error| not_there(format!("{error:#}")))?;
+            let generation = generations.iter().find(|it| it.number == number);
+            let generation = generation.context("BUG: the generation is not there")?;
+            let root = store.tree(generation)?;
+            let found = lookup::find(root.as_fd(), &request.place.below)?;
+            if found.entry().is_none() {
+                return Err(not_there(format!(
+                    "{} is not in generation {number}: {found}; `darlings history {}` lists those \
+                     that have it",
+                    shown(request.path),
+                    shown(request.path)
+                )));
+            }
+            Ok(Chosen { source: Source::Generation(number), root })
+        }
+        From::Attic(wanted) => of_attic(live, request, wanted)?.ok_or_else(|| {
+            let which = wanted.map_or(String::new(), |number| format!(" of reset {number}"));
+            not_there(format!("{} is not in the attic{which}", shown(request.path)))
+        }),
+        From::Newest => newest(store, live, request),
+    }
+}
+
+fn newest(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow::Result<Chosen> {
+    let below = &request.place.below;
+    let is_live = lookup::find(live.as_fd(), below)?.entry().is_some();
+    let generations = store.look(Detail::Retention)?.generations;
+    let mut same = None;
+    for generation in generations.iter().rev() {
+        let root = store.tree(generation)?;
+        if lookup::find(root.as_fd(), below)?.entry().is_none() {
+            continue;
+        }
+        let chosen = Chosen { source: Source::Generation(generation.number), root };
+        // At another place, what is live does not matter.
+        let wanted = request.to.is_some()
+            || !is_live
+            || history::differ(below, live.as_fd(), chosen.root.as_fd())?;
+        if wanted {
+            return Ok(chosen);
+        }
+        same.get_or_insert(chosen);
+    }
+    if let Some(same) = same {
+        return Ok(same);
+    }
+    if let Some(chosen) = of_attic(live, request, None)? {
+        return Ok(chosen);
+    }
+    let kept = if store.holds_persisted() {
+        ""
+    } else {
+        "; what was kept is in no generation of a plain directory"
+    };
+    let path = shown(request.path);
+    let words = match generations.len() {
+        0 => format!("there is no generation, and {path} is not in the attic{kept}"),
+        1 => format!("{path} is neither in the only generation nor in the attic{kept}"),
+        more => format!("{path} is in none of the {more} generations, nor in the attic{kept}"),
+    };
+    Err(Refused::NotThere(words).into())
+}
+
+fn of_attic(
+    live: &OwnedFd,
+    request: &Request<'_>,
+    wanted: Option<u64>,
+) -> anyhow::Result<Option<Chosen>> {
+    for (number, _) in attic::lists(live.as_fd())? {
+        if wanted.is_some_and(|wanted| wanted != number) {
+            continue;
+        }
+        let home = Path::new(OWN_DIRECTORY).join(ATTIC).join(number.to_string());
+        let root = at::directory_beneath(live.as_fd(), &home)
+            .with_context(|| format!("cannot open {home:?}"))?;
+        let Some(root) = root else { continue };
+        if lookup::find(root.as_fd(), &request.place.below)?.entry().is_some() {
+            return Ok(Some(Chosen { source: Source::Attic(number), root }));
+        }
+    }
+    Ok(None)
+}
+
+fn carry_out(
+    chosen: &Chosen,
+    target: &Target,
+    holder: &Holder,
+    request: &Request<'_>,
+    recovered: &mut Recovered,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> anyhow::Result<()> {
+    let above: Vec<&Path> = target.above.iter().map(PathBuf::as_path).collect();
+    let (root, from) = (chosen.root.as_fd(), request.place.below.as_path());
+    let brought = bring(root, from, &above, holder.new.as_fd(), request.threads, progress)
+        .with_context(|| format!("cannot bring it over from {}", chosen.source))?;
+    recovered.entries = Some(brought.entries);
+    recovered.bytes = brought.bytes;
+    recovered.warnings.extend(brought.nested.iter().map(|nested| {
+        format!(
+            "{} is a subvolume of its own in {}, and only an empty directory stands for it",
+            shown(nested),
+            chosen.source
+        )
+    }));
+    let name = match target.above.first() {
+        Some(outermost) => outermost.as_path(),
+        None => from,
+    };
+    let (_, name) = at::split(name).context("BUG: a path without a name")?;
+    holder.commit(target, &at::c_name(name)?)
+}
+
+impl Recovered {
+    fn warn_of_next_reset(&mut self, volumes: &Volumes<'_>, target: &Target, config: &Path) {
+        let Some(place) = &target.place else { return };
+        let rules = &volumes.config().volumes[place.volume].rules;
+        if rules.verdict(&place.below) == Verdict::Persisted {
+            return;
+        }
+        let text = target.path.to_string_lossy();
+        self.keep_with = Some(format!("[[persist]]\npath = {}\n", toml::Value::from(&*text)));
+        self.warnings.push(format!(
+            "the next reset erases {} again; to keep it, add to {}:\n[[persist]]\npath = {}",
+            shown(&target.path),
+            config.display(),
+            toml::Value::from(&*text)
+        ));
+    }
+}
+
+/// What a store must be opened for.
+#[must_use]
+pub fn access(dry_run: bool) -> generations::Access {
+    if dry_run { generations::Access::ReadOnly } else { generations::Access::Writable }
+}
+
+/// Sees that a path that the recovery goes to is not the tool's own.
+fn check_not_own(place: Option<&Place>, path: &Path) -> anyhow::Result<()> {
+    ensure!(
+        !place.is_some_and(|place| place.below.starts_with(OWN_DIRECTORY)),
+        Refused::Wrong(format!("{} is darlings' own; give another --to", shown(path)))
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::From;
+
+    #[test]
+    fn what_to_recover_from_is_a_number_or_the_attic() {
+        assert_eq!("7".parse(), Ok(From::Generation(7)));
+        assert_eq!("attic".parse(), Ok(From::Attic(None)));
+        assert_eq!("attic:7".parse(), Ok(From::Attic(Some(7))));
+        for text in ["", "07", "attics", "attic:", "attic:x", "previous", "-1"] {
+            assert_eq!(
+                text.parse::<From>(),
+                Err(format!(
+                    "{text:?} is neither the number of a generation nor \"attic\" nor \"attic:N\""
+                ))
+            );
+        }
+    }
+}

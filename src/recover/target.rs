@@ -1,0 +1,164 @@
+//! Where something recovered goes.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::io::Errno;
+
+use super::{Refused, Request, Source, check_not_own};
+use crate::lookup::{self, Found, Place, Volumes};
+use crate::plan::shown;
+use crate::restore::at;
+use crate::volume;
+
+/// Where something recovered goes.
+pub(super) struct Target {
+    /// Absolute and normal.
+    pub(super) path: PathBuf,
+    /// On a volume that is reset, its place there.
+    pub(super) place: Option<Place>,
+    /// The root of that volume.
+    pub(super) root: Option<OwnedFd>,
+    /// The innermost directory on the way that is there.
+    pub(super) parent: OwnedFd,
+    /// The name in it that is taken: the target's, or that of the first directory which is missing.
+    pub(super) name: CString,
+    /// The directories that are missing, the outermost first, by their paths in the source.
+    pub(super) above: Vec<PathBuf>,
+    /// Whether something has the target's name.
+    pub(super) exists: bool,
+}
+
+impl Target {
+    /// Finds it. Directories above it are made only where the path goes back to its own place, after
+    /// those of `source`.
+    pub(super) fn find(
+        volumes: &mut Volumes<'_>,
+        request: &Request<'_>,
+        source: BorrowedFd<'_>,
+    ) -> anyhow::Result<Self> {
+        let to = request.to.unwrap_or(request.path);
+        let place = lookup::place(volumes.config(), to)?;
+        check_not_own(place.as_ref(), to)?;
+        let on_volume = place.filter(|place| place.over.is_none());
+        let Some(place) = on_volume else { return Self::elsewhere(to) };
+        let root = volumes.store(place.volume)?.live()?;
+        let mut target = Self::beneath(to, &place.below, root.as_fd())?;
+        if !target.above.is_empty() && request.to.is_some_and(|to| to != request.path) {
+            return Err(no_directory(to));
+        }
+        // What is made is made after the source, so the source must have it.
+        for above in &target.above {
+            at::open_beneath(source, above)
+                .with_context(|| format!("cannot open {above:?}, after which it is to be made"))?;
+        }
+        target.place = Some(place);
+        target.root = Some(root);
+        Ok(target)
+    }
+
+    fn beneath(path: &Path, below: &Path, root: BorrowedFd<'_>) -> anyhow::Result<Self> {
+        let found = lookup::find(root, below)?;
+        if let Found::Unreachable { ancestor, kind } = &found {
+            return Err(Refused::Wrong(format!(
+                "{} cannot be recovered there: {} is a {kind} now, and is not followed; give --to, \
+                 with the path that it stands for",
+                shown(path),
+                shown(ancestor)
+            ))
+            .into());
+        }
+        let mut above = Vec::new();
+        let mut here = below;
+        loop {
+            let (parent, name) = at::split(here)
+                .with_context(|| format!("{path:?} is a volume itself; give a path in it"))?;
+            let cannot = || format!("cannot open {parent:?}");
+            if let Some(parent) = at::directory_beneath(root, parent).with_context(cannot)? {
+                let (path, name) = (path.to_owned(), at::c_name(name)?);
+                let exists = found.entry().is_some();
+                above.reverse();
+                return Ok(Self { path, place: None, root: None, parent, name, above, exists });
+            }
+            above.push(parent.to_owned());
+            here = parent;
+        }
+    }
+
+    /// A path of the running system that is on no volume.
+    fn elsewhere(path: &Path) -> anyhow::Result<Self> {
+        let (above, name) = at::split(path)
+            .with_context(|| format!("{path:?} is no place for anything; give another --to"))?;
+        let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .context("cannot open /")?;
+        let below = above.strip_prefix("/").context("BUG: the path is not absolute")?;
+        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let parent = match openat2(&root, below, flags, Mode::empty(), resolve) {
+            Ok(parent) => parent,
+            Err(Errno::NOENT) => return Err(no_directory(path)),
+            Err(Errno::LOOP) => {
+                return Err(Refused::Wrong(format!(
+                    "there is a symbolic link on the way to {}, which is not followed; give the path \
+                     that it stands for",
+                    shown(path)
+                ))
+                .into());
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot open {above:?}")),
+        };
+        let name = at::c_name(name)?;
+        let status = at::present(at::status(parent.as_fd(), &name))
+            .with_context(|| format!("cannot look at {path:?}"))?;
+        let (place, root, above) = (None, None, Vec::new());
+        let exists = status.is_some();
+        Ok(Self { path: path.to_owned(), place, root, parent, name, above, exists })
+    }
+
+    /// The directories that are made, as they are told.
+    pub(super) fn made(&self) -> Vec<String> {
+        let mut paths: Vec<&Path> = self.path.ancestors().skip(1).take(self.above.len()).collect();
+        paths.reverse();
+        paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
+    }
+
+    /// The path of something beside what is made.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        let outermost = self.path.ancestors().nth(self.above.len()).unwrap_or(&self.path);
+        outermost.with_file_name(name)
+    }
+
+    /// What is there may be replaced if that was asked for, and nothing is mounted in it.
+    pub(super) fn check_replaceable(&self, force: bool, source: Source) -> anyhow::Result<()> {
+        if !force {
+            return Err(Refused::Exists(format!(
+                "{} is there, and differs from {source}; give --force to replace all of it, or --to \
+                 for another place",
+                shown(&self.path)
+            ))
+            .into());
+        }
+        match volume::mounted_at_or_below(&self.path)? {
+            Some(mounted) => Err(Refused::Wrong(format!(
+                "{} is in use as a mount point, so {} cannot be replaced; unmount it, or give --to",
+                shown(&mounted),
+                shown(&self.path)
+            ))
+            .into()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn no_directory(path: &Path) -> anyhow::Error {
+    let above = path.parent().unwrap_or(Path::new("/"));
+    Refused::Wrong(format!(
+        "there is no directory {} to put it into; make it first, or give another --to",
+        shown(above)
+    ))
+    .into()
+}

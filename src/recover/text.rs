@@ -1,0 +1,65 @@
+//! A recovery for a person.
+
+use super::{Outcome, Recovered};
+use crate::paint::Paint;
+use crate::plan::shown;
+use crate::report::bytes_in_words;
+
+impl Recovered {
+    /// As text; the warnings are told apart.
+    #[must_use]
+    pub fn text(&self, paint: Paint) -> String {
+        let path = paint.head(shown(&self.path));
+        let from = self.from;
+        let to =
+            if self.to == self.path { String::new() } else { format!(" as {}", shown(&self.to)) };
+        match self.outcome {
+            Outcome::AlreadyThere => {
+                format!("{}: already as {from} has it\n", paint.head(shown(&self.to)))
+            }
+            Outcome::DryRun => {
+                let instead = if self.replaced { ", replacing what is there" } else { "" };
+                format!(
+                    "{path}: would be recovered from {from}{to}{instead}\n{}",
+                    self.directories("would make")
+                )
+            }
+            Outcome::Recovered => {
+                let entries = match self.entries {
+                    Some(1) => "1 entry".to_owned(),
+                    entries => format!("{} entries", entries.unwrap_or(0)),
+                };
+                let mut text = format!(
+                    "{path}: {} from {from}{to}: {entries}{}\n{}",
+                    paint.good("recovered"),
+                    self.bytes_in_words(),
+                    self.directories("made")
+                );
+                if let Some(trash) = &self.replaced_is_in {
+                    text.extend([format!(
+                        "What it replaced is in {trash} of the volume until the next purge.\n"
+                    )]);
+                }
+                text
+            }
+        }
+    }
+
+    fn directories(&self, word: &str) -> String {
+        let lines = self.made.iter().map(|path| format!("{word} {}\n", shown(path.as_ref())));
+        lines.collect::<Vec<_>>().concat()
+    }
+
+    fn bytes_in_words(&self) -> String {
+        [
+            (self.bytes.reflinked, "shared by reflink"),
+            (self.bytes.copy_file_range, "brought over by copy_file_range"),
+            (self.bytes.copied, "copied"),
+        ]
+        .into_iter()
+        .filter(|(bytes, _)| *bytes > 0)
+        .map(|(bytes, how)| format!(", {} {how}", bytes_in_words(bytes)))
+        .collect::<Vec<_>>()
+        .concat()
+    }
+}

@@ -1,0 +1,319 @@
+//! What two entries of two trees differ in. Cheap first: an inode that is the same, and was not
+//! changed since, is not looked into.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rustix::fs::{FileType, Statx, readlinkat};
+use rustix::io::{Errno, pread};
+use serde::Serialize;
+
+use super::at;
+use super::attributes::{Handle, Scratch, each_name, permissions};
+use super::entry::{BTRFS_STUB, device};
+
+/// Something that two entries differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Difference {
+    /// Only one of them is there.
+    Presence,
+    /// One is a file and the other a directory, say.
+    Type,
+    /// The bytes of a file, the target of a symbolic link, the number of a device.
+    Content,
+    /// The owner or the group.
+    Owner,
+    /// The mode.
+    Mode,
+    /// The time of the last modification. Never of a directory: a reset sets those itself.
+    Time,
+    /// Extended attributes, ACLs and capabilities among them.
+    Attributes,
+    /// The flags of chattr(1).
+    Flags,
+    /// Something in a directory.
+    Inside,
+}
+
+impl Difference {
+    /// For a person.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Presence => "whether it is there",
+            Self::Type => "type",
+            Self::Content => "content",
+            Self::Owner => "owner",
+            Self::Mode => "mode",
+            Self::Time => "time",
+            Self::Attributes => "attributes",
+            Self::Flags => "flags",
+            Self::Inside => "what is in it",
+        }
+    }
+}
+
+/// One of two trees.
+#[derive(Debug, Clone, Copy)]
+pub struct Side<'a> {
+    /// Its root.
+    pub root: BorrowedFd<'a>,
+    /// The path in it that is compared; empty for the root.
+    pub path: &'a Path,
+}
+
+/// Compares two entries that are there, with all that is below them. `skip` says which paths below
+/// them, relative to them, are left out.
+///
+/// Below a directory the first difference ends the comparison. What is nested or mounted in one is
+/// not looked into. Times of access, numbers of links and of inodes do not count.
+///
+/// # Errors
+/// What cannot be read.
+pub fn differences(
+    one: Side<'_>,
+    other: Side<'_>,
+    skip: &dyn Fn(&Path) -> bool,
+) -> anyhow::Result<Vec<Difference>> {
+    let cannot = || format!("cannot compare {:?}", one.path);
+    let mut comparing = Comparing { one, other, first: Scratch::default(), second: Vec::new() };
+    let (mut found, directory) = comparing.entry(Path::new(""), true).with_context(cannot)?;
+    if directory && comparing.inside(skip).with_context(cannot)? {
+        found.push(Difference::Inside);
+    }
+    Ok(found)
+}
+
+struct Comparing<'a> {
+    one: Side<'a>,
+    other: Side<'a>,
+    first: Scratch,
+    second: Vec<u8>,
+}
+
+/// Bytes of two files that are compared at a time.
+const BUFFER: usize = 1 << 20;
+
+impl Comparing<'_> {
+    /// What an entry differs in by itself, and whether it is a directory in both. With `all`
+    /// everything is told, else the first difference is enough.
+    fn entry(&mut self, below: &Path, all: bool) -> anyhow::Result<(Vec<Difference>, bool)> {
+        let (one, one_name) = open(self.one, below)?;
+        let (other, other_name) = open(self.other, below)?;
+        let (one, other) = (one.as_fd(), other.as_fd());
+        let (was, is) = (at::status(one, &one_name)?, at::status(other, &other_name)?);
+        let kind = at::kind(&was);
+        if kind != at::kind(&is) {
+            return Ok((vec![Difference::Type], false));
+        }
+        let directory = kind == FileType::Directory;
+        if is_nested(one, &was)? || is_nested(other, &is)? {
+            return Ok((Vec::new(), false));
+        }
+        if unchanged(&was, &is) {
+            return Ok((Vec::new(), directory));
+        }
+        let mut found = of_status(&was, &is);
+        if !all && !found.is_empty() {
+            return Ok((found, directory));
+        }
+        let same_content = match kind {
+            FileType::RegularFile => {
+                was.stx_size == is.stx_size && {
+                    let file = at::open_file(one, &one_name)?;
+                    same_bytes(file.as_fd(), at::open_file(other, &other_name)?.as_fd())?
+                }
+            }
+            FileType::Symlink => {
+                readlinkat(one, &one_name, Vec::new())?
+                    == readlinkat(other, &other_name, Vec::new())?
+            }
+            _ => true,
+        };
+        if !same_content {
+            found.push(Difference::Content);
+        }
+        match kind {
+            FileType::RegularFile => {
+                let one = at::open_file(one, &one_name)?;
+                let other = at::open_file(other, &other_name)?;
+                self.attributes(
+                    Handle::Open(one.as_fd()),
+                    Handle::Open(other.as_fd()),
+                    &mut found,
+                )?;
+            }
+            FileType::Directory => {
+                let one = at::open_directory(one, &one_name)?;
+                let other = at::open_directory(other, &other_name)?;
+                self.attributes(
+                    Handle::Open(one.as_fd()),
+                    Handle::Open(other.as_fd()),
+                    &mut found,
+                )?;
+            }
+            _ => {
+                let (one, other) =
+                    (Handle::Named(one, &one_name), Handle::Named(other, &other_name));
+                self.attributes(one, other, &mut found)?;
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok((found, directory))
+    }
+
+    fn attributes(
+        &mut self,
+        one: Handle<'_>,
+        other: Handle<'_>,
+        found: &mut Vec<Difference>,
+    ) -> anyhow::Result<()> {
+        if one.flags()? != other.flags()? {
+            found.push(Difference::Flags);
+        }
+        let Scratch { names, other_names, value } = &mut self.first;
+        let sorted = |list: &[u8]| -> Vec<CString> {
+            let mut names: Vec<CString> = each_name(list).map(CStr::to_owned).collect();
+            names.sort_unstable();
+            names
+        };
+        let (of_one, of_other) = (sorted(one.list(names)?), sorted(other.list(other_names)?));
+        self.second.resize(value.len(), 0);
+        let mut same = of_one == of_other;
+        for name in &of_one {
+            same = same && one.get(name, value)? == other.get(name, &mut self.second)?;
+        }
+        if !same {
+            found.push(Difference::Attributes);
+        }
+        Ok(())
+    }
+
+    /// Whether anything below the two directories differs.
+    fn inside(&mut self, skip: &dyn Fn(&Path) -> bool) -> anyhow::Result<bool> {
+        let mut todo = vec![PathBuf::new()];
+        while let Some(directory) = todo.pop() {
+            let of_one = names(self.one, &directory, skip)?;
+            let of_other = names(self.other, &directory, skip)?;
+            let (mut both, mut only) = (Vec::new(), Vec::new());
+            for name in of_one {
+                if of_other.binary_search(&name).is_ok() {
+                    both.push(name);
+                } else {
+                    only.push((self.one, name));
+                }
+            }
+            let elsewhere = of_other.into_iter().filter(|name| both.binary_search(name).is_err());
+            only.extend(elsewhere.map(|name| (self.other, name)));
+            for (side, name) in only {
+                // What is nested moves along with what is live, and leaves nothing behind.
+                let (parent, name) = open(side, &at::join(&directory, &name))?;
+                if !is_nested(parent.as_fd(), &at::status(parent.as_fd(), &name)?)? {
+                    return Ok(true);
+                }
+            }
+            for name in both {
+                let path = at::join(&directory, &name);
+                let (found, is_directory) =
+                    self.entry(&path, false).with_context(|| format!("{path:?}"))?;
+                if !found.is_empty() {
+                    return Ok(true);
+                }
+                if is_directory {
+                    todo.push(path);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The names in a directory, sorted.
+fn names(
+    side: Side<'_>,
+    directory: &Path,
+    skip: &dyn Fn(&Path) -> bool,
+) -> anyhow::Result<Vec<CString>> {
+    let opened = at::open_beneath(side.root, &joined(side.path, directory))?;
+    let mut names = at::names(opened.as_fd())?;
+    names.retain(|name| !skip(&at::join(directory, name)));
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn joined(path: &Path, below: &Path) -> PathBuf {
+    // Joining an empty path would put a slash at the end.
+    if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) }
+}
+
+fn open(side: Side<'_>, below: &Path) -> anyhow::Result<(std::os::fd::OwnedFd, CString)> {
+    let path = joined(side.path, below);
+    if path.as_os_str().is_empty() {
+        return Ok((at::open_beneath(side.root, &path)?, c".".to_owned()));
+    }
+    Ok(at::open_parent(side.root, &path)?)
+}
+
+/// Whether an entry is the root of another subvolume or filesystem, or stands for one.
+fn is_nested(parent: BorrowedFd<'_>, status: &Statx) -> Result<bool, Errno> {
+    let directory = at::kind(status) == FileType::Directory;
+    Ok(directory
+        && (status.stx_ino == BTRFS_STUB || device(status) != device(&at::status_of(parent)?)))
+}
+
+/// Whether two names are of one inode that nothing was done to in between: whatever is done to one
+/// sets the time of its change, and nobody can set that back.
+fn unchanged(one: &Statx, other: &Statx) -> bool {
+    let of = |it: &Statx| {
+        let times = (it.stx_ctime.tv_sec, it.stx_ctime.tv_nsec);
+        (it.stx_ino, times, it.stx_size, it.stx_mode, it.stx_uid, it.stx_gid)
+    };
+    of(one) == of(other)
+}
+
+fn of_status(one: &Statx, other: &Statx) -> Vec<Difference> {
+    let rdev = |it: &Statx| (it.stx_rdev_major, it.stx_rdev_minor);
+    let mtime = |it: &Statx| (it.stx_mtime.tv_sec, it.stx_mtime.tv_nsec);
+    let file = at::kind(one) == FileType::RegularFile;
+    let directory = at::kind(one) == FileType::Directory;
+    let all = [
+        (Difference::Content, rdev(one) != rdev(other) || file && one.stx_size != other.stx_size),
+        (Difference::Owner, (one.stx_uid, one.stx_gid) != (other.stx_uid, other.stx_gid)),
+        (Difference::Mode, permissions(one) != permissions(other)),
+        (Difference::Time, !directory && mtime(one) != mtime(other)),
+    ];
+    all.into_iter().filter(|(_, differs)| *differs).map(|(difference, _)| difference).collect()
+}
+
+fn same_bytes(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let (mut first, mut second) = (vec![0; BUFFER], vec![0; BUFFER]);
+    let mut offset = 0;
+    loop {
+        let got = fill(one, &mut first, offset)?;
+        if got != fill(other, &mut second, offset)? || first[..got] != second[..got] {
+            return Ok(false);
+        }
+        if got == 0 {
+            return Ok(true);
+        }
+        offset += got as u64;
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match pread(file, &mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,369 @@
+//! The generations of a btrfs subvolume: finding, dating and removing them.
+//!
+//! A removal deletes nested subvolumes first and may be interrupted in between. So it begins with
+//! an empty file `removing-7` beside `7`, which goes last: what has one is no generation any more,
+//! and the next purge goes on with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use darlings_btrfs as fs;
+use rustix::fs::{AtFlags, Mode, OFlags, fstatvfs, openat, unlinkat};
+use rustix::io::Errno;
+use tracing::warn;
+
+use super::plan::ready_name;
+use super::{Btrfs, names_in};
+use crate::cmdline::Asked;
+use crate::config;
+use crate::generations::{
+    Access, CountedBy, Detail, Generation, Other, Seen, Size, Space, Store, exact_number,
+};
+use crate::restore::{self, at};
+use crate::state::{self, Manifest};
+use crate::volume::{Options, mounts};
+
+/// How long the cleaner may free nothing before it is not waited for any longer.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How often the cleaner is looked after.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The generations of a btrfs subvolume.
+pub(in crate::volume) struct Generations {
+    btrfs: Btrfs,
+    /// The directory of the generations, if there is one; with the lock on it, once it is taken.
+    home: Option<OwnedFd>,
+    /// Ids of subvolumes that were deleted and may not be cleaned yet.
+    deleted: Vec<u64>,
+}
+
+/// What is known of one entry of the generations directory.
+enum Entry {
+    Ours { id: u64, manifest: Option<Manifest> },
+    Other { why: String },
+}
+
+impl Generations {
+    pub(in crate::volume) fn open(
+        volume: &config::Volume,
+        source: &config::Btrfs,
+        access: Access,
+    ) -> anyhow::Result<Self> {
+        let options = Options {
+            dry_run: access == Access::ReadOnly,
+            threads: 1,
+            asked: Asked::Reset,
+            root_subvolid: None,
+        };
+        let mut btrfs = Btrfs::open(volume, source, options)?;
+        match btrfs.home() {
+            Ok(home) => Ok(Self { btrfs, home, deleted: Vec::new() }),
+            Err(error) => {
+                crate::volume::Volume::close(&mut btrfs).context(format!("{error:#}"))?;
+                Err(error)
+            }
+        }
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        self.btrfs.path_of(name)
+    }
+
+    fn size(&self, id: u64) -> anyhow::Result<Option<Size>> {
+        let usage = fs::subvolume_usage(self.btrfs.top()?, id)?;
+        Ok(usage.map(|usage| Size {
+            counted_by: match usage.accounting {
+                fs::Accounting::Quota => CountedBy::Quota,
+                fs::Accounting::SimpleQuota => CountedBy::SimpleQuota,
+            },
+            referenced_bytes: usage.referenced,
+            exclusive_bytes: usage.exclusive,
+        }))
+    }
+
+    /// btrfs deletes what is mounted without a word, and programs on it go on with a ruin.
+    fn refuse_if_mounted(&self, path: &Path) -> anyhow::Result<()> {
+        let top = self.btrfs.top.as_ref().context("BUG: used after it was closed")?;
+        let device = top.device()?;
+        let path = Path::new("/").join(path);
+        let mounted = mounts::all()?.into_iter().find(|mount| {
+            mount.device == device && !top.is(mount) && mount.root.starts_with(&path)
+        });
+        match mounted {
+            Some(mount) => bail!("it is mounted at {:?}; unmount it", mount.mount_point),
+            None => Ok(()),
+        }
+    }
+
+    fn delete(&mut self, id: u64) -> Result<(), fs::Error> {
+        let top = self.btrfs.top.as_ref().map(AsFd::as_fd);
+        let Some(top) = top else { return Ok(()) };
+        let nested = fs::delete_subvolume_recursive(top, id)?;
+        self.deleted.extend(nested.into_iter().map(|nested| nested.id).chain([id]));
+        Ok(())
+    }
+}
+
+impl Btrfs {
+    fn path_of(&self, name: &str) -> String {
+        self.source.generations.join(name).display().to_string()
+    }
+
+    /// The numbers of the generations that there are, of these names in their directory.
+    pub(super) fn numbers(
+        &self,
+        home: &OwnedFd,
+        names: &[String],
+        last_reset: u64,
+    ) -> anyhow::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for number in names.iter().filter_map(|name| exact_number(name)) {
+            let begun = names.contains(&intent_name(number));
+            if !begun && matches!(self.examine(home, number, last_reset)?, Entry::Ours { .. }) {
+                numbers.push(number);
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Whose the entry with that number for a name is. Everything must fit, since what is not ours
+    /// is never removed.
+    fn examine(&self, home: &OwnedFd, number: u64, last_reset: u64) -> anyhow::Result<Entry> {
+        let other = |why: &str| Ok(Entry::Other { why: why.to_owned() });
+        let name = c_name(&number.to_string())?;
+        let opened = match at::open_directory(home.as_fd(), &name) {
+            Err(Errno::NOTDIR | Errno::LOOP) => return other("it is no subvolume"),
+            // Listing takes no lock, and a purge may be at work.
+            Err(Errno::NOENT) => return other("it went away while it was looked at"),
+            opened => opened.with_context(|| format!("cannot open {name:?}"))?,
+        };
+        let status = at::status_of(opened.as_fd())
+            .with_context(|| format!("cannot read the attributes of {name:?}"))?;
+        if fs::entry_kind(status.stx_ino) != fs::EntryKind::SubvolumeRoot {
+            return other("it is no subvolume");
+        }
+        if number > last_reset {
+            return Ok(Entry::Other {
+                why: format!("no reset had this number: the last one had {last_reset}"),
+            });
+        }
+        if !fs::is_read_only(&opened)? {
+            return other("it can be written to, which no generation can");
+        }
+        let made_by = match state::generation(opened.as_fd()) {
+            Ok(made_by) => made_by,
+            Err(error) => return Ok(Entry::Other { why: format!("{error:#}") }),
+        };
+        if made_by >= number {
+            return Ok(Entry::Other {
+                why: format!("its content is that of reset {made_by}, which did not precede it"),
+            });
+        }
+        let manifest = state::manifest(opened.as_fd()).unwrap_or_else(|error| {
+            warn!("{}: {error:#}", self.path_of(&number.to_string()));
+            None
+        });
+        Ok(Entry::Ours { id: fs::subvolume_id(&opened)?, manifest })
+    }
+}
+
+/// The file that says that the removal of a generation was begun.
+fn intent_name(number: u64) -> String {
+    format!("removing-{number}")
+}
+
+/// The generation whose removal was begun, by the name of the file that says so.
+fn intended(name: &str) -> Option<u64> {
+    exact_number(name.strip_prefix("removing-")?)
+}
+
+fn c_name(name: &str) -> anyhow::Result<CString> {
+    at::c_name(name.as_ref()).with_context(|| format!("BUG: {name:?} is no name"))
+}
+
+impl Store for Generations {
+    fn lock(&mut self) -> anyhow::Result<()> {
+        self.home.as_ref().map_or(Ok(()), |home| self.btrfs.lock(home))
+    }
+
+    fn unfinished(&self) -> anyhow::Result<Option<String>> {
+        let Some(home) = &self.home else { return Ok(None) };
+        let ready = ready_name(state::generation(self.btrfs.live()?.as_fd())?);
+        let waits = names_in(home)?.contains(&ready);
+        Ok(waits.then(|| format!("{} is the previous state of a reset", self.path_of(&ready))))
+    }
+
+    fn look(&mut self, detail: Detail) -> anyhow::Result<Seen> {
+        let mut seen = Seen::default();
+        let Some(home) = &self.home else { return Ok(seen) };
+        let live = self.btrfs.live()?;
+        let last_reset = state::generation(live.as_fd())?;
+        let names = names_in(home)?;
+        let begun: BTreeSet<u64> = names.iter().filter_map(|name| intended(name)).collect();
+        // A manifest says when the reset was that made its tree, and so when the one before ended.
+        let mut times = BTreeMap::new();
+        let mut note = |manifest: &Manifest| {
+            if let Some(time) = manifest.time {
+                times.entry(manifest.generation).or_insert(time);
+            }
+        };
+        if let Some(manifest) = state::manifest(live.as_fd())? {
+            note(&manifest);
+        }
+        for &number in &begun {
+            let name = self.path_of(&number.to_string());
+            seen.begun.push(Generation { number, name, ended: None, boot: None, size: None });
+        }
+        for name in &names {
+            let number = exact_number(name);
+            if number.or_else(|| intended(name)).is_some_and(|number| begun.contains(&number)) {
+                continue;
+            }
+            let entry = match number {
+                Some(number) => self.btrfs.examine(home, number, last_reset)?,
+                None => Entry::Other { why: "its name is not the number of a reset".to_owned() },
+            };
+            let path = self.path_of(name);
+            match (number, entry) {
+                (Some(number), Entry::Ours { id, manifest }) => {
+                    manifest.iter().for_each(&mut note);
+                    let size = if detail == Detail::All { self.size(id)? } else { None };
+                    let boot = manifest.and_then(|manifest| manifest.boot);
+                    let ended = None;
+                    seen.generations.push(Generation { number, name: path, ended, boot, size });
+                }
+                (_, Entry::Other { why }) => seen.others.push(Other { name: path, why }),
+                (None, Entry::Ours { .. }) => bail!("BUG: {name:?} is ours and has no number"),
+            }
+        }
+        seen.generations.sort_by_key(|generation| generation.number);
+        for generation in &mut seen.generations {
+            generation.ended = times.get(&generation.number).copied();
+        }
+        Ok(seen)
+    }
+
+    fn remove(&mut self, generation: &Generation) -> anyhow::Result<()> {
+        let number = generation.number;
+        let home = self.home.as_ref().context("BUG: there is no generation")?;
+        let (name, intent) = (c_name(&number.to_string())?, c_name(&intent_name(number))?);
+        let opened = at::present(at::open_directory(home.as_fd(), &name))
+            .with_context(|| format!("cannot open {name:?}"))?;
+        let id = match opened {
+            Some(opened) => {
+                let status = at::status_of(opened.as_fd()).context("cannot read its attributes")?;
+                let kind = fs::entry_kind(status.stx_ino);
+                ensure!(kind == fs::EntryKind::SubvolumeRoot, "it is no subvolume");
+                Some(fs::subvolume_id(&opened)?)
+            }
+            None => None,
+        };
+        self.refuse_if_mounted(Path::new(&generation.name))?;
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(home, &intent, flags, Mode::RUSR | Mode::WUSR).map(drop).with_context(|| {
+            format!("cannot write down that it is being removed, in {intent:?}")
+        })?;
+        let result = id.map_or(Ok(()), |id| self.delete(id));
+        let untouched = match &result {
+            Ok(()) => true,
+            // It is looked for before anything is deleted.
+            Err(error) => error.kind() == fs::ErrorKind::IsDefault,
+        };
+        if untouched {
+            let home = self.home.as_ref().context("BUG: the generations went away")?;
+            let unlinked = unlinkat(home, &intent, AtFlags::empty());
+            unlinked.with_context(|| format!("cannot remove {intent:?}"))?;
+        }
+        Ok(result?)
+    }
+
+    fn live(&self) -> anyhow::Result<OwnedFd> {
+        self.btrfs.live()
+    }
+
+    fn tree(&mut self, generation: &Generation) -> anyhow::Result<OwnedFd> {
+        let tree = self.btrfs.open_subvolume(Path::new(&generation.name))?;
+        tree.with_context(|| format!("the generation {} is gone", generation.name))
+    }
+
+    fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>> {
+        self.btrfs.blank()
+    }
+
+    fn remove_nested(&mut self, below: &Path) -> anyhow::Result<()> {
+        let live = self.btrfs.live()?;
+        let mut outermost: Vec<fs::Nested> = Vec::new();
+        for nested in fs::nested_subvolumes(&live)? {
+            let inside = outermost.iter().any(|outer| nested.path.starts_with(&outer.path));
+            if nested.path.starts_with(below) && !inside {
+                outermost.push(nested);
+            }
+        }
+        for nested in outermost {
+            let path = &nested.path;
+            let remove = |this: &mut Self| -> anyhow::Result<()> {
+                this.refuse_if_mounted(&this.btrfs.source.subvolume.join(path))?;
+                let (parent, _) = at::open_parent(&live, path)?;
+                restore::unseal(parent.as_fd())?;
+                Ok(this.delete(nested.id)?)
+            };
+            remove(self).with_context(|| format!("cannot remove the subvolume {path:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn space(&self) -> anyhow::Result<Space> {
+        let status = fstatvfs(self.btrfs.top()?).context("cannot read how much is free")?;
+        Ok(Space {
+            available: status.f_bavail.saturating_mul(status.f_frsize),
+            total: status.f_blocks.saturating_mul(status.f_frsize),
+        })
+    }
+
+    fn settle(&mut self, enough: u64, waiting: &mut dyn FnMut()) -> anyhow::Result<()> {
+        let mut last = (self.deleted.len(), self.space()?.available, Instant::now());
+        while !self.deleted.is_empty() {
+            let top = self.btrfs.top()?;
+            // Each time: the cleaner goes back to sleep when it is disturbed.
+            fs::wake_cleaner(top)?;
+            let mut left = Vec::new();
+            for &id in &self.deleted {
+                if !fs::is_cleaned(top, id)? {
+                    left.push(id);
+                }
+            }
+            // What is free is told only once it is committed.
+            fs::sync(top)?;
+            self.deleted = left;
+            let available = self.space()?.available;
+            if available >= enough {
+                return Ok(());
+            }
+            if (self.deleted.len(), available) != (last.0, last.1) {
+                last = (self.deleted.len(), available, Instant::now());
+            }
+            ensure!(
+                last.2.elapsed() < PATIENCE,
+                "the kernel has freed nothing for {} s, and {} deleted subvolumes still hold space; \
+                 run it again later",
+                PATIENCE.as_secs(),
+                self.deleted.len()
+            );
+            if !self.deleted.is_empty() {
+                waiting();
+                std::thread::sleep(PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> anyhow::Result<()> {
+        self.home = None;
+        crate::volume::Volume::close(&mut self.btrfs)
+    }
+}

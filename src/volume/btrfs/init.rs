@@ -1,0 +1,121 @@
+//! Making the blank and the home of the generations of a btrfs subvolume.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use anyhow::Context as _;
+use darlings_btrfs as fs;
+use rustix::fs::{Mode, mkdirat};
+use rustix::io::Errno;
+
+use super::{Btrfs, each_directory, os};
+use crate::cmdline::Asked;
+use crate::config;
+use crate::init::{Missing, Options};
+use crate::restore::{self, at};
+use crate::volume::{self, Volume as _};
+
+/// What a blank is called until it is complete.
+const UNFINISHED: &str = ".darlings-unfinished";
+
+/// Makes what is missing.
+pub(in crate::volume) fn init(
+    volume: &config::Volume,
+    source: &config::Btrfs,
+    options: Options,
+) -> anyhow::Result<Vec<Missing>> {
+    let opened = volume::Options {
+        dry_run: options.dry_run,
+        threads: 1,
+        // To look at no more than what is here; not to mount read-only.
+        asked: Asked::Reset,
+        root_subvolid: None,
+    };
+    let mut btrfs = Btrfs::open(volume, source, opened)?;
+    let done = btrfs.init(options);
+    match (done, btrfs.close()) {
+        (Ok(missing), Ok(())) => Ok(missing),
+        (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
+    }
+}
+
+impl Btrfs {
+    fn init(&self, options: Options) -> anyhow::Result<Vec<Missing>> {
+        let live = self.live()?;
+        let mut missing = Vec::new();
+        if self.home()?.is_none() {
+            missing.push(Missing::Generations(self.source.generations.display().to_string()));
+        }
+        if let Some(blank) = &self.source.blank
+            && self.open_subvolume(blank)?.is_none()
+        {
+            let name = blank.display().to_string();
+            missing.push(if options.from_live {
+                Missing::BlankOfLive(name)
+            } else {
+                Missing::EmptyBlank(name)
+            });
+        }
+        if options.dry_run {
+            return Ok(missing);
+        }
+        for it in &missing {
+            match it {
+                Missing::Generations(_) => self.make_directories(&self.source.generations)?,
+                Missing::EmptyBlank(_) | Missing::BlankOfLive(_) => {
+                    self.make_blank(&live, options.from_live)
+                        .with_context(|| format!("cannot make {it}"))?;
+                }
+            }
+        }
+        fs::sync(self.top()?).context("cannot make it durable")?;
+        Ok(missing)
+    }
+
+    fn make_directories(&self, path: &Path) -> anyhow::Result<()> {
+        for part in each_directory(path) {
+            let (parent, name) = at::open_parent(self.top()?, &part)
+                .with_context(|| format!("cannot open what is above {part:?}"))?;
+            match mkdirat(&parent, &name, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error).with_context(|| format!("cannot make {part:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// A blank has its name only once it is complete, so that no reset takes half of one.
+    fn make_blank(&self, live: &OwnedFd, of_live: bool) -> anyhow::Result<()> {
+        let path = self.source.blank.as_deref().context("BUG: the blank has no name")?;
+        if let Some((above, _)) = at::split(path) {
+            self.make_directories(above)?;
+        }
+        let place = self.named(path)?;
+        let mut unfinished = place.name.clone();
+        unfinished.push(UNFINISHED);
+        let name = at::c_name(&unfinished)?;
+        if at::present(at::status(place.parent.as_fd(), &name))?.is_some() {
+            fs::delete_subvolume(&place.parent, &unfinished)
+                .context("cannot remove what an interrupted run had begun")?;
+        }
+        if of_live {
+            fs::snapshot(live, &place.parent, &unfinished, fs::Access::Writable)?;
+        } else {
+            fs::create_subvolume(&place.parent, &unfinished)?;
+        }
+        let made = at::open_directory(place.parent.as_fd(), &name).context("cannot open it")?;
+        if of_live {
+            let own = at::c_name(os(crate::rules::OWN_DIRECTORY))?;
+            restore::remove(made.as_fd(), &own)
+                .context("cannot empty it of what is darlings' own")?;
+        } else {
+            restore::take_attributes(live.as_fd(), made.as_fd())
+                .context("cannot give it the attributes of the root")?;
+        }
+        fs::set_read_only(&made, true)?;
+        fs::sync(&made)?;
+        fs::rename_noreplace(&place.parent, &unfinished, &place.parent, &place.name)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! The last step: the previous state gets the name of a generation, and is read-only from then on.
+//!
+//! A root that is immutable or append-only cannot be renamed, and in a read-only subvolume no flag
+//! can be set. So those flags are cleared before the exchange and set when it has its name already, and
+//! are written down before, in `seals-7` beside it, for the run after one that was interrupted.
+
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::Context as _;
+use darlings_btrfs as fs;
+use rustix::fs::{AtFlags, IFlags, Mode, OFlags, openat, renameat, unlinkat};
+
+use super::plan::{ready_name, seals_name};
+use super::{Btrfs, os};
+use crate::generations::exact_number;
+use crate::restore::{self, at};
+use crate::state;
+use crate::volume::Standing;
+
+impl Btrfs {
+    pub(super) fn keep_generation(&mut self, kept: &Path) -> anyhow::Result<()> {
+        self.standing = Standing::Reset;
+        let old = self.old()?;
+        let seals = match self.work.live_was.take() {
+            Some((seals, _)) => seals,
+            // It completes a run that was interrupted, which had written them down if it got so far.
+            None => self.noted_seals(self.work.generation)?.unwrap_or_else(IFlags::empty),
+        };
+        self.name_generation(&old, &ready_name(self.work.generation), kept, seals)
+    }
+
+    /// Makes a tree in the generations directory a generation. What fails before the rename leaves
+    /// it to the next run.
+    pub(super) fn name_generation(
+        &mut self,
+        tree: &OwnedFd,
+        from: &str,
+        kept: &Path,
+        seals: IFlags,
+    ) -> anyhow::Result<()> {
+        if !fs::is_read_only(tree)? {
+            fs::set_read_only(tree, true)?;
+        }
+        let name = kept.file_name().context("BUG: a generation without a name")?.to_owned();
+        let number =
+            name.to_str().and_then(exact_number).context("BUG: a name without a number")?;
+        if !seals.is_empty() {
+            self.note_seals(number, seals)?;
+        }
+        let home = self.work_home()?;
+        fs::rename_noreplace(home, os(from), home, &name)?;
+        self.work.staged = None;
+        if !seals.is_empty() {
+            self.seal(tree, number, seals)?;
+        }
+        Ok(fs::sync(self.top()?)?)
+    }
+
+    /// [`Btrfs::name_generation`] from where an interrupted run had got to.
+    pub(super) fn seal_kept(&mut self, number: u64) -> anyhow::Result<()> {
+        let seals = self.noted_seals(number)?.unwrap_or_else(IFlags::empty);
+        let name = at::c_name(number.to_string().as_ref())?;
+        let tree = at::present(at::open_directory(self.work_home()?.as_fd(), &name))
+            .with_context(|| format!("cannot open generation {number}"))?;
+        match tree {
+            Some(tree) => self.seal(&tree, number, seals),
+            // The run did not get to the exchange: it is the live root that had those flags.
+            None if state::generation(self.live()?.as_fd())? < number => {
+                restore::seal(self.live()?.as_fd(), seals)
+                    .context("cannot set the flags of the live root")?;
+                self.forget_seals(number)
+            }
+            // It was removed since.
+            None => self.forget_seals(number),
+        }
+    }
+
+    fn seal(&mut self, tree: &OwnedFd, number: u64, seals: IFlags) -> anyhow::Result<()> {
+        if fs::is_read_only(tree)? {
+            fs::set_read_only(tree, false)?;
+        }
+        restore::seal(tree.as_fd(), seals).context("cannot set the flags of the root")?;
+        fs::set_read_only(tree, true)?;
+        self.forget_seals(number)
+    }
+
+    pub(super) fn note_seals(&mut self, number: u64, seals: IFlags) -> anyhow::Result<()> {
+        let (name, new) = (seals_name(number), c"seals.new");
+        let home = self.work_home()?;
+        let write = || -> std::io::Result<()> {
+            let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = openat(home, new, flags | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR)?;
+            let mut file = std::fs::File::from(file);
+            writeln!(file, "{}", seals.bits())?;
+            // Its name must not be durable before its bytes are.
+            file.sync_all()?;
+            Ok(renameat(home, new, home, name.as_str())?)
+        };
+        write().with_context(|| format!("cannot write {name:?} into the generations directory"))
+    }
+
+    fn noted_seals(&mut self, number: u64) -> anyhow::Result<Option<IFlags>> {
+        let name = seals_name(number);
+        let cannot = || format!("cannot read {name:?} in the generations directory");
+        let file =
+            at::present(at::open_file(self.work_home()?.as_fd(), &at::c_name(name.as_ref())?))
+                .with_context(cannot)?;
+        let Some(file) = file else { return Ok(None) };
+        let text = std::io::read_to_string(std::fs::File::from(file)).with_context(cannot)?;
+        let bits = text.trim_end().parse().with_context(cannot)?;
+        Ok(Some(IFlags::from_bits_retain(bits)))
+    }
+
+    pub(super) fn forget_seals(&mut self, number: u64) -> anyhow::Result<()> {
+        let name = seals_name(number);
+        at::present(unlinkat(self.work_home()?, name.as_str(), AtFlags::empty()))
+            .map(drop)
+            .with_context(|| format!("cannot remove {name:?} from the generations directory"))
+    }
+}

@@ -1,0 +1,158 @@
+//! What the kernel command line can ask for instead of a reset, on btrfs: looking and doing. The
+//! exchange and all that follows it are those of a reset.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use darlings_btrfs as fs;
+use rustix::fs::{FileType, IFlags};
+use tracing::warn;
+
+use super::asked::Source;
+use super::journal::{Journal, Roots};
+use super::plan::{Facts, NEXT, outermost};
+use super::{Btrfs, Does, os, swap};
+use crate::cmdline::Which;
+use crate::generations;
+use crate::restore::{self, Settled, at, own_directory};
+use crate::state::{self, Manifest};
+
+impl Btrfs {
+    /// Looks at the generation that is asked for.
+    pub(super) fn look_at_source(
+        &self,
+        home: Option<&OwnedFd>,
+        which: Which,
+        facts: &Facts,
+    ) -> anyhow::Result<Source> {
+        let there = match home {
+            Some(home) => self.numbers(home, &facts.generations, facts.live_generation)?,
+            None => Vec::new(),
+        };
+        let number = generations::choose(which, there)?;
+        let tree = self.generation(number)?;
+        let nested: Vec<PathBuf> =
+            fs::nested_subvolumes(&tree)?.into_iter().map(|nested| nested.path).collect();
+        let mut fitting = Vec::new();
+        for path in outermost(&self.volume, facts) {
+            let inside = nested.iter().any(|outer| path != *outer && path.starts_with(outer));
+            let fits = !inside
+                && has_place(tree.as_fd(), &path)
+                    .with_context(|| format!("cannot look at {path:?} in generation {number}"))?;
+            if fits {
+                fitting.push(path);
+            }
+        }
+        let paths = restore::survey(&self.volume.rules, tree.as_fd(), None)?;
+        let swap = swap::find(tree.as_fd(), &self.volume.rules, &paths)?;
+        Ok(Source { number, nested, fitting, swap })
+    }
+
+    pub(super) fn generation(&self, number: u64) -> anyhow::Result<OwnedFd> {
+        let path = self.source.generations.join(number.to_string());
+        self.open_subvolume(&path)?
+            .with_context(|| format!("the generation {path:?} went away while it was looked at"))
+    }
+
+    /// Copies the live subvolume as what becomes the generation.
+    pub(super) fn stage_snapshot(&mut self) -> anyhow::Result<()> {
+        let live = self.live()?;
+        let seals = restore::seals_of(live.as_fd())?;
+        // One that forbids a rename is sealed again once it has its name.
+        let access = if seals.is_empty() { fs::Access::ReadOnly } else { fs::Access::Writable };
+        let home = self.work_home()?;
+        fs::snapshot(&live, home, os(NEXT), access)?;
+        self.work.staged = Some(NEXT.to_owned());
+        if !seals.is_empty() {
+            restore::unseal(self.staged()?.as_fd())
+                .context("cannot clear the flags of the copy")?;
+        }
+        self.work.root_seals = Some(seals);
+        Ok(())
+    }
+
+    /// Writes the number of the generation into the live subvolume, durably: no crash may leave a
+    /// generation whose number is given away once more.
+    pub(super) fn count(&mut self, number: u64) -> anyhow::Result<()> {
+        let live = self.live()?;
+        let read_only = fs::is_read_only(&live)?;
+        if read_only {
+            fs::set_read_only(&live, false)?;
+        }
+        let counted = state::count(live.as_fd(), number, &self.volume.rules);
+        if read_only {
+            let again = fs::set_read_only(&live, true);
+            return match (counted, again) {
+                (Err(error), Err(left)) => Err(error.context(format!("and then: {left}"))),
+                (counted, again) => counted.and(again.map_err(Into::into)),
+            };
+        }
+        counted?;
+        Ok(fs::sync(self.top()?)?)
+    }
+
+    pub(super) fn keep_snapshot(&mut self, kept: &Path) -> anyhow::Result<()> {
+        let staged = self.staged()?;
+        let seals = self.work.root_seals.take().unwrap_or(IFlags::empty());
+        self.name_generation(&staged, NEXT, kept, seals)
+    }
+
+    /// Copies the generation as what becomes the live subvolume.
+    pub(super) fn stage_generation(&mut self, number: u64) -> anyhow::Result<()> {
+        let generation = self.generation(number)?;
+        let home = self.work_home()?;
+        fs::snapshot(&generation, home, os(NEXT), fs::Access::Writable)?;
+        self.work.staged = Some(NEXT.to_owned());
+        Ok(())
+    }
+
+    /// Makes the copy of the generation count as the result of this run. Nothing else in it is
+    /// changed.
+    pub(super) fn record_restored(&mut self, of: u64) -> anyhow::Result<()> {
+        let (live, staged) = (self.live()?, self.staged()?);
+        let root = staged.as_fd();
+        let was = Settled::look(root).context("cannot look at the root")?;
+        restore::unseal(root).context("cannot clear the flags of the root")?;
+        restore::ensure_own_directory(root)?;
+        // The generation may have been live while a reset was interrupted.
+        restore::remove(own_directory(root)?.as_fd(), c"reset")
+            .context("cannot remove an old journal")?;
+        let before = state::manifest(root).unwrap_or_else(|error| {
+            warn!("generation {of}: {error:#}");
+            None
+        });
+        let (number, rules) = (self.work.generation, &self.volume.rules);
+        state::write(root, &Manifest::of_restored(number, of, before, rules)?)?;
+        was.clone().unsealed().settle(root).context("cannot set the times of the root")?;
+        let roots = Roots { old: live.as_fd(), new: root };
+        self.work.journal = Journal::look(roots, was.seals(), &self.work.moving)?;
+        self.work.journal.write(root)
+    }
+
+    /// Whether the plan restores a generation, and which.
+    pub(super) fn restores(&self) -> Option<u64> {
+        match self.work.does {
+            Does::Restore(number) => Some(number),
+            Does::Reset | Does::Snapshot | Does::Nothing => None,
+        }
+    }
+}
+
+/// Whether a subvolume can be moved to `path` below `root`: nothing is there, or an empty directory,
+/// or, in a copy of the tree, the empty directory that stands for another subvolume.
+fn has_place(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<bool> {
+    let (above, name) = at::split(path).context("BUG: a subvolume without a name")?;
+    let Some(above) = at::directory_beneath(root, above)? else { return Ok(false) };
+    let name = at::c_name(name)?;
+    let Some(status) = at::present(at::status(above.as_fd(), &name))? else { return Ok(true) };
+    if at::kind(&status) != FileType::Directory {
+        return Ok(false);
+    }
+    if fs::entry_kind(status.stx_ino) == fs::EntryKind::SubvolumeRoot {
+        return Ok(true);
+    }
+    let directory = at::open_directory(above.as_fd(), &name)?;
+    let mut buffer = vec![std::mem::MaybeUninit::uninit(); at::BATCH];
+    Ok(at::next_batch(directory.as_fd(), &mut buffer)?.is_empty())
+}

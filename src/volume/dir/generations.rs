@@ -1,0 +1,166 @@
+//! The generations of a plain directory: what resets moved aside, in `.darlings/generations/N`.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rustix::fs::{FlockOperation, Mode, flock, fstatvfs, mkdirat};
+use rustix::io::Errno;
+use tracing::warn;
+
+use super::open_directory;
+use crate::carry::{ASIDE_ROOT, GENERATIONS, TRASH, manifest_of};
+use crate::config;
+use crate::generations::{Detail, Generation, Other, Seen, Space, Store, exact_number};
+use crate::restore::{self, at, own_directory};
+use crate::rules::OWN_DIRECTORY;
+use crate::state;
+
+/// The generations of a plain directory.
+pub(in crate::volume) struct Generations {
+    path: PathBuf,
+    root: OwnedFd,
+    /// Where the blank is, here and now.
+    blank: Option<PathBuf>,
+}
+
+impl Generations {
+    /// In the initrd the volume is where the configuration says, in the running system at its
+    /// mount point.
+    pub(in crate::volume) fn open(
+        volume: &config::Volume,
+        source: &config::Dir,
+    ) -> anyhow::Result<Self> {
+        let path = &source.path;
+        let there = path
+            .join(OWN_DIRECTORY)
+            .try_exists()
+            .with_context(|| format!("cannot look at {path:?}"))?;
+        let path = if there { path.clone() } else { volume.mount_point.clone() };
+        let blank = source.blank.as_ref().map(|blank| {
+            // A blank in the volume's own filesystem goes where the volume goes.
+            let inside = blank.strip_prefix(&source.path);
+            inside.map_or_else(|_| blank.clone(), |inside| path.join(inside))
+        });
+        Ok(Self { root: open_directory(&path)?, path, blank })
+    }
+
+    fn home(&self) -> anyhow::Result<Option<OwnedFd>> {
+        let path = Path::new(OWN_DIRECTORY).join(GENERATIONS);
+        at::directory_beneath(self.root.as_fd(), &path)
+            .with_context(|| format!("cannot open {path:?}"))
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.path.join(OWN_DIRECTORY).join(GENERATIONS).join(name).display().to_string()
+    }
+}
+
+impl Store for Generations {
+    fn lock(&mut self) -> anyhow::Result<()> {
+        flock(&self.root, FlockOperation::NonBlockingLockExclusive)
+            .with_context(|| format!("another run is at work in {:?}; wait for it", self.path))
+    }
+
+    fn unfinished(&self) -> anyhow::Result<Option<String>> {
+        // The journal says it, and the caller looks for that.
+        Ok(None)
+    }
+
+    fn look(&mut self, _: Detail) -> anyhow::Result<Seen> {
+        let mut seen = Seen::default();
+        let Some(home) = self.home()? else { return Ok(seen) };
+        // A manifest says when the reset was that made its tree, and so when the one before ended.
+        let mut times = BTreeMap::new();
+        let mut note = |manifest: &state::Manifest| {
+            if let Some(time) = manifest.time {
+                times.entry(manifest.generation).or_insert(time);
+            }
+        };
+        if let Some(manifest) = state::manifest(self.root.as_fd())? {
+            note(&manifest);
+        }
+        for name in at::names(home.as_fd()).context("cannot read the generations")? {
+            let name = name.to_string_lossy();
+            let Some(number) = exact_number(&name) else {
+                let why = "its name is not the number of a reset".to_owned();
+                seen.others.push(Other { name: self.shown(&name), why });
+                continue;
+            };
+            let manifest = manifest_of(home.as_fd(), number).unwrap_or_else(|error| {
+                // One that nobody can read must not keep the others from being listed and removed.
+                warn!("{}: {error:#}", self.shown(&name));
+                None
+            });
+            manifest.iter().for_each(&mut note);
+            let boot = manifest.and_then(|manifest| manifest.boot);
+            let name = self.shown(&name);
+            seen.generations.push(Generation { number, name, ended: None, boot, size: None });
+        }
+        seen.generations.sort_by_key(|generation| generation.number);
+        for generation in &mut seen.generations {
+            generation.ended = times.get(&generation.number).copied();
+        }
+        Ok(seen)
+    }
+
+    fn remove(&mut self, generation: &Generation) -> anyhow::Result<()> {
+        let home = self.home()?.context("the generations are gone")?;
+        let own = own_directory(self.root.as_fd())?;
+        match mkdirat(&own, TRASH, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).context("cannot make the trash"),
+        }
+        let trash = at::open_directory(own.as_fd(), &at::c_name(TRASH.as_ref())?)?;
+        // In the trash it is no generation any more, however little of it is gone.
+        let name = CString::new(generation.number.to_string())?;
+        let doomed = CString::new(format!("generation-{}", generation.number))?;
+        restore::remove(trash.as_fd(), &doomed)?;
+        restore::rename((home.as_fd(), &name), (trash.as_fd(), &doomed))
+            .with_context(|| format!("cannot move {} to the trash", generation.name))?;
+        restore::remove(trash.as_fd(), &doomed).map(drop)
+    }
+
+    fn live(&self) -> anyhow::Result<OwnedFd> {
+        Ok(at::open_beneath(self.root.as_fd(), Path::new(""))?)
+    }
+
+    fn tree(&mut self, generation: &Generation) -> anyhow::Result<OwnedFd> {
+        let home = self.home()?.context("the generations are gone")?;
+        let root = Path::new(&generation.number.to_string()).join(ASIDE_ROOT);
+        at::open_beneath(home.as_fd(), &root)
+            .with_context(|| format!("cannot open {}", generation.name))
+    }
+
+    fn manifest(&mut self, generation: &Generation) -> anyhow::Result<Option<state::Manifest>> {
+        let home = self.home()?.context("the generations are gone")?;
+        manifest_of(home.as_fd(), generation.number)
+    }
+
+    fn holds_persisted(&self) -> bool {
+        false
+    }
+
+    fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>> {
+        self.blank.as_deref().map(open_directory).transpose()
+    }
+
+    fn remove_nested(&mut self, _: &Path) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn space(&self) -> anyhow::Result<Space> {
+        let stat = fstatvfs(&self.root).context("cannot ask for the free space")?;
+        Ok(Space { available: stat.f_bavail * stat.f_frsize, total: stat.f_blocks * stat.f_frsize })
+    }
+
+    fn settle(&mut self, _: u64, _: &mut dyn FnMut()) -> anyhow::Result<()> {
+        rustix::fs::syncfs(&self.root).context("cannot make it durable")
+    }
+
+    fn close(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}

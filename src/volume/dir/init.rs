@@ -1,0 +1,50 @@
+//! Making the blank of a plain directory.
+
+use std::fs::DirBuilder;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::DirBuilderExt as _;
+
+use anyhow::{Context as _, bail};
+use rustix::fs::syncfs;
+
+use super::open_directory;
+use crate::config;
+use crate::init::{Missing, Options};
+use crate::restore;
+use crate::rules::OWN_DIRECTORY;
+use crate::volume::in_running_system;
+
+/// Makes what is missing.
+pub(in crate::volume) fn init(
+    volume: &config::Volume,
+    options: Options,
+) -> anyhow::Result<Vec<Missing>> {
+    let volume = in_running_system(volume);
+    let config::Backing::Dir(source) = &volume.backing else { bail!("BUG: no directory") };
+    let root = open_directory(&source.path)?;
+    let Some(blank) = &source.blank else { return Ok(Vec::new()) };
+    let there = blank.try_exists().with_context(|| format!("cannot look at {blank:?}"))?;
+    if there {
+        return Ok(Vec::new());
+    }
+    if options.from_live {
+        bail!(
+            "{blank:?} is missing, and a plain directory cannot be snapshotted; copy what shall be the \
+             blank there (cp -a), or run this without --from-live for an empty one"
+        );
+    }
+    let missing = vec![Missing::EmptyBlank(blank.display().to_string())];
+    if options.dry_run {
+        return Ok(missing);
+    }
+    let cannot = || format!("cannot make {blank:?}");
+    if blank.starts_with(source.path.join(OWN_DIRECTORY)) {
+        restore::ensure_own_directory(root.as_fd())?;
+    }
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(blank).with_context(cannot)?;
+    let made = open_directory(blank)?;
+    restore::take_attributes(root.as_fd(), made.as_fd()).with_context(cannot)?;
+    syncfs(&made).context("cannot make it durable")?;
+    Ok(missing)
+}

@@ -1,0 +1,309 @@
+//! A plain directory on any filesystem: `carry` in place, with the journal that makes it complete
+//! after a crash, and undone by the same moves backwards where it fails.
+//!
+//! ```text
+//! /sysroot/                         the volume
+//! /sysroot/.darlings/reset/         the work, while a reset is under way
+//! /sysroot/.darlings/generations/7/ what reset 7 moved aside: a generation
+//!     root/                         all but what is persisted, which was not copied
+//!     manifest                      what the reset before it wrote
+//! ```
+//!
+//! The filesystem must make renames durable in the order in which they were made, as ext4, XFS,
+//! btrfs, bcachefs, F2FS do (tmpfs makes nothing durable at all).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatvfs, open, syncfs};
+
+use super::mounts;
+use super::{Looked, Options, Standing, Volume};
+use crate::carry::{self, GENERATIONS, Journal, Roots, Stage};
+use crate::cmdline::Asked;
+use crate::config;
+use crate::generations::exact_number;
+use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::restore::{Outcome, at};
+use crate::rules::OWN_DIRECTORY;
+use crate::state::{self, Manifest};
+
+mod generations;
+mod init;
+
+pub(super) use generations::Generations;
+pub(super) use init::init;
+
+/// A plain directory that is reset.
+pub(super) struct Dir {
+    volume: config::Volume,
+    source: config::Dir,
+    options: Options,
+    root: OwnedFd,
+    blank: Option<OwnedFd>,
+    generation: u64,
+    looked: Looked,
+    journal: Option<Journal>,
+    /// What the reset before wrote down, to be put back when this one is undone.
+    before: Option<Manifest>,
+    /// It completes a run that was interrupted, so nothing is undone.
+    resumes: bool,
+    standing: Standing,
+}
+
+/// Opens a directory by a path of the configuration's, whose links are its owner's own.
+fn open_directory(path: &Path) -> anyhow::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOATIME;
+    open(path, flags, Mode::empty()).with_context(|| format!("cannot open the directory {path:?}"))
+}
+
+impl Dir {
+    pub(super) fn open(
+        volume: &config::Volume,
+        source: &config::Dir,
+        options: Options,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            volume: volume.clone(),
+            source: source.clone(),
+            options,
+            root: open_directory(&source.path)?,
+            blank: source.blank.as_deref().map(open_directory).transpose()?,
+            generation: 0,
+            looked: Looked::default(),
+            journal: None,
+            before: None,
+            resumes: false,
+            standing: Standing::Previous,
+        })
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let path = &self.source.path;
+        if self.options.dry_run {
+            return Ok(());
+        }
+        let flags =
+            fstatvfs(&self.root).with_context(|| format!("cannot look at {path:?}"))?.f_flag;
+        ensure!(
+            !flags.contains(StatVfsMountFlags::RDONLY),
+            "{path:?} is mounted read-only; mount it writable before the reset"
+        );
+        let below = |mount: &mounts::Mounted| {
+            mount.mount_point != *path && mount.mount_point.starts_with(path)
+        };
+        if let Some(mount) = mounts::all()?.into_iter().find(below) {
+            bail!(
+                "something is mounted at {:?}; a volume is reset before others are mounted on it: \
+                 unmount it, or let the reset run earlier",
+                mount.mount_point
+            );
+        }
+        flock(&self.root, FlockOperation::NonBlockingLockExclusive)
+            .with_context(|| format!("another run is at work in {path:?}; wait for it"))
+    }
+
+    /// The highest number of a generation that is there; 0 when there is none.
+    fn highest(&self) -> anyhow::Result<u64> {
+        let path = Path::new(OWN_DIRECTORY).join(GENERATIONS);
+        let directory = at::directory_beneath(self.root.as_fd(), &path)
+            .with_context(|| format!("cannot open {path:?}"))?;
+        let Some(directory) = directory else { return Ok(0) };
+        let names =
+            at::names(directory.as_fd()).with_context(|| format!("cannot read {path:?}"))?;
+        let numbers = names.iter().filter_map(|name| exact_number(name.to_str().unwrap_or("")));
+        Ok(numbers.max().unwrap_or(0))
+    }
+
+    fn work_out(&mut self) -> anyhow::Result<VolumePlan> {
+        let interrupted = Journal::read(self.root.as_fd())?.is_some();
+        // Of the words of the kernel command line. A generation here lacks what is persisted, which
+        // was never copied, so it cannot be restored as a whole.
+        match self.options.asked {
+            asked @ (Asked::Snapshot | Asked::Restore(_)) if !interrupted => bail!(
+                "{:?} is a plain directory, which keeps only what a reset moves aside: {asked} cannot \
+                 be done with it; take the word from the kernel command line, or write darlings=off",
+                self.source.path
+            ),
+            Asked::Off if !interrupted => {
+                let number = state::generation(self.root.as_fd())?;
+                let shown = in_words(&self.source);
+                return Ok(VolumePlan::nothing(&self.volume.mount_point, shown, number));
+            }
+            Asked::Reset | Asked::Off | Asked::Snapshot | Asked::Restore(_) => {}
+        }
+        self.check()?;
+        let root = self.root.as_fd();
+        let found = Journal::read(root)?;
+        let stage = found.as_ref().map(|(_, stage)| *stage);
+        self.resumes = stage.is_some();
+        if let Some((journal, stage)) = found {
+            self.generation = journal.generation();
+            self.journal = Some(journal);
+            self.standing = match stage {
+                Stage::Moving => Standing::Unfinished,
+                Stage::Complete => Standing::Reset,
+            };
+        } else {
+            self.generation = state::generation(root)?.max(self.highest()?) + 1;
+            let blank = self.blank.as_ref().map(AsFd::as_fd);
+            self.before = state::manifest(root)?;
+            self.looked = Looked::at(&self.volume.rules, root, blank)?;
+        }
+        Ok(plan(&self.volume, &self.source, self.generation, stage, &self.looked))
+    }
+
+    fn lay(&mut self) -> anyhow::Result<Outcome> {
+        let root = self.root.as_fd();
+        let roots = Roots {
+            previous: root,
+            blank: self.blank.as_ref().map(AsFd::as_fd),
+            root,
+            undoable: true,
+        };
+        let seen = self.looked.seen(&[]);
+        let (rules, threads) = (&self.volume.rules, self.options.threads);
+        let prepared = carry::prepare(roots, rules, seen, self.generation, threads)?;
+        let outcome = Outcome::of_moved(&self.looked.paths, prepared.bytes);
+        let journal = self.journal.insert(prepared.journal);
+        // Everything that is laid must be durable before anything is moved.
+        carry::note_manifest(root)?;
+        syncfs(root).context("cannot make the new content durable")?;
+        journal.write(root)?;
+        syncfs(root).context("cannot make the journal durable")?;
+        Ok(outcome)
+    }
+
+    fn carry(&mut self) -> anyhow::Result<()> {
+        self.standing = Standing::Unfinished;
+        let journal = self.journal.as_ref().context("BUG: nothing was laid")?;
+        let run = if self.resumes { carry::Run::Resumed } else { carry::Run::First };
+        let result = carry::forward(self.root.as_fd(), journal, run);
+        self.or_undo(result)
+    }
+
+    fn record(&mut self) -> anyhow::Result<()> {
+        let journal = self.journal.as_ref().context("BUG: nothing was laid")?;
+        let root = self.root.as_fd();
+        let result = state::write(root, &journal.manifest)
+            .and_then(|()| syncfs(root).context("cannot make the result durable"))
+            .and_then(|()| Journal::complete(root));
+        self.or_undo(result)?;
+        self.standing = Standing::Reset;
+        Ok(())
+    }
+
+    fn keep_generation(&mut self) -> anyhow::Result<()> {
+        let journal = self.journal.as_ref().context("BUG: nothing was laid")?;
+        carry::finish(self.root.as_fd(), journal, carry::Aside::Generation)?;
+        syncfs(&self.root).context("cannot make it durable")?;
+        self.journal = None;
+        Ok(())
+    }
+
+    /// After a failure moves everything back; not so in a run that completes an interrupted one,
+    /// since somebody may have used the machine in between.
+    fn or_undo(&mut self, result: anyhow::Result<()>) -> anyhow::Result<()> {
+        let Err(error) = result else { return Ok(()) };
+        if self.resumes {
+            return Err(error);
+        }
+        match self.undo() {
+            Ok(()) => Err(error.context("everything was moved back")),
+            Err(undo) => Err(error.context(format!("moving everything back failed too: {undo:#}"))),
+        }
+    }
+
+    fn undo(&mut self) -> anyhow::Result<()> {
+        if self.standing == Standing::Reset {
+            return Ok(());
+        }
+        let Some(journal) = self.journal.as_ref().filter(|_| !self.resumes) else { return Ok(()) };
+        let root = self.root.as_fd();
+        carry::backward(root, journal)?;
+        state::restore(root, self.before.as_ref())?;
+        syncfs(root).context("cannot make it durable")?;
+        carry::abandon(root, Some(journal))?;
+        syncfs(root).context("cannot make it durable")?;
+        self.standing = Standing::Previous;
+        self.journal = None;
+        Ok(())
+    }
+}
+
+/// The directory, in words.
+pub(super) fn in_words(source: &config::Dir) -> String {
+    format!("directory {}", source.path.display())
+}
+
+/// Plans the reset of one directory. Pure.
+pub(super) fn plan(
+    volume: &config::Volume,
+    source: &config::Dir,
+    generation: u64,
+    resumed: Option<Stage>,
+    looked: &Looked,
+) -> VolumePlan {
+    let blank = source.blank.as_ref().map(|blank| blank.display().to_string());
+    let mut steps = Vec::new();
+    let mut add = |phase, step| steps.push(Planned { phase, step });
+    if resumed.is_none() {
+        add(Phase::Prepare, Step::Lay { blank, into: Tree::Live });
+    }
+    if resumed != Some(Stage::Complete) {
+        add(Phase::Commit, Step::Carry { within: Tree::Live });
+        add(Phase::Commit, Step::Record { into: Tree::Live });
+    }
+    let previous = source.path.join(OWN_DIRECTORY).join(GENERATIONS).join(generation.to_string());
+    let previous = previous.display().to_string();
+    add(Phase::Finish, Step::KeepGeneration { name: previous.clone() });
+    VolumePlan {
+        mount_point: volume.mount_point.clone(),
+        volume: in_words(source),
+        does: Does::Reset,
+        generation,
+        previous_state: Some(previous),
+        resumes: resumed.is_some(),
+        paths: looked.paths.clone(),
+        put_away: looked.put_away(&volume.mount_point),
+        returned: looked.returned(&volume.mount_point),
+        leaving: Vec::new(),
+        warnings: looked
+            .paths
+            .iter()
+            .filter_map(|path| super::btrfs::unreachable(&volume.mount_point, path))
+            .collect(),
+        steps,
+        restore: None,
+    }
+}
+
+impl Volume for Dir {
+    fn plan(&mut self) -> anyhow::Result<VolumePlan> {
+        self.work_out()
+    }
+
+    fn execute(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
+        match step {
+            Step::Lay { into: Tree::Live, .. } => return self.lay().map(Some),
+            Step::Carry { within: Tree::Live } => self.carry()?,
+            Step::Record { into: Tree::Live } => self.record()?,
+            Step::KeepGeneration { .. } => self.keep_generation()?,
+            _ => bail!("BUG: a step of another filesystem on a directory: {step}"),
+        }
+        Ok(None)
+    }
+
+    fn abandon(&mut self) -> anyhow::Result<()> {
+        self.undo()
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    fn close(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}

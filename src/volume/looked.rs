@@ -1,0 +1,74 @@
+//! A look at the trees of a volume before anything is changed: the same for every filesystem.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+
+use crate::attic::{self, Attic};
+use crate::carry;
+use crate::restore::{Place, Reserved, Surveyed, at, survey, survey_excluded};
+use crate::rules::Rules;
+
+/// What was seen of the trees of a volume, whatever the filesystem.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Looked {
+    /// Persisted paths in the previous state, or in the attic.
+    pub(super) paths: Vec<Surveyed>,
+    /// Excluded paths, likewise.
+    pub(super) excluded: Vec<(PathBuf, Place)>,
+    /// What goes to the attic and comes back from it.
+    pub(super) attic: Attic,
+}
+
+impl Looked {
+    /// Looks at everything that the rules name.
+    pub(super) fn at(
+        rules: &Rules,
+        previous: BorrowedFd<'_>,
+        blank: Option<BorrowedFd<'_>>,
+    ) -> anyhow::Result<Self> {
+        let reserved = Reserved::of(previous).context("cannot look at the root")?;
+        for declared in rules.persisted() {
+            let first = declared.path.iter().next().unwrap_or_default();
+            ensure!(
+                !reserved.holds(&at::c_name(first)?),
+                "{:?} is declared, and {first:?} is the filesystem's own: it is never touched; remove \
+                 it from the configuration",
+                declared.path
+            );
+        }
+        let mut paths = survey(rules, previous, blank)?;
+        let attic = attic::look(rules, previous, &mut paths)?;
+        let excluded = survey_excluded(rules, previous, &paths)?;
+        Ok(Self { paths, excluded, attic })
+    }
+
+    /// As a `carry` takes it.
+    pub(super) fn seen<'a>(&'a self, nested: &'a [PathBuf]) -> carry::Seen<'a> {
+        let Self { paths, excluded, attic } = self;
+        carry::Seen { persisted: paths, excluded, attic, nested }
+    }
+
+    /// The same once everything is in place, for a second restoration from where the first one
+    /// put it.
+    pub(super) fn in_place(&self) -> Self {
+        let mut looked = self.clone();
+        looked.attic = Attic::default();
+        looked.paths.iter_mut().for_each(|path| path.from = None);
+        looked
+    }
+
+    /// What goes to the attic, for the plan.
+    pub(super) fn put_away(&self, mount_point: &Path) -> Vec<String> {
+        let shown = |path: &PathBuf| mount_point.join(path).display().to_string();
+        self.attic.stores.iter().map(shown).collect()
+    }
+
+    /// What comes back from it.
+    pub(super) fn returned(&self, mount_point: &Path) -> Vec<String> {
+        let shown = |path: &PathBuf| mount_point.join(path).display().to_string();
+        let declared = self.paths.iter().filter(|path| path.from.is_some()).map(|it| &it.path);
+        declared.chain(self.attic.inside.iter().map(|it| &it.path)).map(shown).collect()
+    }
+}

@@ -1,0 +1,72 @@
+//! Making the blank snapshot of a ZFS dataset.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::{Context as _, ensure};
+use darlings_zfs as fs;
+
+use super::plan::blank_name;
+use super::{Zfs, generations, root, unmount};
+use crate::cmdline::Asked;
+use crate::config;
+use crate::init::{Missing, Options};
+use crate::restore::{Reserved, at};
+use crate::volume;
+
+/// Makes what is missing.
+pub(in crate::volume) fn init(
+    volume: &config::Volume,
+    source: &config::Zfs,
+    options: Options,
+) -> anyhow::Result<Vec<Missing>> {
+    let opened = volume::Options {
+        dry_run: true, // of a reset, which is not asked for
+        threads: 1,
+        asked: Asked::Off,
+        root_subvolid: None,
+    };
+    let mut zfs = Zfs::open(volume, source, opened)?;
+    zfs.check_there()?;
+    let Some(blank) = blank_name(source) else { return Ok(Vec::new()) };
+    if zfs.library.exists(&blank)? {
+        return Ok(Vec::new());
+    }
+    if !options.from_live {
+        let empty = zfs.is_empty()?;
+        ensure!(
+            empty,
+            "{blank} is missing, and an empty snapshot cannot be taken of a dataset that has content; \
+             write blank = \"empty\", which strategy = \"carry\" can do, or run this with --from-live \
+             to take what is there now for the blank"
+        );
+    }
+    let missing = if options.from_live {
+        Missing::BlankOfLive(blank.clone())
+    } else {
+        Missing::EmptyBlank(blank.clone())
+    };
+    if !options.dry_run {
+        zfs.library.snapshot(&[&blank], &fs::Properties::new())?;
+    }
+    Ok(vec![missing])
+}
+
+impl Zfs {
+    /// Whether nothing is in the dataset.
+    fn is_empty(&mut self) -> anyhow::Result<bool> {
+        self.mounted.dataset = Some(generations::live(&self.source.dataset, fs::Access::ReadOnly)?);
+        let looked = (|| {
+            let live = root(self.mounted.dataset.as_ref())?;
+            let reserved = Reserved::of(live)?;
+            Ok(at::names(live.as_fd())?.iter().all(|name| reserved.holds(name)))
+        })();
+        let closed = unmount(&mut self.mounted.dataset);
+        match (looked, closed) {
+            (Ok(empty), Ok(())) => Ok(empty),
+            (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
+            (Err(error), Err(close)) => {
+                Err::<bool, anyhow::Error>(error).context(format!("and then: {close:#}"))
+            }
+        }
+    }
+}

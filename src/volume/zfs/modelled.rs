@@ -1,0 +1,50 @@
+//! The plan for a volume that exists only as a model: see `volume::every_step`.
+
+use super::plan::{Facts, carry, rollback, tests::source};
+use crate::carry::{Journal, Stage};
+use crate::config::{self, Strategy};
+use crate::plan::VolumePlan;
+
+/// What is there.
+pub(in crate::volume) struct There {
+    pub(in crate::volume) live_generation: u64,
+    pub(in crate::volume) rolled_back: Option<u64>,
+    pub(in crate::volume) has_stage: bool,
+    pub(in crate::volume) highest_snapshot: u64,
+    pub(in crate::volume) journal: Option<(u64, Stage)>,
+}
+
+pub(in crate::volume) fn backing() -> config::Zfs {
+    source()
+}
+
+pub(in crate::volume) fn plan(
+    volume: &config::Volume,
+    there: &There,
+) -> anyhow::Result<VolumePlan> {
+    let journal = |(generation, stage)| Ok::<_, anyhow::Error>((journal(generation)?, stage));
+    let facts = Facts {
+        live_generation: there.live_generation,
+        rolled_back: there.rolled_back,
+        has_stage: there.has_stage,
+        highest: there.highest_snapshot,
+        journal: there.journal.map(journal).transpose()?,
+        ..Facts::default()
+    };
+    match volume.strategy {
+        Strategy::Carry => Ok(carry(volume, &source(), &facts)),
+        Strategy::Rollback => rollback(volume, &source(), &facts),
+    }
+}
+
+/// A journal of which only the number matters.
+fn journal(generation: u64) -> anyhow::Result<Journal> {
+    let settled = r#"{"accessed":[0,0],"modified":[0,0],"seals":0}"#;
+    let manifest =
+        format!(r#"{{"version":1,"generation":{generation},"persisted":[],"excluded":[]}}"#);
+    let text = format!(
+        r#"{{"version":1,"manifest":{manifest},"moves":[],"top":[],"settle":[],"seals":[],
+            "root":{settled},"undo":[],"undo_seals":[]}}"#
+    );
+    Journal::parse(&text, "the journal")
+}

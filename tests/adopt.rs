@@ -1,0 +1,404 @@
+//! `darlings adopt`: from a store to the places, whole, once, and through interruptions.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at once")]
+
+mod common;
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use common::{Machine, Ran, put, quoted};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, run};
+use darlings_testkit::{
+    Attribute, Compare, Tree, capability, capture, difference, fill, plant, skip_unless,
+};
+
+/// A machine that lives on a store: the store has everything, the volume nothing but what things
+/// are mounted on.
+fn machine() -> Result<Machine> {
+    let machine = Machine::new(
+        |blank| put(blank, "etc/issue", "blank"),
+        |live| {
+            std::fs::create_dir_all(live.join("var/log"))?;
+            put(live, "etc/machine-id", "")
+        },
+    )?;
+    machine.volume.make_subvolume("@persist")?;
+    let store = store(&machine);
+    put(&store, "var/log/messages", "precious")?;
+    put(&store, "var/lib/everything/first", "one")?;
+    let everything = store.join("var/lib/everything");
+    let refused = fill::everything(&everything)?;
+    assert!(refused.is_empty(), "{refused:?}");
+    put(&store, "etc/machine-id", "0123")?;
+    put(&store, "home/mia/.ssh/key", "secret")?;
+    for (path, owner, mode) in [("home/mia", 1000, 0o711), ("home/mia/.ssh", 1000, 0o700)] {
+        plant::owner(&store.join(path), owner, 100)?;
+        plant::mode(&store.join(path), mode)?;
+    }
+    Ok(machine
+        .persist("/var/log", &[])
+        .persist("/var/lib/everything", &[])
+        .persist("/etc/machine-id", &[])
+        .persist("/home/mia/.ssh", &[])
+        .persist("/srv/nowhere", &[]))
+}
+
+fn store(machine: &Machine) -> PathBuf {
+    machine.at("@persist")
+}
+
+fn adopt(machine: &Machine, arguments: &[&str]) -> Result<Ran> {
+    let mut command = machine.word("adopt", &machine.config())?;
+    machine.ran(command.arg("--from").arg(store(machine)).args(arguments))
+}
+
+/// The lines about paths; how many bytes went which way depends on the store.
+fn lines(ran: &Ran) -> Vec<&str> {
+    ran.stdout.lines().filter(|line| line.starts_with('/')).collect()
+}
+
+/// What differs between two trees. Nobody can read a link without changing when it was last read.
+fn differences(one: &Tree, other: &Tree) -> String {
+    let compare = Compare::all().without(Attribute::AccessTime);
+    difference::lines(&one.diff_with(other, &compare))
+}
+
+/// What was brought over, compared with the store.
+fn is_brought(machine: &Machine, path: &str) -> Result<()> {
+    let (from, to) = (store(machine).join(path), machine.volume.live().join(path));
+    if from.is_dir() {
+        let lines = differences(&capture(&to)?, &capture(&from)?);
+        assert_eq!(lines, "", "{path}");
+    } else {
+        assert_eq!(std::fs::read(&to)?, std::fs::read(&from)?, "{path}");
+        let of = |path: &Path| -> Result<_> {
+            let found = std::fs::symlink_metadata(path)?;
+            Ok((found.mode(), found.uid(), found.gid(), found.mtime(), found.mtime_nsec()))
+        };
+        assert_eq!(of(&to)?, of(&from)?, "{path}");
+    }
+    Ok(())
+}
+
+const DECLARED: [&str; 4] = ["var/log", "var/lib/everything", "etc/machine-id", "home/mia/.ssh"];
+
+#[test]
+fn a_store_is_brought_over_whole_and_stays_and_a_reset_keeps_it() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    let before = capture(&store(&machine))?;
+    let ran = adopt(&machine, &[])?;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let told = lines(&ran);
+    assert_eq!(told[0], "/etc/machine-id: brought over: 1 entries, 4 B");
+    assert_eq!(told[1], "/home/mia/.ssh: brought over: 2 entries, 6 B");
+    assert_eq!(told[2], "/srv/nowhere: is not in the store");
+    assert!(told[3].starts_with("/var/lib/everything: brought over: "), "{told:?}");
+    assert_eq!(told[4], "/var/log: brought over: 2 entries, 8 B");
+    assert!(ran.stdout.contains(" reflinked\n"), "{}", ran.stdout);
+    for path in DECLARED {
+        is_brought(&machine, path)?;
+    }
+    // A directory above, which the volume did not have, is made after the store's.
+    let home = std::fs::metadata(machine.volume.live().join("home/mia"))?;
+    assert_eq!((home.uid(), home.gid(), home.mode() & 0o7777), (1000, 100, 0o711));
+    let untouched = differences(&capture(&store(&machine))?, &before);
+    assert_eq!(untouched, "", "the store was changed");
+    assert!(!machine.at("@/.darlings/adopt").exists());
+
+    let again = adopt(&machine, &[])?;
+    assert_eq!(again.code, Some(0));
+    assert_eq!(
+        again.stdout,
+        "/etc/machine-id: was brought over before\n/home/mia/.ssh: was brought over before\n\
+         /srv/nowhere: is not in the store\n/var/lib/everything: was brought over before\n\
+         /var/log: was brought over before\n"
+    );
+    machine.reset_and_compare()?;
+    for path in DECLARED {
+        is_brought(&machine, path)?;
+    }
+    machine.close()
+}
+
+#[test]
+fn a_dry_run_tells_the_same_and_changes_nothing() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    let before = machine.whole()?;
+    let ran = adopt(&machine, &["--dry-run"])?;
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (
+            Some(0),
+            "/etc/machine-id: is brought over\n/home/mia/.ssh: is brought over\n\
+             /srv/nowhere: is not in the store\n/var/lib/everything: is brought over\n\
+             /var/log: is brought over\n"
+        )
+    );
+    assert_eq!(before.differences(&machine.whole()?), "");
+    machine.close()
+}
+
+#[test]
+fn what_has_a_content_of_its_own_is_left_and_the_rest_is_brought() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    let live = machine.volume.live();
+    put(&live, "var/log/own", "own")?;
+    std::fs::remove_file(live.join("etc/machine-id"))?;
+    symlink("/etc/elsewhere", live.join("etc/machine-id"))?;
+    std::fs::create_dir_all(live.join("real"))?;
+    symlink("real", live.join("home"))?;
+    let ran = adopt(&machine, &[])?;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let told = lines(&ran);
+    assert_eq!(
+        told[0],
+        "/etc/machine-id: cannot be brought over: a symbolic link with a content of its own is there; \
+         move it away, or keep it and ignore the store's"
+    );
+    assert_eq!(
+        told[1],
+        "/home/mia/.ssh: cannot be brought over: \"/home\" is a symbolic link, which is not followed"
+    );
+    assert_eq!(
+        told[4],
+        "/var/log: cannot be brought over: a directory with a content of its own is there; move it \
+         away, or keep it and ignore the store's"
+    );
+    assert_eq!(std::fs::read_to_string(live.join("var/log/own"))?, "own");
+    assert!(!live.join("var/log/messages").exists());
+    assert_eq!(std::fs::read_dir(live.join("real"))?.count(), 0);
+    is_brought(&machine, "var/lib/everything")?;
+    machine.close()
+}
+
+#[test]
+fn a_link_into_the_store_makes_way_for_what_it_stands_for() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    let live = machine.volume.live();
+    for path in ["etc/machine-id", "var/lib/everything"] {
+        std::fs::create_dir_all(live.join(path).parent().unwrap())?;
+        if live.join(path).exists() {
+            std::fs::remove_file(live.join(path))?;
+        }
+        symlink(store(&machine).join(path), live.join(path))?;
+    }
+    assert_eq!(adopt(&machine, &[])?.code, Some(0));
+    for path in DECLARED {
+        assert!(!live.join(path).is_symlink(), "{path}");
+        is_brought(&machine, path)?;
+    }
+    machine.close()
+}
+
+#[test]
+fn what_is_excluded_stays_in_the_store_but_for_what_is_declared_in_it() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = Machine::new(|_| Ok(()), |_| Ok(()))?;
+    let machine = machine.persist("/p", &["cache"]).persist("/p/cache/wanted", &[]);
+    machine.volume.make_subvolume("@persist")?;
+    let from = store(&machine);
+    for path in ["p/file", "p/cache/junk", "p/cache/wanted/file"] {
+        put(&from, path, path)?;
+    }
+    std::fs::hard_link(from.join("p/file"), from.join("p/cache/wanted/same"))?;
+    plant::mode(&from.join("p/cache"), 0o750)?;
+    assert_eq!(adopt(&machine, &[])?.code, Some(0));
+    let live = machine.volume.live();
+    assert_eq!(std::fs::read_to_string(live.join("p/cache/wanted/file"))?, "p/cache/wanted/file");
+    assert!(!live.join("p/cache/junk").exists());
+    assert_eq!(std::fs::metadata(live.join("p/cache"))?.permissions().mode() & 0o7777, 0o750);
+    let inode = |path: &str| std::fs::metadata(live.join(path)).map(|found| found.ino());
+    assert_eq!(inode("p/file")?, inode("p/cache/wanted/same")?, "no longer one file");
+    machine.close()
+}
+
+#[test]
+fn a_subvolume_in_the_store_is_refused_and_nothing_is_left() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    machine.volume.make_subvolume("@persist/var/log/journal")?;
+    let before = capture(&machine.volume.live())?;
+    let ran = adopt(&machine, &[])?;
+    assert_eq!(ran.code, Some(1));
+    let nested = store(&machine).join("var/log/journal");
+    assert_eq!(
+        ran.stderr,
+        format!(
+            "error: /: {nested:?} is a subvolume or a mount of its own, which is not copied with what is \
+             around it; make it an ordinary directory (cp -a --reflink=auto), and run this again\n"
+        )
+    );
+    let now = capture(&machine.volume.live())?.without(".darlings");
+    assert_eq!(now.diff_with(&before, &Compare::all()).len(), 1, "more than the root's times");
+    machine.close()
+}
+
+/// Below the mounts of the running system, which go on as they are.
+#[test]
+fn a_system_that_runs_on_the_store_is_filled_below_its_mounts() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = machine()?;
+    let root = machine.volume.fs.mount_at("live", "subvol=@")?;
+    let below = root.strip_prefix("/")?.to_owned();
+    // The store has it at the path that it has in the running system.
+    let from = store(&machine).join(&below);
+    std::fs::create_dir_all(&from)?;
+    for path in ["var", "etc"] {
+        std::fs::rename(store(&machine).join(path), from.join(path))?;
+    }
+    plant::xattr(&from.join("var/log"), "user.colour", b"blue")?;
+    plant::mode(&from.join("var/log"), 0o2750)?;
+    let expected = capture(&from.join("var/log"))?;
+    let bind = |path: &str| {
+        run(Command::new("mount").arg("--bind").args([from.join(path), root.join(path)]))
+    };
+    bind("var/log")?;
+    bind("etc/machine-id")?;
+    let mut config = format!(
+        "[[volume]]\nmount_point = {}\nbtrfs = {{ device = {}, subvolume = \"@\", blank = \"empty\" }}\n",
+        quoted(&root.display().to_string()),
+        quoted(&machine.volume.fs.device().display().to_string()),
+    );
+    for path in ["var/log", "etc/machine-id"] {
+        let path = quoted(&root.join(path).display().to_string());
+        config.extend(["[[persist]]\npath = ", &path, "\n"]);
+    }
+    let run_it = || -> Result<Ran> {
+        let mut command = machine.word("adopt", &config)?;
+        machine.ran(command.arg("--from").arg(store(&machine)))
+    };
+    let ran = run_it()?;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let log = root.join("var/log").display().to_string();
+    let id = root.join("etc/machine-id").display().to_string();
+    assert_eq!(
+        lines(&ran),
+        [
+            format!(
+                "{id}: cannot be brought over: something is mounted on it; unmount it, and run this again"
+            ),
+            format!("{log}: brought over: 2 entries, 8 B"),
+        ]
+    );
+    let filled = capture(&machine.at("@/var/log"))?;
+    assert_eq!(filled.diff_lines(&expected), "");
+    // Still mounted, and still the store's.
+    std::fs::write(root.join("var/log/later"), "later")?;
+    assert!(from.join("var/log/later").exists());
+    assert!(!machine.at("@/var/log/later").exists());
+    run(Command::new("umount").arg(root.join("etc/machine-id")))?;
+    let again = run_it()?;
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert_eq!(std::fs::read_to_string(machine.at("@/etc/machine-id"))?, "0123");
+    run(Command::new("umount").arg(root.join("var/log")))?;
+    machine.close()
+}
+
+/// Kills it at the `when`th of these calls; answers whether it was.
+fn killed(machine: &Machine, call: &str, when: u32) -> Result<bool> {
+    let log = machine.beside("strace");
+    common::remove_if_there(&log)?;
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-ec", "mount -t tmpfs none /run; exec \"$@\"", "sh"])
+        .args(["strace", "-f", "-qqq", "-o"])
+        .arg(&log)
+        .args(["-e", &format!("trace={call}"), "-e"])
+        .arg(format!("inject={call}:signal=KILL:when={when}"));
+    let adopt = machine.word("adopt", &machine.config())?;
+    command.arg(adopt.get_program()).args(adopt.get_args()).args(["--threads", "1", "--from"]);
+    let ran = machine.ran(command.arg(store(machine)))?;
+    let killed = std::fs::read_to_string(log)?.contains("+++ killed by SIGKILL");
+    assert!(killed || ran.code == Some(0), "{ran:?}");
+    Ok(killed)
+}
+
+#[test]
+fn killed_at_any_call_that_changes_something_the_next_run_completes_it() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    // By content: what a directory's times are depends on when it was killed, for those above.
+    let small = || -> Result<Machine> {
+        let machine = Machine::new(
+            |_| Ok(()),
+            |live| {
+                std::fs::create_dir_all(live.join("a/log"))?;
+                put(live, "a/id", "")
+            },
+        )?;
+        machine.volume.make_subvolume("@persist")?;
+        for path in ["a/log/one", "a/log/sub/two", "a/id", "b/c/three"] {
+            put(&store(&machine), path, path)?;
+        }
+        plant::mode(&store(&machine).join("b"), 0o711)?;
+        let sealed = store(&machine).join("a/log/sub/two");
+        plant::flag(&sealed, Attribute::Immutable)?;
+        Ok(machine.persist("/a/log", &[]).persist("/a/id", &[]).persist("/b/c", &[]))
+    };
+    let mut kills = 0;
+    for call in
+        ["mkdirat", "openat", "renameat2", "renameat", "unlinkat", "syncfs", "write", "ioctl"]
+    {
+        for when in (1..).step_by(if call == "openat" || call == "ioctl" { 7 } else { 1 }) {
+            let machine = small()?;
+            let before = capture(&store(&machine))?;
+            let was_killed = killed(&machine, call, when)?;
+            let at = format!("killed at {call} {when}");
+            let ran = adopt(&machine, &[])?;
+            assert_eq!(ran.code, Some(0), "{at}: {ran:?}");
+            for path in ["a/log", "a/id", "b/c"] {
+                is_brought(&machine, path)?;
+            }
+            let mode = std::fs::metadata(machine.volume.live().join("b"))?.mode() & 0o7777;
+            assert_eq!(mode, 0o711, "{at}");
+            assert_eq!(differences(&capture(&store(&machine))?, &before), "", "{at}: the store");
+            assert!(!machine.at("@/.darlings/adopt").exists(), "{at}: the copies are left");
+            let again = adopt(&machine, &[])?;
+            assert!(!again.stdout.contains("is brought"), "{at}: {again:?}");
+            machine.close()?;
+            if !was_killed {
+                break;
+            }
+            kills += 1;
+        }
+    }
+    println!("killed {kills} times");
+    assert!(kills > 40, "it was killed only {kills} times");
+    Ok(())
+}
+
+#[test]
+fn a_plain_directory_is_filled_too() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let fs = LoopFs::new(Filesystem::Ext4)?;
+    let scratch = tempfile::tempdir()?;
+    let volume = fs.path().join("volume");
+    std::fs::create_dir(&volume)?;
+    let below = volume.strip_prefix("/")?;
+    put(&scratch.path().join(below), "var/log/messages", "precious")?;
+    let config = fs.holder().join("adopt.toml");
+    std::fs::write(
+        &config,
+        format!(
+            "[[volume]]\nmount_point = {0}\ndir = {{ path = {0}, blank = \"empty\" }}\n[[persist]]\npath = {1}\n",
+            quoted(&volume.display().to_string()),
+            quoted(&volume.join("var").display().to_string()),
+        ),
+    )?;
+    let output = Command::new(env!("CARGO_BIN_EXE_darlings"))
+        .args(["adopt", "--config"])
+        .arg(&config)
+        .arg("--from")
+        .arg(scratch.path())
+        .output()?;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let tree = |path: PathBuf| -> Result<Tree> { capture(&path) };
+    let (found, from) = (tree(volume.join("var"))?, tree(scratch.path().join(below).join("var"))?);
+    assert_eq!(found.diff_lines(&from), "");
+    fs.close()
+}

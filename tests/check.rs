@@ -1,0 +1,207 @@
+//! `darlings check`: what it finds before a reset would.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at once")]
+
+mod common;
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use common::{Machine, Whole, put, quoted};
+use darlings_testkit::loopfs::{Filesystem, LoopFs};
+use darlings_testkit::{capability, skip_unless};
+use serde_json::{Value, json};
+
+/// Runs it, and gives its exit code and its JSON.
+fn check(config: &Path) -> Result<(Option<i32>, Value)> {
+    let output = Command::new(env!("CARGO_BIN_EXE_darlings"))
+        .args(["check", "--json", "--cmdline", "/dev/null", "--config"])
+        .arg(config)
+        .env_remove("JOURNAL_STREAM")
+        .output()?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok((output.status.code(), serde_json::from_slice(&output.stdout).context(errors)?))
+}
+
+/// A machine with a declared path that is there, and one that is not.
+fn machine() -> Result<Machine> {
+    let machine = Machine::new(
+        |blank| put(blank, "etc/issue", "blank"),
+        |live| put(live, "var/log/messages", "kept"),
+    )?;
+    Ok(machine.persist("/var/log", &[]).persist("/etc/machine-id", &[]))
+}
+
+fn write_config(machine: &Machine) -> Result<std::path::PathBuf> {
+    let path = machine.beside("check.toml");
+    std::fs::write(&path, machine.config())?;
+    Ok(path)
+}
+
+#[test]
+fn a_machine_that_is_ready_is_told_so_and_nothing_changes() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    machine.reset_well()?;
+    let config = write_config(&machine)?;
+    let before = Whole::of(&machine.volume)?;
+    let device = machine.volume.fs.device().display().to_string();
+    let expected = json!({
+        "version": 1,
+        "ready": true,
+        "volumes": [{
+            "mount_point": "/",
+            "volume": format!("btrfs subvolume @ on {device}"),
+            "problems": [],
+            "notes": [],
+            "present": 1,
+            "declared": 2,
+            "generations": 1,
+        }],
+    });
+    let (code, mut found) = check(&config)?;
+    // Of this machine's own root, which is another than the one that is looked at.
+    let notes = found["volumes"][0]["notes"].take();
+    let notes: Vec<String> = serde_json::from_value(notes)?;
+    let [note] = notes.as_slice() else { panic!("{notes:?}") };
+    assert!(note.starts_with("what is mounted there now is "), "{note}");
+    assert!(note.ends_with("; what is reset is the subvolume \"@\""), "{note}");
+    found["volumes"][0]["notes"] = json!([]);
+    assert_eq!((code, found), (Some(0), expected));
+    assert_eq!(before.differences(&Whole::of(&machine.volume)?), "");
+    machine.close()
+}
+
+/// Does something to a machine and its configuration, and gives what is then in the way.
+fn problems(spoil: impl FnOnce(&mut Machine) -> Result<()>) -> Result<Vec<String>> {
+    let mut machine = machine()?;
+    machine.reset_well()?;
+    spoil(&mut machine)?;
+    let (code, found) = check(&write_config(&machine)?)?;
+    let device = machine.volume.fs.device().display().to_string();
+    machine.close()?;
+    assert_eq!((code, &found["ready"]), (Some(1), &json!(false)), "{found}");
+    let problems = found["volumes"][0]["problems"].as_array().context("no problems")?;
+    let text = |problem: &Value| Some(problem.as_str()?.replace(&device, "DEVICE"));
+    problems.iter().map(|it| text(it).context("no text")).collect()
+}
+
+#[test]
+fn what_would_stop_the_next_reset_is_a_problem_now() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    assert_eq!(
+        problems(|machine| {
+            machine.blank = "@clean".into();
+            Ok(())
+        })?,
+        [
+            "the blank subvolume \"@clean\" is missing on \"DEVICE\"; there are \"@\", \"@blank\". Make \
+             one with `btrfs subvolume snapshot -r`, or write blank = \"empty\""
+        ]
+    );
+    assert_eq!(
+        problems(|machine| {
+            std::fs::rename(machine.at("@"), machine.at("@root"))?;
+            Ok(())
+        })?,
+        [
+            "there is no subvolume \"@\" on \"DEVICE\"; there are \"@blank\", \"@root\"",
+            "the generations cannot be read: there is no subvolume \"@\" on \"DEVICE\"; there are \
+             \"@blank\", \"@root\"",
+        ][..1]
+    );
+    // In the blank a file is in the place of a directory above a declared path.
+    let of_blank = problems(|machine| {
+        *machine = std::mem::replace(machine, self::machine()?).persist("/etc/issue/x", &[]);
+        Ok(())
+    })?;
+    assert_eq!(of_blank.len(), 1, "{of_blank:?}");
+    assert!(of_blank[0].contains("\"etc/issue\""), "{of_blank:?}");
+    Ok(())
+}
+
+#[test]
+fn what_the_next_reset_would_lose_is_a_problem_now() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    assert_eq!(
+        problems(|machine| {
+            std::fs::rename(
+                machine.volume.live().join("var"),
+                machine.volume.live().join("elsewhere"),
+            )?;
+            Ok(symlink("elsewhere", machine.volume.live().join("var"))?)
+        })?,
+        [
+            "/var/log is not brought over: /var is a symbolic link, which is not followed; declare the \
+             path that it stands for"
+        ]
+    );
+    let attic = problems(|machine| put(&machine.volume.live(), ".darlings/attic/1.json", "{"))?;
+    assert_eq!(attic.len(), 1, "{attic:?}");
+    assert!(attic[0].contains("attic/1.json"), "{attic:?}");
+    Ok(())
+}
+
+#[test]
+fn what_will_come_to_pass_is_a_note() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = machine()?;
+    machine.reset_well()?;
+    machine.rules.remove(0);
+    let (code, found) = check(&write_config(&machine)?)?;
+    assert_eq!(code, Some(0), "{found}");
+    let notes = found["volumes"][0]["notes"].as_array().context("no notes")?;
+    assert_eq!(notes[0], "/var/log is no longer declared: it goes to the attic");
+    machine.close()
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_no_good() -> Result<()> {
+    skip_unless!(capability::root(), Ok(()));
+    let scratch = tempfile::tempdir()?;
+    put(scratch.path(), "bad.toml", "volumes = 3\n")?;
+    let bad = scratch.path().join("bad.toml");
+    let (code, found) = check(&bad)?;
+    assert_eq!((code, &found["ready"]), (Some(1), &json!(false)));
+    let error = found["error"].as_str().context("no error")?;
+    assert!(error.starts_with(&format!("{}:1:1: ", bad.display())), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_plain_directory_is_looked_at_where_it_is_mounted_now() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let fs = LoopFs::new(Filesystem::Ext4)?;
+    put(fs.path(), "var/log/messages", "kept")?;
+    let mount_point = fs.path().display().to_string();
+    let config = fs.holder().join("check.toml");
+    std::fs::write(
+        &config,
+        format!(
+            "[[volume]]\nmount_point = {}\ndir = {{ path = \"/sysroot\", blank = \"empty\" }}\n\
+             [[persist]]\npath = {}\n",
+            quoted(&mount_point),
+            quoted(&format!("{mount_point}/var/log")),
+        ),
+    )?;
+    let expected = json!({
+        "version": 1,
+        "ready": true,
+        "volumes": [{
+            "mount_point": mount_point,
+            "volume": format!("directory {mount_point}"),
+            "problems": [],
+            "notes": [],
+            "present": 1,
+            "declared": 1,
+            "generations": 0,
+        }],
+    });
+    assert_eq!(check(&config)?, (Some(0), expected));
+    std::fs::remove_dir_all(fs.path().join("var"))?;
+    symlink("/etc", fs.path().join("var"))?;
+    let (code, found) = check(&config)?;
+    assert_eq!(code, Some(1), "{found}");
+    fs.close()
+}

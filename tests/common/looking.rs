@@ -1,0 +1,121 @@
+//! Running the commands that look and recover, on btrfs and on plain directories.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, run};
+
+use super::{Machine, put, quoted};
+
+/// A time that files are given: 2026-05-04 03:02:01 UTC.
+pub const THEN: &str = "2026-05-04T03:02:01Z";
+
+/// What a command said, with the paths that differ from run to run replaced by words.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    /// That it ended so, and said nothing else.
+    pub fn is(&self, code: i32, stdout: &str, stderr: &str) {
+        assert_eq!(
+            (self.code, self.stdout.as_str(), self.stderr.as_str()),
+            (Some(code), stdout, stderr)
+        );
+    }
+
+    /// Its output as JSON.
+    pub fn json(&self) -> Result<serde_json::Value> {
+        serde_json::from_str(&self.stdout).with_context(|| format!("{self:?}"))
+    }
+}
+
+impl Machine {
+    /// Runs `darlings` with these arguments.
+    pub fn say(&self, arguments: &[&str]) -> Result<Said> {
+        self.say_with(&self.config(), arguments)
+    }
+
+    /// The same with another configuration.
+    pub fn say_with(&self, config: &str, arguments: &[&str]) -> Result<Said> {
+        let mut command = self.word(arguments[0], config)?;
+        let ran = self.ran(command.args(&arguments[1..]))?;
+        let file = self.beside("darlings.toml").display().to_string();
+        let device = self.volume.fs.device().display().to_string();
+        let words = |text: String| text.replace(&file, "FILE").replace(&device, "DEVICE");
+        Ok(Said { code: ran.code, stdout: words(ran.stdout), stderr: words(ran.stderr) })
+    }
+}
+
+/// A file with [`THEN`] for its time.
+pub fn put_then(root: &Path, path: &str, text: &str) -> Result<()> {
+    put(root, path, text)?;
+    at_time(&root.join(path), THEN)
+}
+
+/// Sets the time of an entry.
+pub fn at_time(path: &Path, time: &str) -> Result<()> {
+    run(Command::new("touch").args(["--no-dereference", "--date", time]).arg(path)).map(drop)
+}
+
+/// A plain directory that is reset, on ext4.
+pub struct Directory {
+    pub fs: LoopFs,
+    /// The tables of the configuration after the volume's.
+    pub rules: String,
+}
+
+impl Directory {
+    /// `blank` fills the blank.
+    pub fn new(rules: &str, blank: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+        let fs = LoopFs::new(Filesystem::Ext4)?;
+        std::fs::create_dir(fs.path().join("blank"))?;
+        std::fs::create_dir(fs.path().join("live"))?;
+        blank(&fs.path().join("blank"))?;
+        Ok(Self { fs, rules: rules.to_owned() })
+    }
+
+    /// The directory.
+    pub fn live(&self) -> PathBuf {
+        self.fs.path().join("live")
+    }
+
+    /// Resets it, which must end well.
+    pub fn reset(&self) -> Result<()> {
+        let said = self.say(&["reset", "--cmdline", "/dev/null", "--report", "/dev/null/none"])?;
+        anyhow::ensure!(said.code == Some(0), "{said:?}");
+        Ok(())
+    }
+
+    /// Runs `darlings` with these arguments.
+    pub fn say(&self, arguments: &[&str]) -> Result<Said> {
+        let file = self.fs.holder().join("darlings.toml");
+        let at = |name: &str| quoted(&self.fs.path().join(name).display().to_string());
+        let config = format!(
+            "[[volume]]\nmount_point = \"/\"\ndir = {{ path = {}, blank = {} }}\n{}",
+            at("live"),
+            at("blank"),
+            self.rules
+        );
+        std::fs::write(&file, config)?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_darlings"));
+        command.args(arguments).arg("--config").arg(&file).env_remove("JOURNAL_STREAM");
+        let output = command.stdin(Stdio::null()).output()?;
+        let top = self.fs.path().display().to_string();
+        let words = |bytes: Vec<u8>| -> Result<String> {
+            let text = String::from_utf8(bytes)?;
+            Ok(text.replace(&file.display().to_string(), "FILE").replace(&top, "TOP"))
+        };
+        let (stdout, stderr) = (words(output.stdout)?, words(output.stderr)?);
+        Ok(Said { code: output.status.code(), stdout, stderr })
+    }
+
+    /// Takes everything down.
+    pub fn close(self) -> Result<()> {
+        self.fs.close()
+    }
+}

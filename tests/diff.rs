@@ -1,0 +1,238 @@
+//! What `diff` says that the next reset would erase, on real btrfs: beside the next reset itself, and
+//! the fast way beside the walk of everything.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at once")]
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use common::changes::{Noise, clear, shuffle};
+use darlings::cmdline::Asked;
+use darlings::config::{self, Backing, Btrfs, Config, OnFailure, Strategy};
+use darlings::diff::{self, Aspect, Change, Done, Entry};
+use darlings::generations::Access;
+use darlings::report::Ending;
+use darlings::rules::Rules;
+use darlings::volume::Options;
+use darlings_testkit::attributes::Attribute;
+use darlings_testkit::generate::{self, Case};
+use darlings_testkit::loopfs::{Filesystem, LoopFs};
+use darlings_testkit::model::Rule;
+use darlings_testkit::{Compare, Flags, RelPath, Tree, capability, capture, skip_unless};
+use proptest::prelude::any;
+use proptest::test_runner::{TestCaseError, TestRunner};
+
+/// Cases of a run that nobody told how many; `DARLINGS_CASES` does.
+const CASES: u32 = 60;
+
+/// One difference, without what cannot be seen in two trees.
+type Line = (RelPath, Change, BTreeSet<Aspect>);
+
+fn config(fs: &LoopFs, strategy: Strategy, without_blank: bool, rules: &[Rule]) -> Result<Config> {
+    let mut named = BTreeSet::new();
+    let is_text = |path: &RelPath| std::str::from_utf8(path.as_bytes()).is_ok();
+    let mut declared = Rules::default();
+    let rules: Vec<&Rule> = rules.iter().filter(|rule| is_text(&rule.path)).collect();
+    named.extend(rules.iter().map(|rule| rule.path.clone()));
+    for rule in rules {
+        let mut excludes = Vec::new();
+        for exclude in &rule.excludes {
+            if is_text(exclude) && named.insert(rule.path.join(exclude.as_bytes())) {
+                excludes.push(exclude.below(Path::new("")));
+            }
+        }
+        declared
+            .declare(&rule.path.below(Path::new("")), &excludes)
+            .map_err(|path| anyhow::anyhow!("{path:?} is declared or excluded twice"))?;
+    }
+    declared.finish();
+    let volume = config::Volume {
+        mount_point: "/mnt/volume".into(),
+        backing: Backing::Btrfs(Btrfs {
+            device: fs.device().into(),
+            subvolume: "@".into(),
+            blank: (!without_blank).then(|| "@blank".into()),
+            generations: "@darlings/root".into(),
+        }),
+        strategy,
+        keep: None,
+        rules: declared,
+    };
+    Ok(Config { on_failure: OnFailure::Boot, volumes: vec![volume] })
+}
+
+fn reset(config: &Config) -> Result<bool> {
+    let options = Options { dry_run: false, threads: 2, asked: Asked::Reset, root_subvolid: None };
+    let ended = darlings::reset::reset(config, options);
+    match ended.report.outcome {
+        Ending::Reset => Ok(true),
+        Ending::Failed => Ok(false),
+        outcome => anyhow::bail!("{outcome:?}: {:?}", ended.error),
+    }
+}
+
+fn rel(path: &Path) -> Result<RelPath> {
+    use std::os::unix::ffi::OsStrExt as _;
+    RelPath::normalise(path.as_os_str().as_bytes()).map_err(|why| anyhow::anyhow!("{why}"))
+}
+
+/// What `diff` says, sorted.
+fn told(config: &Config, full: bool) -> Result<(Vec<Line>, Done)> {
+    let volume = &config.volumes[0];
+    let mut store = darlings::volume::store(volume, Access::ReadOnly)?;
+    let mut lines = Vec::new();
+    let options = diff::Options { full, ..diff::Options::default() };
+    let done = diff::next_reset(store.as_mut(), volume, options, &mut |entry: &Entry<'_>| {
+        lines.push((rel(entry.path)?, entry.change, entry.aspects.iter().copied().collect()));
+        Ok(())
+    });
+    store.close()?;
+    lines.sort();
+    Ok((lines, done?))
+}
+
+/// The same from two trees: before the next reset, and after it.
+fn seen(before: &Tree, after: &Tree) -> Vec<Line> {
+    let mut lines: std::collections::BTreeMap<RelPath, (Change, BTreeSet<Aspect>)> =
+        std::collections::BTreeMap::new();
+    for difference in before.diff_with(after, &Compare::default()) {
+        let aspect = match difference.attribute {
+            Attribute::Existence => {
+                let gone = after.get(&difference.path).is_none();
+                let change = if gone { Change::New } else { Change::Removed };
+                lines.insert(difference.path, (change, BTreeSet::new()));
+                continue;
+            }
+            Attribute::ModificationTime
+            | Attribute::AccessTime
+            | Attribute::HardLinks
+            | Attribute::Holes
+            | Attribute::Project => continue,
+            Attribute::Type => Aspect::Kind,
+            Attribute::Bytes => Aspect::Content,
+            Attribute::SymlinkTarget => Aspect::Target,
+            Attribute::DeviceNumber => Aspect::Device,
+            Attribute::Owner | Attribute::Group => Aspect::Owner,
+            Attribute::Mode => Aspect::Mode,
+            attribute if !Flags::of(attribute).is_empty() => Aspect::Flags,
+            _ => Aspect::Attributes,
+        };
+        let entry = lines.entry(difference.path).or_insert((Change::Changed, BTreeSet::new()));
+        entry.1.insert(aspect);
+    }
+    lines
+        .into_iter()
+        .map(|(path, (change, mut aspects))| {
+            if aspects.contains(&Aspect::Kind) {
+                aspects = BTreeSet::from([Aspect::Kind]);
+            }
+            (path, change, aspects)
+        })
+        .collect()
+}
+
+/// Whether two reports of differences are the same, and if not, what each has alone.
+fn ensure_same(what: &str, one: &[Line], other: &[Line]) -> Result<()> {
+    let (one, other): (BTreeSet<_>, BTreeSet<_>) = (one.iter().collect(), other.iter().collect());
+    let only: Vec<_> = one.difference(&other).collect();
+    let lacks: Vec<_> = other.difference(&one).collect();
+    ensure!(
+        only.is_empty() && lacks.is_empty(),
+        "{what}: only the first {only:?}, only the second {lacks:?}"
+    );
+    Ok(())
+}
+
+/// What became of the cases.
+#[derive(Debug, Default)]
+struct Tally {
+    compared: u32,
+    refused: u32,
+    fast: u32,
+    differences: usize,
+    looked_at_fast: u64,
+    looked_at_full: u64,
+}
+
+fn check(fs: &LoopFs, strategy: Strategy, case: &Case, seed: u64, tally: &mut Tally) -> Result<()> {
+    let top = std::fs::File::open(fs.path())?;
+    for (name, tree) in [("@", &case.previous), ("@blank", &case.blank)] {
+        darlings_btrfs::create_subvolume(&top, name.as_ref())?;
+        generate::plant(&fs.path().join(name), tree)?;
+    }
+    let live = fs.path().join("@");
+    let before = config(fs, strategy, case.without_blank, &case.rules)?;
+    if !reset(&before)? {
+        tally.refused += 1;
+        return Ok(());
+    }
+    let mut noise = Noise(seed);
+    shuffle(&live, &mut noise, 12)?;
+    // Sometimes the configuration changes too.
+    let mut rules = case.rules.clone();
+    if noise.below(3) == 0 {
+        rules.retain(|_| noise.below(2) == 0);
+    }
+    if noise.below(4) == 0 && !case.without_blank {
+        shuffle(&fs.path().join("@blank"), &mut noise, 3)?;
+    }
+    let now = config(fs, strategy, case.without_blank, &rules)?;
+    let Ok((full, looked_full)) = told(&now, true) else {
+        ensure!(!reset(&now)?, "a reset is possible where diff is not");
+        tally.refused += 1;
+        return Ok(());
+    };
+    let (fast, looked) = told(&now, false)?;
+    ensure!(!looked_full.fast && looked.fast != case.without_blank, "{looked:?}");
+    ensure_same("fast and full", &fast, &full)?;
+    let seen_before = capture(&live)?;
+    if !reset(&now)? {
+        tally.refused += 1;
+        return Ok(());
+    }
+    ensure_same("told and done", &full, &seen(&seen_before, &capture(&live)?))?;
+    tally.compared += 1;
+    tally.fast += u32::from(looked.fast);
+    tally.differences += full.len();
+    tally.looked_at_fast += looked.entries;
+    tally.looked_at_full += looked_full.entries;
+    Ok(())
+}
+
+#[test]
+fn what_is_told_is_what_the_next_reset_does_and_the_fast_way_tells_the_same() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    darlings::restore::prepare_process()?;
+    let cases = match std::env::var("DARLINGS_CASES") {
+        Ok(number) => number.parse().context("DARLINGS_CASES is no number")?,
+        Err(_) => CASES,
+    };
+    let fs = LoopFs::new(Filesystem::Btrfs)?;
+    let tally = RefCell::new(Tally::default());
+    let mut runner = TestRunner::new(proptest::test_runner::Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_time: 60_000,
+        ..proptest::test_runner::Config::default()
+    });
+    let outcome = runner.run(&(generate::case(), any::<u64>()), |(case, seed)| {
+        for strategy in [Strategy::Rollback, Strategy::Carry] {
+            let checked = check(&fs, strategy, &case, seed, &mut tally.borrow_mut());
+            let cleared = clear(&fs);
+            checked
+                .and(cleared)
+                .map_err(|why| TestCaseError::fail(format!("{strategy:?}: {why:#}")))?;
+        }
+        Ok(())
+    });
+    eprintln!("{cases} cases: {:?}", tally.borrow());
+    fs.close()?;
+    outcome.map_err(|why| anyhow::anyhow!("{why}"))?;
+    let tally = tally.into_inner();
+    let dull = tally.compared == 0 || tally.fast == 0 || tally.differences == 0;
+    assert!(cases < CASES || !dull, "{tally:?}");
+    Ok(())
+}

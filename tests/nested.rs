@@ -1,0 +1,63 @@
+//! Nested subvolumes that move along, where something is in the way.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at once")]
+
+mod common;
+
+use anyhow::Result;
+use common::{Machine, put, subvolumes_of};
+use darlings_testkit::{Attribute, capability, capture, plant, skip_unless};
+
+#[test]
+fn an_immutable_root_is_no_obstacle_to_subvolumes_that_move_out_of_it() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for attribute in [Attribute::Immutable, Attribute::AppendOnly] {
+        let machine = Machine::new(|_| Ok(()), |live| put(live, "keep/file", "kept"))?
+            .persist("/keep", &[])
+            .persist("/single", &[]);
+        let single = machine.volume.make_subvolume("@/single")?;
+        put(&single, "content", "moves")?;
+        plant::flag(&machine.volume.live(), attribute)?;
+        let before = capture(&single)?;
+        let expected = machine.expected()?.tree;
+
+        let ran = machine.reset_well()?;
+
+        assert_eq!(capture(&machine.volume.live())?.diff_lines(&expected), "");
+        assert_eq!(capture(&machine.at("@/single"))?.diff_lines(&before), "");
+        let generation = capture(&machine.at(&ran.generation()?))?;
+        let root = generation.get(&darlings_testkit::RelPath::root()).unwrap();
+        assert_eq!(root.flags.attributes().collect::<Vec<_>>(), [attribute]);
+        let mut all: Vec<String> =
+            subvolumes_of(machine.volume.fs.path(), &[])?.into_keys().collect();
+        all.sort();
+        assert_eq!(all, ["@", "@/single", "@blank", "@darlings/root/1"]);
+        machine.close()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_declared_or_excluded_within_a_subvolume_that_moves_comes_with_it() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = Machine::new(
+        |blank| put(blank, "keep/sub/excluded/of-the-blank", "of the blank"),
+        |live| {
+            std::fs::remove_dir_all(live.join("keep"))?;
+            Ok(std::fs::create_dir(live.join("keep"))?)
+        },
+    )?
+    .persist("/keep", &["sub/excluded"])
+    .persist("/keep/sub/excluded/inner", &[]);
+    let sub = machine.volume.make_subvolume("@/keep/sub")?;
+    put(&sub, "excluded/inner/file", "kept")?;
+    put(&sub, "excluded/file", "excluded, and not erased")?;
+    let before = capture(&sub)?;
+
+    let ran = machine.reset_well()?;
+
+    assert_eq!(capture(&machine.at("@/keep/sub"))?.diff_lines(&before), "");
+    let warning = "warning: /: /keep/sub/excluded is excluded and not erased: it lies in the \
+                   subvolume /keep/sub, which is kept as a whole\n";
+    assert!(ran.stderr.contains(warning), "{}", ran.stderr);
+    machine.close()
+}
