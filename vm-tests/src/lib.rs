@@ -7,7 +7,9 @@
 //! | [`disk`] | throw-away disks |
 //! | [`qemu`] | starts one guest, waits for it with a limit, and never leaves it running |
 //! | [`run`] | runs one command in the initrd of a guest and boots no root |
+//! | [`mod@bench`] | measures resets on ZFS beside other tools, and what a reset adds to a boot |
 //! | [`machine`] | a machine with a root on disk, booted as often as a test likes |
+//! | [`trees`] | what a boot writes down of its volumes |
 //! | [`capability`] | whether this computer can do any of it |
 //!
 //! A test changes nothing but the extra cpio: the binary, its configuration, the
@@ -16,13 +18,16 @@
 
 pub mod accelerator;
 pub mod archive;
+pub mod bench;
 pub mod capability;
 pub mod disk;
 pub mod image;
 pub mod machine;
 pub(crate) mod program;
 pub mod qemu;
+mod rendered;
 pub mod run;
+pub mod trees;
 
 /// The filesystem that a machine has its volumes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

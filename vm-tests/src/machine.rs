@@ -13,6 +13,7 @@ use crate::archive::Archive;
 use crate::disk::Disk;
 use crate::image::Image;
 use crate::qemu::Guest;
+use crate::rendered::Rendered;
 use crate::{Filesystem, program, run};
 
 const STEP: &str = include_str!("../guest/step");
@@ -24,6 +25,7 @@ const TARGET: &str = include_str!("../guest/units/darlings-vm.target");
 
 /// What the project ships, as it ships.
 const RESET_UNIT: &str = include_str!("../../systemd/darlings-reset.service");
+const PURGE_UNIT: &str = include_str!("../../systemd/darlings-purge.service");
 const ZFS_DROP_IN: &str = include_str!("../../systemd/examples/zfs.conf");
 const BTRFS_DROP_IN: &str = include_str!("../../systemd/examples/btrfs.conf");
 
@@ -35,6 +37,12 @@ const UNUSED: [&str; 3] =
 
 /// How long one boot may take. Emulated, on a computer that is busy with other things, it takes more than a minute.
 const LIMIT: Duration = Duration::from_secs(420);
+
+/// What the machine's kernel and systemd are told. Not systemd's limit of 90 s for a device and
+/// for a unit: emulated on a busy computer, a boot was seen to wait longer for udev to see the disk.
+const OPTIONS: &str = "root=fstab rw systemd.unit=darlings-vm.target loglevel=5 SYSTEMD_COLORS=0 \
+    systemd.show_status=yes systemd.default_device_timeout_sec=300 \
+    systemd.default_timeout_start_sec=300";
 
 /// A moment of a boot at which a test's script runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,6 +220,8 @@ pub struct Machine {
     disk: Disk,
     files: Vec<(PathBuf, String)>,
     configuration: Option<String>,
+    /// Units other than those that the project ships.
+    rendered: Option<Rendered>,
     darlings: PathBuf,
     _scratch: TempDir,
 }
@@ -231,6 +241,7 @@ impl Machine {
             disk,
             files,
             configuration: None,
+            rendered: None,
             darlings: built("DARLINGS_BIN", "darlings", "darlings")?,
             _scratch: scratch,
         })
@@ -239,6 +250,14 @@ impl Machine {
     /// Installs the reset with this configuration; the next boot uses it.
     pub fn configure(&mut self, configuration: &str) {
         self.configuration = Some(configuration.to_owned());
+    }
+
+    /// Installs the reset as the NixOS module renders it, from a directory with its golden files.
+    pub fn configure_as_nixos(&mut self, golden: &Path) -> Result<()> {
+        let rendered = Rendered::read(golden)?;
+        self.configuration = Some(rendered.configuration.clone());
+        self.rendered = Some(rendered);
+        Ok(())
     }
 
     /// Puts another program on the scripts' PATH under the given name.
@@ -253,7 +272,7 @@ impl Machine {
             kernel: &self.image.boot.kernel,
             initrd: &self.image.boot.initrd(self.filesystem),
             extra: &self.archive(boot)?,
-            options: &format!("root=fstab rw systemd.unit=darlings-vm.target loglevel=5 SYSTEMD_COLORS=0 systemd.show_status=yes{}", boot.options),
+            options: &format!("{OPTIONS}{}", boot.options),
             disks: std::slice::from_ref(&self.disk),
             memory: 2048,
             limit: LIMIT,
@@ -339,8 +358,15 @@ impl Machine {
 
         if let Some(configuration) = &self.configuration {
             let units = "/etc/systemd/system";
-            archive.copy(&self.darlings, "/usr/bin/darlings")?;
             archive.file("/etc/darlings.toml", 0o600, configuration.as_bytes())?;
+            if let Some(rendered) = &self.rendered {
+                rendered.install(&mut archive, units, &self.darlings)?;
+                return archive.finish();
+            }
+            archive.copy(&self.darlings, "/usr/bin/darlings")?;
+            // For scripts that run it in the booted root.
+            let purge = "/darlings-vm/darlings-purge.service";
+            archive.file(purge, 0o644, PURGE_UNIT.as_bytes())?;
             archive.file(
                 &format!("{units}/darlings-reset.service"),
                 0o644,
@@ -362,20 +388,25 @@ impl Machine {
 
 /// A program of this workspace: the file that the variable names, or built now.
 pub fn built(variable: &str, package: &str, name: &str) -> Result<PathBuf> {
-    if let Some(file) = env::var_os(variable) {
-        return Ok(PathBuf::from(file));
+    match env::var_os(variable) {
+        Some(file) => Ok(PathBuf::from(file)),
+        None => made_by_cargo(&["build", "--release", "--package", package, "--bin", name], name),
     }
+}
+
+/// The executable of a file of tests of this workspace.
+pub fn built_tests(package: &str, name: &str) -> Result<PathBuf> {
+    made_by_cargo(&["test", "--no-run", "--package", package, "--test", name], name)
+}
+
+fn made_by_cargo(arguments: &[&str], name: &str) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = program::run(Command::new(cargo).current_dir(env!("CARGO_MANIFEST_DIR")).args([
-        "build",
-        "--release",
-        "--quiet",
-        "--message-format=json",
-        "--package",
-        package,
-        "--bin",
-        name,
-    ]))?;
+    let built = program::run(
+        Command::new(cargo)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(arguments)
+            .args(["--quiet", "--message-format=json"]),
+    )?;
     for line in built.lines() {
         let message: serde_json::Value = serde_json::from_str(line)
             .with_context(|| format!("cargo said what is not JSON: {line}"))?;
@@ -385,7 +416,7 @@ pub fn built(variable: &str, package: &str, name: &str) -> Result<PathBuf> {
             return Ok(PathBuf::from(executable));
         }
     }
-    bail!("cargo built {package} and named no program {name}")
+    bail!("cargo {arguments:?} named no program {name}")
 }
 
 /// Reads what the guest's `step` wrote.

@@ -1,4 +1,6 @@
-//! `vm`: builds the image, and runs one command in a guest.
+//! `vm`: builds the image, runs one command in a guest, and shows the machines.
+
+mod demo;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use darlings_vm_tests::disk::Disk;
 use darlings_vm_tests::image::{Boot, Image};
-use darlings_vm_tests::{Filesystem, capability, run};
+use darlings_vm_tests::{Filesystem, bench, capability, run};
 
 #[derive(Parser)]
 #[command(version, about = "Guests with ZFS and btrfs")]
@@ -21,6 +23,8 @@ struct Cli {
 enum Command {
     /// Build the kernel, the initrds and the machines' disks, and say where they are
     Image,
+    /// Boot each machine twice and show what a reset erased and kept
+    Demo,
     /// Run a command as root in a guest's initrd; exits as the command does
     Run {
         /// The filesystem whose module is loaded
@@ -44,6 +48,30 @@ enum Command {
         /// The command and its arguments
         #[arg(last = true, required = true)]
         words: Vec<String>,
+    },
+    /// Measure resets on ZFS beside other tools, and the boot; script/bench calls it
+    Bench {
+        /// Where lines of JSON are added
+        #[arg(long, value_name = "FILE")]
+        results: PathBuf,
+        /// The words by which the run was asked for
+        #[arg(long, default_value = "vm bench")]
+        asked: String,
+        /// Numbers of small files on ZFS
+        #[arg(long, value_delimiter = ',', default_value = "1000,3000,10000")]
+        files: Vec<u32>,
+        /// Big files on ZFS
+        #[arg(long, default_value_t = 8)]
+        large: u32,
+        /// Their size in MiB
+        #[arg(long, default_value_t = 64)]
+        mebibytes: u32,
+        /// Numbers of bind mounts by systemd
+        #[arg(long, value_delimiter = ',', default_value = "1,10,100")]
+        mounts: Vec<u32>,
+        /// How often each is measured; the median counts
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
     },
 }
 
@@ -78,6 +106,7 @@ fn work(cli: Cli) -> Result<u8> {
             }
             Ok(0)
         }
+        Command::Demo => demo::show().map(|()| 0),
         Command::Run { fs, files, disks, memory, limit, console, words } => {
             let filesystem = match fs {
                 Choice::Zfs => Filesystem::Zfs,
@@ -104,6 +133,11 @@ fn work(cli: Cli) -> Result<u8> {
                 eprintln!("{}\nthe guest took {:.1?}", finished.console, finished.took);
             }
             Ok(finished.status)
+        }
+        Command::Bench { results, asked, files, large, mebibytes, mounts, rounds } => {
+            let settings =
+                bench::Settings { results, asked, files, large, mebibytes, mounts, rounds };
+            bench::run(&settings).map(|()| 0)
         }
     }
 }

@@ -120,15 +120,7 @@ impl Guest<'_> {
             .args(["-device", "virtserialport,chardev=status,nr=2"])
             .args(["-device", "virtio-rng-pci"]);
         for (number, disk) in self.disks.iter().enumerate() {
-            // cache=unsafe: the disks live no longer than the test, and what the
-            // guest wrote is in this computer's memory whatever becomes of QEMU.
-            let drive = format!(
-                "file={},format={},if=none,id=disk{number},cache=unsafe,discard=unmap",
-                disk.path.display(),
-                disk.format
-            );
-            let device = format!("virtio-blk-pci,drive=disk{number},serial={}", disk.serial);
-            command.args(["-drive", &drive, "-device", &device]);
+            command.args(disk.options(number));
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

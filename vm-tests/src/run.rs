@@ -12,7 +12,7 @@ use crate::Filesystem;
 use crate::archive::Archive;
 use crate::disk::Disk;
 use crate::image::Boot;
-use crate::qemu::Guest;
+use crate::qemu::{Ended, Guest};
 
 /// The first program of a guest that boots no root.
 const INIT: &str = include_str!("../guest/init");
@@ -34,6 +34,8 @@ pub struct Command {
     pub limit: Duration,
     /// Whether its output is shown while it runs.
     pub stream: bool,
+    /// More options for its kernel.
+    pub options: String,
 }
 
 /// How a command ended.
@@ -61,36 +63,14 @@ impl Command {
             memory: 3072,
             limit: Duration::from_secs(300),
             stream: false,
+            options: String::new(),
         }
     }
 
     /// Runs it. An exit status of the command is a result; a guest that dies or
     /// reaches the limit is an error that holds its console.
     pub fn run(&self, boot: &Boot) -> Result<Finished> {
-        let mut extra = Archive::default();
-        extra.file("/darlings-vm/init", 0o755, INIT.as_bytes())?;
-        extra.file(
-            "/darlings-vm/run",
-            0o755,
-            format!("#!/bin/bash\n{}\n", self.script).as_bytes(),
-        )?;
-        for (from, to) in &self.files {
-            extra.copy(from, to)?;
-        }
-        let ended = Guest {
-            kernel: &boot.kernel,
-            initrd: &boot.initrd(self.filesystem),
-            extra: &extra.finish()?,
-            options: &format!(
-                "quiet rdinit=/darlings-vm/init darlings_vm.modules={}",
-                self.filesystem.name()
-            ),
-            disks: &self.disks,
-            memory: self.memory,
-            limit: self.limit,
-            stream: self.stream,
-        }
-        .run()?;
+        let ended = self.guest(boot)?;
         let status = ended.status.trim().strip_prefix("exit ").and_then(|code| code.parse().ok());
         match status {
             Some(status) => Ok(Finished {
@@ -109,15 +89,60 @@ impl Command {
         }
     }
 
+    /// Runs it until the guest switches itself off without an exit status; gives its output.
+    pub fn run_until_off(&self, boot: &Boot) -> Result<String> {
+        let ended = self.guest(boot)?;
+        let output = String::from_utf8_lossy(&ended.output).into_owned();
+        if ended.timed_out || !ended.status.is_empty() {
+            bail!("the guest did not switch itself off:\n{}\n{}", told(&output), ended.console);
+        }
+        Ok(output)
+    }
+
+    fn guest(&self, boot: &Boot) -> Result<Ended> {
+        let mut extra = Archive::default();
+        extra.file("/darlings-vm/init", 0o755, INIT.as_bytes())?;
+        extra.file(
+            "/darlings-vm/run",
+            0o755,
+            format!("#!/bin/bash\n{}\n", self.script).as_bytes(),
+        )?;
+        for (from, to) in &self.files {
+            extra.copy(from, to)?;
+        }
+        Guest {
+            kernel: &boot.kernel,
+            initrd: &boot.initrd(self.filesystem),
+            extra: &extra.finish()?,
+            options: &format!(
+                "quiet rdinit=/darlings-vm/init darlings_vm.modules={} {}",
+                self.filesystem.name(),
+                self.options
+            ),
+            disks: &self.disks,
+            memory: self.memory,
+            limit: self.limit,
+            stream: self.stream,
+        }
+        .run()
+    }
+
     /// Runs it and insists on exit status 0; its output is the answer.
     pub fn succeed(&self, boot: &Boot) -> Result<String> {
         let finished = self.run(boot)?;
         let output = String::from_utf8_lossy(&finished.output).into_owned();
         if finished.status != 0 {
-            bail!("a command in the guest ended with {}:\n{output}", finished.status);
+            bail!("a command in the guest ended with {}:\n{}", finished.status, told(&output));
         }
         Ok(output)
     }
+}
+
+/// What a guest said, for this computer's log: indented, so that nobody takes the verdict of a
+/// test harness in the guest for one of this computer's.
+#[must_use]
+pub fn told(output: &str) -> String {
+    output.split_inclusive('\n').flat_map(|line| ["    ", line]).collect()
 }
 
 /// `HOST:GUEST`, as the `vm` command takes it.

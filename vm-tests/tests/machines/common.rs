@@ -5,43 +5,57 @@
 //! volumes after it, all in the initrd, where nothing else writes. What must come
 //! out is computed by the testkit's model, which shares no code with the tool.
 
-use anyhow::{Context as _, Result, ensure};
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
 use darlings_testkit::model::{self, Rule};
 use darlings_testkit::{Tree, difference};
-use darlings_vm_tests::Filesystem;
 use darlings_vm_tests::machine::{Boot, Booted, Ending, Machine, Moment};
+use darlings_vm_tests::{Filesystem, trees};
 
-/// The volumes that are reset, with the rules that apply in each, as the
-/// configuration says it and as the model takes it.
-pub(crate) const VOLUMES: [(&str, &str); 2] = [
-    (
-        "root",
-        r#"[{"path": "etc/machine-id"}, {"path": "etc/ssh"}, {"path": "var/log"},
-            {"path": "var/lib/everything"}, {"path": "srv/never-made"}]"#,
-    ),
-    ("home", r#"[{"path": "mia/projects", "exclude": ["target"]}]"#),
-];
+/// What is declared: paths of the running system, with what is excluded below each.
+pub(crate) type Declared = Vec<(&'static str, &'static [&'static str])>;
 
-const PERSISTED: &str = r#"
-[[persist]]
-path = "/etc/machine-id"
+/// What most machines declare.
+pub(crate) fn declared() -> Declared {
+    vec![
+        ("/etc/machine-id", &[]),
+        ("/etc/ssh", &[]),
+        ("/var/log", &[]),
+        ("/var/lib/everything", &[]),
+        ("/srv/never-made", &[]),
+        ("/home/mia/projects", &["target"]),
+    ]
+}
 
-[[persist]]
-path = "/etc/ssh"
+/// The same as the model takes it: the rules of one volume.
+fn rules(declared: &Declared, volume: &str) -> Result<Vec<Rule>> {
+    let rule = |(path, exclude): &(&str, &[&str])| {
+        let (of, below) = match path.strip_prefix("/home/") {
+            Some(below) => ("home", below),
+            None => ("root", *path),
+        };
+        (of == volume).then(|| Rule::new(below, exclude).map_err(anyhow::Error::msg))
+    };
+    declared.iter().filter_map(rule).collect()
+}
 
-[[persist]]
-path = "/var/log"
-
-[[persist]]
-path = "/var/lib/everything"
-
-[[persist]]
-path = "/srv/never-made"
-
-[[persist]]
-path = "/home/mia/projects"
-exclude = ["target"]
-"#;
+/// A configuration for both volumes.
+pub(crate) fn configuration(
+    filesystem: Filesystem,
+    (strategy, keep): (&str, &str),
+    on_failure: &str,
+    declared: &Declared,
+) -> String {
+    let persist = declared
+        .iter()
+        .map(|(path, exclude)| format!("\n[[persist]]\npath = {path:?}\nexclude = {exclude:?}\n"));
+    format!(
+        "on_failure = \"{on_failure}\"\n\n{}\n{}",
+        filesystem.volumes(strategy, keep),
+        persist.collect::<String>()
+    )
+}
 
 /// A configuration for both volumes with the `rollback` strategy.
 pub(crate) fn rollback(filesystem: Filesystem, on_failure: &str) -> String {
@@ -50,47 +64,22 @@ pub(crate) fn rollback(filesystem: Filesystem, on_failure: &str) -> String {
         Filesystem::Zfs => "",
         Filesystem::Btrfs => "keep = { generations = 5 }",
     };
-    format!(
-        "on_failure = \"{on_failure}\"\n\n{}\n{PERSISTED}",
-        filesystem.volumes("rollback", keep)
-    )
+    configuration(filesystem, ("rollback", keep), on_failure, &declared())
 }
 
 /// What a boot of the machine writes down, and the clutter that it makes.
 ///
 /// `boot` numbers the boots, so that each leaves other files than the last.
 pub(crate) fn cluttering_boot(filesystem: Filesystem, boot: u32) -> Boot {
-    let mount = match filesystem {
-        Filesystem::Zfs => {
-            "volume() { mount -t zfs -o ro \"$1\" \"$2\"; }
-             root=rpool/local/root home=rpool/safe/home
-             blank_root=$root@blank blank_home=$home@blank"
-        }
-        Filesystem::Btrfs => {
-            "volume() { mount -t btrfs -o ro,noatime,subvol=\"$1\" /dev/disk/by-label/root \"$2\"; }
-             root=@ home=@home blank_root=@blank/root blank_home=@blank/home"
-        }
-    };
-    let before = format!(
-        r#"{mount}
-        mkdir -p /run/volume
-        for name in root home blank_root blank_home; do
-            volume "${{!name}}" /run/volume
-            testkit capture --json --output "$RESULTS/$name" /run/volume
-            umount /run/volume
-        done"#
-    );
-    // A bind mount shows the volume without what is mounted on it.
-    let after = r#"
-        mkdir -p /run/volume
-        for name in root home; do
-            path=/sysroot
-            [[ $name == root ]] || path=/sysroot/$name
-            mount --bind "$path" /run/volume
-            testkit capture --json --output "$RESULTS/$name" /run/volume
-            umount /run/volume
-        done"#;
-    let root = format!(
+    Boot::new()
+        .at(Moment::Before, &trees::before(filesystem, &trees::WITH_BLANKS))
+        .at(Moment::After, trees::AFTER)
+        .at(Moment::Root, &clutter(boot))
+}
+
+/// A script that leaves clutter.
+pub(crate) fn clutter(boot: u32) -> String {
+    format!(
         r#"
         echo "boot {boot}" >>/var/log/boots
         cat /var/log/boots
@@ -115,19 +104,13 @@ pub(crate) fn cluttering_boot(filesystem: Filesystem, boot: u32) -> Boot {
         chmod 0700 /opt
         mkfifo "/var/lib/vendor/fifo-{boot}"
         ln -s /nowhere "/var/lib/vendor/link-{boot}"
-        echo x >/var/lib/vendor/immutable
-        chattr +i /var/lib/vendor/immutable || echo "no immutable files here"
+        # By a name of its own: after a reset that failed, the last boot's is still there.
+        echo x >"/var/lib/vendor/immutable-{boot}"
+        chattr +i "/var/lib/vendor/immutable-{boot}" || echo "no immutable files here"
         echo "cache {boot}" >/home/mia/projects/target/object
         echo "clutter {boot}" >/home/mia/.bash_history
         "#
-    );
-    Boot::new().at(Moment::Before, &before).at(Moment::After, after).at(Moment::Root, &root)
-}
-
-/// A tree that a boot wrote down.
-pub(crate) fn tree(booted: &Booted, moment: Moment, name: &str) -> Result<Tree> {
-    serde_json::from_slice(booted.file(moment, name)?)
-        .with_context(|| format!("the tree {name} of the moment {moment:?} is not one"))
+    )
 }
 
 /// Boots a machine and compares each volume, entry by entry, with what a reset
@@ -138,14 +121,38 @@ pub(crate) fn boot_and_compare(
     boot: u32,
 ) -> Result<Booted> {
     let booted = machine.boot(&cluttering_boot(filesystem, boot))?;
+    let blanks = Blanks::of(&booted)?;
+    compare(&booted, filesystem, boot, &blanks, &declared())?;
+    Ok(booted)
+}
+
+/// The blanks of the volumes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Blanks(BTreeMap<&'static str, Tree>);
+
+impl Blanks {
+    /// Those that a boot wrote down.
+    pub(crate) fn of(booted: &Booted) -> Result<Self> {
+        let read =
+            |volume| Ok((volume, trees::read(booted, Moment::Before, &format!("blank_{volume}"))?));
+        trees::VOLUMES.into_iter().map(read).collect::<Result<_>>().map(Self)
+    }
+}
+
+/// Compares each volume, entry by entry, with what a reset must leave of what was there before.
+pub(crate) fn compare(
+    booted: &Booted,
+    filesystem: Filesystem,
+    boot: u32,
+    blanks: &Blanks,
+    declared: &Declared,
+) -> Result<()> {
     ensure!(booted.ending == Ending::Root, "boot {boot} stopped:\n{}", booted.console);
-    for (volume, rules) in VOLUMES {
-        let rules: Vec<Rule> =
-            serde_json::from_str(rules).context("BUG: the rules are not JSON")?;
-        let blank = tree(&booted, Moment::Before, &format!("blank_{volume}"))?;
-        let previous = tree(&booted, Moment::Before, volume)?;
-        let result = tree(&booted, Moment::After, volume)?;
-        let expected = model::expected(&blank, &previous, &rules)
+    for volume in trees::VOLUMES {
+        let previous = trees::read(booted, Moment::Before, volume)?;
+        // A kept file may have another name in what was moved aside.
+        let result = trees::read(booted, Moment::After, volume)?.without(".darlings");
+        let expected = model::expected(&blanks.0[volume], &previous, &rules(declared, volume)?)
             .map_err(|error| anyhow::anyhow!("the model refuses the rules: {error:?}"))?;
         let differences = expected.tree.diff(&result);
         ensure!(
@@ -156,5 +163,5 @@ pub(crate) fn boot_and_compare(
         );
     }
     println!("boot {boot} of {}: {:.1?}", filesystem.name(), booted.took);
-    Ok(booted)
+    Ok(())
 }

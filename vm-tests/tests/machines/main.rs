@@ -3,3 +3,5 @@
 mod boots_again_and_again;
 mod common;
 mod failed_reset;
+mod nixos;
+mod ten_boots;
