@@ -1,0 +1,283 @@
+# What is wrong with a configuration (assertions), and what is probably not meant (warnings).
+{
+  config,
+  lib,
+  options,
+  resolved,
+}:
+let
+  inherit (lib)
+    concatMap
+    filter
+    filterAttrs
+    mapAttrsToList
+    optional
+    optionals
+    ;
+  inherit (resolved)
+    entries
+    fileSystems
+    functions
+    kept
+    mountOf
+    mountPoints
+    ofKind
+    volumes
+    ;
+  inherit (functions)
+    hasDotDot
+    isAbsolute
+    isAtOrBelow
+    isBelow
+    isMode
+    mountOption
+    normalize
+    ;
+
+  cfg = config.darlings;
+  reasons = import ./meaningless.nix;
+
+  wrong = message: {
+    assertion = false;
+    inherit message;
+  };
+
+  quoted = text: "\"${text}\"";
+  listed = lib.concatMapStringsSep " and " quoted;
+
+  # Whatever stands in the way of one place being declared twice, and how often.
+  twice =
+    key: things:
+    filter (group: lib.length group > 1) (lib.attrValues (lib.groupBy key things));
+
+  isKept = path: lib.any (entry: isAtOrBelow entry.path path) kept;
+  resetsRoot = lib.elem "/" mountPoints;
+
+  # Erased with the root, unless it is kept or on a mount of its own.
+  erased = path: resetsRoot && mountOf path == "/" && !isKept path;
+
+  # --- paths -------------------------------------------------------------------
+
+  aboutPaths = concatMap (
+    entry:
+    let
+      of = "${entry.option}: ${quoted entry.text}";
+    in
+    optional (entry.text == "") (wrong "${entry.option}: an entry lacks its `${entry.kind}`.")
+    ++ optional (entry.home == null && entry.text != "" && !isAbsolute entry.text) (
+      wrong "${of} is relative; write the absolute path."
+    )
+    ++ optional (hasDotDot entry.text || lib.any hasDotDot entry.exclude) (
+      wrong "${of}: `..` is not allowed in paths; write the path itself."
+    )
+    ++ optional (entry.text != "" && resolved.isWhole entry) (
+      wrong "${of} is the mount point of a volume that is reset, and would keep all of it; do not reset the volume instead (darlings.volumes)."
+    )
+    ++ optional (!resolved.isOnVolume entry) (
+      wrong "${of} is on no volume that is reset; remove it, or add the volume that holds it to darlings.volumes."
+    )
+    ++ optional (!isMode entry.mode) (
+      wrong "${of}: ${quoted entry.mode} is no mode for something that is made; write it in octal (\"0750\") or as \"u=rwx,g=rx,o=\"."
+    )
+    ++ optional (entry.parent != null && !isMode entry.parent.mode) (
+      wrong "${of}: ${quoted entry.parent.mode} is no mode for something that is made; write it in octal (\"0750\") or as \"u=rwx,g=rx,o=\"."
+    )
+  ) entries;
+
+  duplicates = map (
+    group:
+    wrong "${listed (lib.unique (map (entry: entry.option) group))}: ${quoted (lib.head group).path} is declared ${toString (lib.length group)} times; keep one of them."
+  ) (twice (entry: entry.path) entries);
+
+  undeclared = map (
+    name: wrong "darlings.users.${name}: there is no such user in users.users; declare one, or correct the name."
+  ) (filter (name: !(config.users.users ? ${name})) (lib.attrNames cfg.users));
+
+  # --- volumes -----------------------------------------------------------------
+
+  aboutVolume =
+    volume:
+    let
+      of = "darlings.volumes.${quoted volume.name}";
+      inherit (volume) source;
+      lacks = key: volume.kind != null && (source.${key} or null) == null;
+      needs =
+        key: from:
+        optional (lacks key) (
+          wrong "${of}.${volume.kind}.${key}: fileSystems.${quoted volume.mountPoint} does not say it (${from}); write it here."
+        );
+    in
+    optional (!isAbsolute volume.name || hasDotDot volume.name) (
+      wrong "${of}: a mount point is an absolute path without `..`."
+    )
+    ++ optional (isAbsolute volume.name && volume.name != volume.mountPoint) (
+      wrong "${of}: write the mount point as fileSystems does, ${quoted volume.mountPoint}."
+    )
+    ++ optional (lib.length volume.given > 1) (
+      wrong "${of}: ${listed volume.given} are given; a volume is one of them."
+    )
+    ++ optional (volume.kind == null && volume.given == [ ]) (
+      wrong "${of}: fileSystems.${quoted volume.mountPoint} is no file system on a disk, or is not there; reset what holds the files, or remove the volume."
+    )
+    ++ optionals (volume.kind == "zfs") (
+      needs "dataset" "device"
+      ++ optional (volume.strategy == "rollback" && volume.keep != { }) (
+        wrong "${of}.keep: `rollback` on ZFS keeps no previous state, since a rollback destroys later snapshots; remove it, or write strategy = \"carry\"."
+      )
+      ++ optional (volume.strategy == "rollback" && source.blank == "empty") (
+        wrong "${of}.zfs.blank: `rollback` on ZFS needs a snapshot to go back to; name one, or write strategy = \"carry\"."
+      )
+      ++ optional (!(cfg.package.withZfs or true)) (
+        wrong "darlings.package: it was built without ZFS, and ${quoted volume.name} is a ZFS dataset; build it with `withZfs = true`."
+      )
+    )
+    ++ optionals (volume.kind == "btrfs") (
+      needs "device" "device"
+      ++ (
+        if mountOption "subvolid" volume.options != null then
+          [
+            (wrong "fileSystems.${quoted volume.mountPoint}.options: `subvolid=` mounts the old tree after a reset, whatever has its name; write `subvol=`.")
+          ]
+        else
+          needs "subvolume" "subvol= in options"
+      )
+    )
+    ++ optional (volume.kind == "dir" && volume.strategy == "rollback") (
+      wrong "${of}.strategy: a plain directory has nothing to roll back to; write \"carry\"."
+    );
+
+  # What makes two volumes one and the same.
+  identity =
+    volume:
+    if volume.kind == "zfs" then
+      "the dataset ${quoted (toString volume.source.dataset)}"
+    else if volume.kind == "btrfs" then
+      "the subvolume ${quoted (normalize (toString volume.source.subvolume))} of ${toString volume.source.device}"
+    else if volume.kind == "dir" then
+      "the directory ${quoted (normalize volume.source.path)}"
+    else
+      volume.name;
+
+  sameVolumes = map (
+    group:
+    wrong "darlings.volumes: ${listed (map (volume: volume.name) group)} are all ${identity (lib.head group)}; each may be reset once."
+  ) (twice identity volumes);
+
+  dirs = ofKind "dir";
+  mixed = optional (dirs != [ ] && lib.length dirs != lib.length volumes) (
+    wrong "darlings.volumes: ${listed (map (volume: volume.name) dirs)} are plain directories, which are reset once they are mounted, and the others before that; use one kind or the other."
+  );
+  nested = concatMap (
+    volume:
+    map
+      (other: wrong "darlings.volumes: ${quoted other.name} is mounted in ${quoted volume.name}, and plain directories in each other cannot be reset; reset one of them.")
+      (filter (other: isBelow volume.mountPoint other.mountPoint) dirs)
+  ) dirs;
+
+  # --- the system --------------------------------------------------------------
+
+  aboutSystem =
+    optional (volumes == [ ]) (
+      wrong "darlings.volumes: there is nothing to reset; name the mount points that are, as in darlings.volumes.\"/\" = { }."
+    )
+    ++ optional (!config.boot.initrd.systemd.enable) (
+      wrong "boot.initrd.systemd.enable: darlings resets in systemd's stage 1; set it to true."
+    )
+    ++ optional (erased "/nix/store") (
+      wrong "darlings.volumes.\"/\": the Nix store is on it and would be erased; give /nix a file system of its own (fileSystems.\"/nix\")."
+    )
+    ++ optional (config.system.etc.overlay.enable or false && lib.any (entry: isAtOrBelow "/etc" entry.path) entries) (
+      wrong "system.etc.overlay.enable: /etc is an overlay that hides what is kept in the root's /etc (${
+        listed (map (entry: entry.path) (filter (entry: isAtOrBelow "/etc" entry.path) entries))
+      }); turn the overlay off, or do not declare paths in /etc."
+    )
+    ++ optional (ofKind "zfs" != [ ] && (config.boot.zfs.allowHibernation or false)) (
+      wrong "boot.zfs.allowHibernation: a ZFS pool that was imported to reset it must not be resumed from a hibernation image; turn hibernation off."
+    );
+
+  # --- warnings ----------------------------------------------------------------
+
+  given = names: of: lib.attrNames (filterAttrs (name: value: names ? ${name} && value != null) of);
+
+  # Each option once, however many entries have it.
+  meaningless =
+    let
+      ofPaths =
+        option: paths:
+        concatMap
+          (
+            list:
+            concatMap (
+              entry:
+              map (name: {
+                option = "${option}.${list}.*.${name}";
+                why = reasons.entry.${name};
+              }) (given reasons.entry entry ++ given reasons.entry (if entry.parentDirectory == null then { } else entry.parentDirectory))
+            ) paths.${list}
+          )
+          [
+            "directories"
+            "files"
+          ];
+      ofSet =
+        names: option: of:
+        map (name: {
+          option = "${option}.${name}";
+          why = names.${name};
+        }) (given names of);
+      all =
+        ofSet reasons.store "darlings" cfg
+        ++ ofPaths "darlings" cfg
+        ++ lib.concatLists (
+          mapAttrsToList (
+            name: user: ofSet reasons.user "darlings.users.${name}" user ++ ofPaths "darlings.users.${name}" user
+          ) cfg.users
+        );
+    in
+    map (it: "${it.option} does nothing here: ${it.why}.") (lib.unique all);
+
+  # An entry in another one that is not there because the outer one excludes its place.
+  overlapping = concatMap (
+    outer:
+    map
+      (
+        inner:
+        "${inner.option}: ${quoted inner.path} lies in ${quoted outer.path} of ${outer.option}, which keeps it already; remove one of them."
+      )
+      (
+        filter (
+          inner:
+          isBelow outer.path inner.path
+          && !lib.any (excluded: isAtOrBelow (functions.below outer.path excluded) inner.path) outer.exclude
+        ) kept
+      )
+  ) kept;
+
+  hidden = map (
+    entry:
+    "${entry.option}: ${quoted entry.path} is on fileSystems.${quoted (mountOf entry.path)}, which is not reset, so that there is nothing to keep; remove it."
+  ) (filter resolved.isHidden entries);
+
+  lost =
+    optional (config.users.mutableUsers or true && erased "/etc/shadow")
+      "users.mutableUsers is set, and /etc/shadow is erased: passwords that passwd sets are gone at the next boot, and users without a declared password are locked out. Set it to false and declare passwords, or add \"/etc/shadow\" to darlings.files."
+    ++
+      optional (erased "/var/lib/nixos")
+        "/var/lib/nixos is erased, and with it which user has which id: files that are kept may come to belong to others. Add it to darlings.directories."
+    ++ optional (
+      erased "/boot" && erased (config.boot.loader.efi.efiSysMountPoint or "/boot")
+    ) "/boot is erased, and the machine may boot from it: give it a file system of its own, or add it to darlings.directories.";
+in
+{
+  assertions =
+    aboutSystem
+    ++ concatMap aboutVolume volumes
+    ++ sameVolumes
+    ++ mixed
+    ++ nested
+    ++ undeclared
+    ++ aboutPaths
+    ++ duplicates;
+
+  warnings = meaningless ++ overlapping ++ hidden ++ lost;
+}

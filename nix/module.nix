@@ -1,0 +1,92 @@
+# The NixOS module: erases state at every boot and keeps what is declared. See docs/nixos.md.
+{
+  config,
+  lib,
+  options,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.darlings;
+
+  resolved = import ./resolve.nix { inherit config lib; };
+  checked = import ./assertions.nix {
+    inherit
+      config
+      lib
+      options
+      resolved
+      ;
+  };
+  units = import ./units.nix { inherit cfg lib resolved; };
+
+  toml = pkgs.writeText "darlings.toml" resolved.toml;
+
+  # The configuration that is being switched to, not the one that is there.
+  check = "${cfg.package}/bin/darlings check --config ${toml}";
+
+  hasPreSwitchChecks = options.system ? preSwitchChecks;
+
+  # The machine of `nixos-rebuild build-vm` has disks of its own, with nothing on them to reset.
+  inert.darlings.enable = lib.mkForce false;
+in
+{
+  imports = [ ./options.nix ];
+
+  config = lib.mkMerge [
+    (lib.optionalAttrs (options ? virtualisation.vmVariant) {
+      virtualisation.vmVariant = inert;
+      virtualisation.vmVariantWithBootLoader = inert;
+    })
+
+    (lib.mkIf cfg.enable (
+      lib.mkMerge [
+        {
+          inherit (checked) assertions warnings;
+
+          environment.etc."darlings.toml".source = toml;
+          environment.systemPackages = [ cfg.package ];
+
+          # Stage 1 mounts what it has reset; nobody else may come first.
+          fileSystems = lib.genAttrs (lib.attrNames cfg.volumes) (_: {
+            neededForBoot = true;
+          });
+
+          boot.initrd.systemd = {
+            contents."/etc/darlings.toml".source = toml;
+            # The libraries are opened at run time, so that nothing finds them by looking at the binary.
+            storePaths = [ "${cfg.package}/bin/darlings" ] ++ cfg.package.libraries or [ ];
+            units."darlings-reset.service" = {
+              text = units.reset;
+              inherit (resolved.ordering) requiredBy;
+            };
+          };
+
+          systemd.tmpfiles.rules = import ./tmpfiles.nix { inherit lib resolved; };
+        }
+
+        (lib.mkIf cfg.purge.enable {
+          systemd.units."darlings-purge.service".text = units.purge;
+          systemd.units."darlings-purge.timer" = {
+            text = units.timer;
+            wantedBy = [ "timers.target" ];
+          };
+        })
+
+        (lib.mkIf cfg.check.enable (
+          if hasPreSwitchChecks then
+            { system.preSwitchChecks.darlings = check; }
+          else
+            {
+              # At boot the reset was there already, and said what is wrong.
+              system.activationScripts.darlings-check = ''
+                if [[ -n ''${NIXOS_ACTION-} ]]; then
+                  ${check}
+                fi
+              '';
+            }
+        ))
+      ]
+    ))
+  ];
+}

@@ -1,0 +1,406 @@
+# What a configuration can say.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib)
+    literalExpression
+    mkOption
+    types
+    ;
+  inherit (types)
+    attrsOf
+    bool
+    coercedTo
+    enum
+    listOf
+    nullOr
+    str
+    submodule
+    ;
+
+  unsigned = types.ints.unsigned;
+
+  # Options of impermanence and preservation that say how a bind mount or a link is made. They are
+  # taken so that a configuration can be moved without taking it apart; a warning says why each does
+  # nothing. `null` is "not given".
+  withoutMeaning = mapMeaningless: lib.mapAttrs meaningless mapMeaningless;
+
+  meaningless =
+    _: why:
+    mkOption {
+      type = nullOr types.raw;
+      default = null;
+      example = true;
+      description = "Has no meaning here, and a warning says so: ${why}.";
+    };
+
+  reasons = import ./meaningless.nix;
+
+  owner = who: {
+    user = mkOption {
+      type = nullOr str;
+      default = null;
+      example = "colord";
+      description = "The user who owns ${who} when it is made. The default is root, or for the paths of a user that user.";
+    };
+    group = mkOption {
+      type = nullOr str;
+      default = null;
+      example = "colord";
+      description = "The group of ${who} when it is made. The default is root, or for the paths of a user their own group.";
+    };
+    mode = mkOption {
+      type = nullOr str;
+      default = null;
+      example = "u=rwx,g=rx,o=";
+      description = "The mode of ${who} when it is made, in octal or as chmod(1) writes what a mode shall be. The default is 0755 for directories and 0644 for files.";
+    };
+  };
+
+  common = {
+    create = mkOption {
+      type = nullOr bool;
+      default = null;
+      example = false;
+      description = ''
+        Whether to make it when it is missing, with its owner and mode. What is there is never changed.
+
+        By default directories are made, and a file only if its owner or mode is given: an empty file
+        is not for everybody the same as none.
+      '';
+    };
+    exclude = mkOption {
+      type = listOf str;
+      default = [ ];
+      example = [ ".cache" ];
+      description = "Literal paths below it that are not kept.";
+    };
+    parentDirectory = mkOption {
+      type = nullOr (submodule { options = owner "the directory that holds it" // withoutMeaning reasons.entry; });
+      default = null;
+      example = {
+        mode = "0700";
+      };
+      description = "Owner and mode of the directory that holds it, when that is made. Without it, it is root's with mode 0755, or below a home that user's.";
+    };
+    parent = mkOption {
+      type = nullOr (submodule { options = owner "the directory that holds it"; });
+      default = null;
+      example = {
+        mode = "0700";
+      };
+      description = "The same as `parentDirectory`, as preservation spells it.";
+    };
+  };
+
+  path =
+    key: what:
+    coercedTo str (given: { ${key} = given; }) (submodule {
+      options = {
+        ${key} = mkOption {
+          type = str;
+          default = "";
+          example = if key == "file" then "/etc/machine-id" else "/var/lib/bluetooth";
+          description = "The path of the ${what}: absolute, or for the paths of a user relative to the home.";
+        };
+      }
+      // owner "the ${what}"
+      // common
+      // withoutMeaning reasons.entry;
+    });
+
+  paths = example: {
+    directories = mkOption {
+      type = listOf (path "directory" "directory");
+      default = [ ];
+      example = example.directories;
+      description = "Directories that are kept, each with all that is in it. A string is the path alone.";
+    };
+    files = mkOption {
+      type = listOf (path "file" "file");
+      default = [ ];
+      example = example.files;
+      description = "Files that are kept. A string is the path alone.";
+    };
+  };
+
+  blank =
+    what:
+    mkOption {
+      type = nullOr str;
+      default = null;
+      defaultText = literalExpression ''"empty"'';
+      example = "blank";
+      description = ''
+        ${what}, or the word `empty`. A NixOS system starts from an empty root, since everything that
+        is not in the Nix store is made at boot.
+      '';
+    };
+
+  zfs = submodule {
+    options = {
+      dataset = mkOption {
+        type = nullOr str;
+        default = null;
+        defaultText = literalExpression "config.fileSystems.<mountPoint>.device";
+        example = "rpool/local/root";
+        description = "The dataset that is reset.";
+      };
+      blank = blank "The name of the blank snapshot, without the dataset and the `@`";
+      newerSnapshots = mkOption {
+        type = enum [
+          "refuse"
+          "destroy"
+        ];
+        default = "refuse";
+        example = "destroy";
+        description = ''
+          For the strategy `rollback`, which destroys every snapshot newer than the blank: whether those
+          that are not darlings' own stop the reset, or go.
+        '';
+      };
+    };
+  };
+
+  btrfs = submodule {
+    options = {
+      device = mkOption {
+        type = nullOr str;
+        default = null;
+        defaultText = literalExpression "config.fileSystems.<mountPoint>.device";
+        example = "/dev/disk/by-label/nixos";
+        description = "The block device of the file system; any one of several.";
+      };
+      subvolume = mkOption {
+        type = nullOr str;
+        default = null;
+        defaultText = lib.literalMD "what `subvol=` in `config.fileSystems.<mountPoint>.options` says";
+        example = "@root";
+        description = "The path of the subvolume that is reset, from the top level of the file system.";
+      };
+      blank = blank "The path of the blank subvolume, from the top level";
+      generations = mkOption {
+        type = nullOr str;
+        default = null;
+        defaultText = lib.literalMD "`@darlings/root` for `@`, `@darlings/home` for `@home`";
+        example = "@darlings/root";
+        description = "The path of the directory where previous states go, from the top level.";
+      };
+    };
+  };
+
+  dir = submodule {
+    options = {
+      path = mkOption {
+        type = nullOr str;
+        default = null;
+        defaultText = literalExpression ''"/sysroot" + mountPoint'';
+        example = "/sysroot";
+        description = "The directory, where the initrd has it mounted.";
+      };
+      blank = blank "The directory that is the blank, where the initrd has it";
+    };
+  };
+
+  volume = submodule {
+    options = {
+      zfs = mkOption {
+        type = nullOr zfs;
+        default = null;
+        defaultText = lib.literalMD "`{ }` where `config.fileSystems.<mountPoint>.fsType` is `zfs`";
+        example = {
+          blank = "blank";
+        };
+        description = "Of a ZFS dataset: what is not taken from `fileSystems`.";
+      };
+      btrfs = mkOption {
+        type = nullOr btrfs;
+        default = null;
+        defaultText = lib.literalMD "`{ }` where `config.fileSystems.<mountPoint>.fsType` is `btrfs`";
+        example = {
+          blank = "@blank";
+        };
+        description = "Of a btrfs subvolume: what is not taken from `fileSystems`.";
+      };
+      dir = mkOption {
+        type = nullOr dir;
+        default = null;
+        defaultText = lib.literalMD "`{ }` on every other file system on a disk";
+        example = { };
+        description = ''
+          Of a plain directory, on whatever file system. It is reset once it is mounted, and cannot be
+          mixed with the other two in one configuration.
+        '';
+      };
+      strategy = mkOption {
+        type = enum [
+          "carry"
+          "rollback"
+        ];
+        default = "carry";
+        example = "rollback";
+        description = ''
+          `carry` moves what is kept, which costs a rename for each path. `rollback` goes back to the
+          blank and clones what is kept; on ZFS it keeps no previous state.
+        '';
+      };
+      keep = {
+        generations = mkOption {
+          type = nullOr unsigned;
+          default = null;
+          example = 10;
+          description = "At most so many previous states are kept. `null`: as many as there are.";
+        };
+        days = mkOption {
+          type = nullOr unsigned;
+          default = null;
+          example = 30;
+          description = "Previous states, and what is in the attic, are kept for so many days. `null`: for ever.";
+        };
+        minFree = mkOption {
+          type = nullOr str;
+          default = null;
+          example = "5%";
+          description = "While less than this share of the file system, or this size, is free, the oldest previous states go.";
+        };
+      };
+    };
+  };
+in
+{
+  options.darlings = {
+    enable = lib.mkEnableOption "erasing state at every boot, and keeping what is declared";
+
+    package = mkOption {
+      type = types.package;
+      default = pkgs.callPackage ./package.nix {
+        withZfs = lib.any (fileSystem: fileSystem.fsType == "zfs") (lib.attrValues config.fileSystems);
+        zfs = config.boot.zfs.package;
+      };
+      defaultText = literalExpression "pkgs.callPackage ./package.nix { ... }";
+      example = literalExpression "pkgs.darlings";
+      description = ''
+        The package. By default it finds the libraries of `boot.zfs.package` where there is a ZFS file
+        system, and has nothing to do with ZFS elsewhere.
+      '';
+    };
+
+    volumes = mkOption {
+      type = attrsOf volume;
+      default = { };
+      example = literalExpression ''
+        {
+          "/" = { keep = { generations = 10; days = 30; }; };
+          "/home" = { btrfs.blank = "@blank/home"; };
+        }
+      '';
+      description = ''
+        What is reset, by mount point. Device, dataset and subvolume are taken from `fileSystems`, so
+        that `"/" = { }` can be all there is to say.
+      '';
+    };
+
+    onFailure = mkOption {
+      type = enum [
+        "boot"
+        "emergency"
+      ];
+      default = "boot";
+      example = "emergency";
+      description = "What a failed reset does while every volume is complete: boot what was there before, or stop.";
+    };
+
+    users = mkOption {
+      type = attrsOf (submodule {
+        options =
+          paths {
+            directories = [
+              "Documents"
+              {
+                directory = ".ssh";
+                mode = "0700";
+              }
+            ];
+            files = [ ".bash_history" ];
+          }
+          // {
+            home = mkOption {
+              type = nullOr str;
+              default = null;
+              defaultText = literalExpression "config.users.users.<name>.home";
+              example = "/home/mia";
+              description = "The home that the paths are relative to.";
+            };
+          }
+          // withoutMeaning reasons.user;
+      });
+      default = { };
+      example = {
+        mia.directories = [ "projects" ];
+      };
+      description = "What is kept below the homes of users, relative to them.";
+    };
+
+    initrd.requires = mkOption {
+      type = listOf str;
+      default = [ ];
+      example = [ "load-keys.service" ];
+      description = "Units of stage 1 that the reset needs beside those that the module knows: it starts them and comes after them.";
+    };
+
+    check.enable = mkOption {
+      type = bool;
+      default = true;
+      example = false;
+      description = ''
+        Whether `darlings check` looks at the system before a new configuration is activated, and stops
+        the switch if the next boot would not reset. Where nixpkgs has no `system.preSwitchChecks` it is
+        part of the activation, which can say so but comes too late to stop it.
+      '';
+    };
+
+    purge = {
+      enable = mkOption {
+        type = bool;
+        default = true;
+        example = false;
+        description = "Whether `darlings purge` removes, at idle priority, what resets have left and `keep` no longer keeps.";
+      };
+      onBoot = mkOption {
+        type = str;
+        default = "5min";
+        example = "1h";
+        description = "How long after boot the purge runs, as in systemd.time(7).";
+      };
+      interval = mkOption {
+        type = str;
+        default = "1d";
+        example = "6h";
+        description = "How long after the last purge the next one runs, as in systemd.time(7).";
+      };
+    };
+  }
+  // paths {
+    directories = [
+      "/var/log"
+      {
+        directory = "/var/lib/colord";
+        user = "colord";
+        group = "colord";
+        mode = "u=rwx,g=rx,o=";
+      }
+    ];
+    files = [
+      "/etc/machine-id"
+      {
+        file = "/etc/nix/id_rsa";
+        parentDirectory.mode = "0700";
+      }
+    ];
+  }
+  // withoutMeaning reasons.store;
+}

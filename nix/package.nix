@@ -1,0 +1,79 @@
+# The binary, with what belongs to it.
+{
+  lib,
+  rustPlatform,
+  installShellFiles,
+  patchelf,
+  # The user space of ZFS that fits the kernel's module; only its libraries are used.
+  zfs,
+  withZfs ? true,
+}:
+let
+  cargo = lib.importTOML ../Cargo.toml;
+  libraries = lib.optionals withZfs (
+    map (library: "${lib.getLib zfs}/lib/${library}") [
+      "libzfs_core.so.3"
+      "libnvpair.so.3"
+    ]
+  );
+in
+rustPlatform.buildRustPackage {
+  pname = cargo.package.name;
+  inherit (cargo.workspace.package) version;
+
+  # What cargo wants to see of the workspace, so that a word in a document builds nothing anew.
+  src = lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.unions [
+      ../Cargo.lock
+      ../Cargo.toml
+      ../README.md
+      ../benches
+      ../btrfs
+      ../src
+      ../systemd
+      ../tests
+      ../vm-tests
+      ../zfs
+    ];
+  };
+  cargoLock.lockFile = ../Cargo.lock;
+
+  cargoBuildFlags = [ "--package=darlings" ];
+  # The others need root, loop devices and virtual machines: script/test.
+  cargoTestFlags = [
+    "--package=darlings"
+    "--lib"
+  ];
+
+  nativeBuildInputs = [ installShellFiles ] ++ lib.optional withZfs patchelf;
+
+  postInstall = ''
+    for shell in bash fish zsh; do
+      $out/bin/darlings completions $shell >completion.$shell
+      installShellCompletion --cmd darlings --$shell completion.$shell
+    done
+    $out/bin/darlings man man
+    installManPage man/*
+  '';
+
+  # The libraries are opened by name at run time. fixupPhase removes from RUNPATH what the binary does
+  # not link to, so they are added after it.
+  postFixup = lib.optionalString withZfs ''
+    patchelf --add-rpath ${lib.makeLibraryPath [ zfs ]} $out/bin/darlings
+  '';
+
+  passthru = {
+    inherit withZfs libraries;
+  };
+
+  meta = {
+    inherit (cargo.package) description;
+    license = with lib.licenses; [
+      mit
+      asl20
+    ];
+    mainProgram = "darlings";
+    platforms = lib.platforms.linux;
+  };
+}

@@ -1,0 +1,296 @@
+# From what a configuration says, and what the system says anyway, to what is written. Pure.
+{ config, lib }:
+let
+  inherit (lib)
+    concatMap
+    filter
+    mapAttrs
+    mapAttrsToList
+    optional
+    optionalAttrs
+    ;
+
+  functions = import ./lib.nix { inherit lib; };
+  inherit (functions)
+    below
+    devicePath
+    escapePath
+    holder
+    isBelow
+    mountOption
+    normalize
+    withoutNulls
+    ;
+
+  cfg = config.darlings;
+
+  # The first that is given.
+  orElse = value: other: if value == null then other else value;
+
+  # --- volumes -----------------------------------------------------------------
+
+  fileSystems = lib.mapAttrs' (
+    mountPoint: fileSystem: lib.nameValuePair (normalize mountPoint) fileSystem
+  ) config.fileSystems;
+
+  kinds = [
+    "zfs"
+    "btrfs"
+    "dir"
+  ];
+
+  # Erased by a reboot without our help, or not ours to erase.
+  notOnDisk = [
+    "tmpfs"
+    "ramfs"
+    "overlay"
+    "squashfs"
+    "erofs"
+    "nfs"
+    "nfs4"
+    "9p"
+    "virtiofs"
+  ];
+
+  kindOf =
+    volume: fileSystem:
+    let
+      given = filter (kind: volume.${kind} != null) kinds;
+      # A mount that only the module speaks of has no device.
+      fsType = if (fileSystem.device or null) == null then null else fileSystem.fsType or null;
+    in
+    if lib.length given == 1 then
+      lib.head given
+    else if given != [ ] || fsType == null || lib.elem fsType notOnDisk then
+      null
+    else if fsType == "zfs" || fsType == "btrfs" then
+      fsType
+    else
+      "dir";
+
+  sourceOf = {
+    zfs =
+      volume: _: fileSystem:
+      let
+        given = orElse volume.zfs { };
+      in
+      {
+        dataset = orElse (given.dataset or null) (fileSystem.device or null);
+        blank = orElse (given.blank or null) (if volume.strategy == "rollback" then "blank" else "empty");
+      }
+      // optionalAttrs ((given.newerSnapshots or "refuse") != "refuse") {
+        newer_snapshots = given.newerSnapshots;
+      };
+
+    btrfs =
+      volume: _: fileSystem:
+      let
+        given = orElse volume.btrfs { };
+        device = orElse (given.device or null) (fileSystem.device or null);
+      in
+      {
+        device = if device == null then null else devicePath device;
+        subvolume = orElse (given.subvolume or null) (mountOption "subvol" (fileSystem.options or [ ]));
+        blank = orElse (given.blank or null) "empty";
+      }
+      // withoutNulls { generations = given.generations or null; };
+
+    dir =
+      volume: mountPoint: _:
+      let
+        given = orElse volume.dir { };
+      in
+      {
+        path = orElse (given.path or null) (normalize "/sysroot/${mountPoint}");
+        blank = orElse (given.blank or null) "empty";
+      };
+  };
+
+  volumes = mapAttrsToList (
+    name: volume:
+    let
+      mountPoint = normalize name;
+      fileSystem = fileSystems.${mountPoint} or { };
+      kind = kindOf volume fileSystem;
+    in
+    {
+      inherit name mountPoint kind;
+      inherit (volume) strategy;
+      given = filter (it: volume.${it} != null) kinds;
+      options = fileSystem.options or [ ];
+      source = if kind == null then { } else sourceOf.${kind} volume mountPoint fileSystem;
+      keep = withoutNulls {
+        inherit (volume.keep) generations days;
+        min_free = volume.keep.minFree;
+      };
+    }
+  ) cfg.volumes;
+
+  ofKind = kind: filter (volume: volume.kind == kind) volumes;
+
+  mountPoints = map (volume: volume.mountPoint) volumes;
+
+  volumeTable =
+    volume:
+    {
+      mount_point = volume.mountPoint;
+      ${if volume.kind == null then "zfs" else volume.kind} = withoutNulls volume.source;
+    }
+    # It is the default, and the only one of a directory.
+    // optionalAttrs (volume.strategy != "carry") { inherit (volume) strategy; }
+    // optionalAttrs (volume.keep != { }) { inherit (volume) keep; };
+
+  # --- what is kept ------------------------------------------------------------
+
+  rootOwns = {
+    user = "root";
+    group = "root";
+    home = null;
+  };
+
+  # One entry of a list, with everything that it leaves out.
+  entryFrom =
+    owner: option: kind: given:
+    let
+      parent = orElse given.parentDirectory given.parent;
+    in
+    {
+      inherit option kind;
+      inherit (owner) home;
+      text = given.${kind};
+      path = if owner.home == null then normalize given.${kind} else below owner.home given.${kind};
+      user = orElse given.user owner.user;
+      group = orElse given.group owner.group;
+      mode = orElse given.mode (if kind == "file" then "0644" else "0755");
+      create = orElse given.create (
+        kind == "directory" || given.user != null || given.group != null || given.mode != null
+      );
+      inherit owner;
+      inherit (given) exclude;
+      parent =
+        if parent == null then
+          null
+        else
+          {
+            user = orElse parent.user owner.user;
+            group = orElse parent.group owner.group;
+            mode = orElse parent.mode "0755";
+          };
+    };
+
+  entriesFrom =
+    owner: option: paths:
+    map (entryFrom owner "${option}.directories" "directory") paths.directories
+    ++ map (entryFrom owner "${option}.files" "file") paths.files;
+
+  # A user who is not declared is an error that is told elsewhere; until then something must be said.
+  ownerFrom =
+    name: paths:
+    let
+      user = config.users.users.${name} or { };
+    in
+    {
+      user = name;
+      group = user.group or "users";
+      home = normalize (orElse paths.home (user.home or "/home/${name}"));
+      homeMode = user.homeMode or "700";
+    };
+
+  entries =
+    entriesFrom rootOwns "darlings" cfg
+    ++ lib.concatLists (
+      mapAttrsToList (
+        name: paths: entriesFrom (ownerFrom name paths) "darlings.users.${name}" paths
+      ) cfg.users
+    );
+
+  # Where an entry lies: in the innermost mount, whether that is reset or not.
+  mountOf = holder (lib.unique (lib.attrNames fileSystems ++ mountPoints));
+  volumeOf = holder mountPoints;
+
+  isOnVolume = entry: volumeOf entry.path != null;
+  isWhole = entry: entry.path == "/" || lib.elem entry.path mountPoints;
+  isHidden = entry: isOnVolume entry && mountOf entry.path != volumeOf entry.path;
+
+  # What the configuration for the binary names.
+  kept = filter (entry: isOnVolume entry && !isHidden entry && !isWhole entry) entries;
+
+  persist = map (
+    entry: { inherit (entry) path; } // optionalAttrs (entry.exclude != [ ]) { inherit (entry) exclude; }
+  ) (lib.sort (one: other: one.path < other.path) kept);
+
+  # --- stage 1 -----------------------------------------------------------------
+
+  mountUnit = mountPoint: "${escapePath "/sysroot/${mountPoint}"}.mount";
+
+  pools = lib.unique (
+    map (volume: lib.head (lib.splitString "/" volume.source.dataset)) (
+      filter (volume: volume.source.dataset != null) (ofKind "zfs")
+    )
+  );
+
+  devices = lib.unique (
+    filter (device: device != null) (map (volume: volume.source.device) (ofKind "btrfs"))
+  );
+
+  # The LUKS volumes of which a device is one.
+  cryptsetup = concatMap (
+    device:
+    let
+      name = lib.removePrefix "/dev/mapper/" device;
+    in
+    optional (config.boot.initrd.luks.devices ? ${name} && name != device)
+      "systemd-cryptsetup@${escapePath name}.service"
+  ) devices;
+
+  # The mounts of stage 1 that lie in a directory that is reset: only once it was.
+  mountsInside = filter (
+    mountPoint:
+    lib.any (volume: isBelow volume.mountPoint mountPoint) (ofKind "dir")
+    && (fileSystems.${mountPoint}.neededForBoot or false)
+  ) (lib.attrNames fileSystems);
+
+  resetMounts = map mountUnit mountPoints;
+
+  # What the shipped units leave to each machine.
+  ordering =
+    if ofKind "dir" != [ ] then
+      {
+        requires = resetMounts ++ cfg.initrd.requires;
+        after = [ ];
+        before = map mountUnit mountsInside;
+        requiredBy = [ "initrd-root-fs.target" ];
+      }
+    else
+      {
+        requires =
+          map (pool: "zfs-import-${pool}.service") pools
+          ++ map (device: "${escapePath device}.device") devices
+          ++ cfg.initrd.requires;
+        after = cryptsetup;
+        before = resetMounts;
+        requiredBy = resetMounts;
+      };
+in
+{
+  inherit
+    entries
+    fileSystems
+    functions
+    isHidden
+    isOnVolume
+    isWhole
+    kept
+    mountOf
+    mountPoints
+    ofKind
+    ordering
+    volumes
+    ;
+
+  toml = functions.toToml {
+    inherit (cfg) onFailure;
+    volumes = map volumeTable volumes;
+    inherit persist;
+  };
+}

@@ -1,0 +1,317 @@
+# Configurations that are wrong or probably not meant, and what must be said of each: all of it, and
+# nothing else. Each changes the one of eval.nix, which is right.
+{ lib }:
+let
+  inherit (lib) mkForce;
+  case =
+    name: config: assertions:
+    { inherit name config assertions; };
+  warns =
+    name: config: warnings:
+    { inherit name config warnings; };
+  onBtrfs = options: {
+    fileSystems."/" = {
+      device = mkForce "/dev/disk/by-label/nixos";
+      fsType = mkForce "btrfs";
+      options = mkForce options;
+    };
+  };
+  onExt4 = {
+    fileSystems."/" = {
+      device = mkForce "/dev/disk/by-label/nixos";
+      fsType = mkForce "ext4";
+    };
+  };
+in
+[
+  (case "a configuration that is right" { } [ ])
+
+  # --- paths
+  (case "a relative path" { darlings.directories = [ "var/cache" ]; } [
+    "darlings.directories: \"var/cache\" is relative; write the absolute path."
+  ])
+  (case "dots" { darlings.files = [ "/var/../etc/x" ]; } [
+    "darlings.files: \"/var/../etc/x\": `..` is not allowed in paths; write the path itself."
+  ])
+  (case "dots in what is excluded" {
+    darlings.directories = [
+      {
+        directory = "/srv/a";
+        exclude = [ "../b" ];
+      }
+    ];
+  } [ "darlings.directories: \"/srv/a\": `..` is not allowed in paths; write the path itself." ])
+  (case "an entry without a path" { darlings.files = [ { mode = "0600"; } ]; } [
+    "darlings.files: an entry lacks its `file`."
+  ])
+  (case "a volume's own mount point" {
+    darlings.volumes."/home" = { };
+    fileSystems."/home" = {
+      device = "rpool/local/home";
+      fsType = "zfs";
+    };
+    darlings.directories = [ "/home/" ];
+  } [
+    "darlings.directories: \"/home/\" is the mount point of a volume that is reset, and would keep all of it; do not reset the volume instead (darlings.volumes)."
+  ])
+  (case "a path on no volume" {
+    darlings.volumes = mkForce { "/home" = { }; };
+    fileSystems."/home" = {
+      device = "rpool/local/home";
+      fsType = "zfs";
+    };
+    darlings.directories = mkForce [
+      "/home/mia"
+      "/srv"
+    ];
+  } [
+    "darlings.directories: \"/srv\" is on no volume that is reset; remove it, or add the volume that holds it to darlings.volumes."
+  ])
+  (case "a path that is declared twice, by different lists" {
+    darlings.directories = [ "/home/mia/projects" ];
+    darlings.users.mia.directories = [ "projects/" ];
+  } [
+    "\"darlings.directories\" and \"darlings.users.mia.directories\": \"/home/mia/projects\" is declared 2 times; keep one of them."
+  ])
+  (case "modes that only change something" {
+    darlings.directories = [
+      {
+        directory = "/srv/a";
+        mode = "u+w";
+        parentDirectory.mode = "rwx";
+      }
+    ];
+  } [
+    "darlings.directories: \"/srv/a\": \"u+w\" is no mode for something that is made; write it in octal (\"0750\") or as \"u=rwx,g=rx,o=\"."
+    "darlings.directories: \"/srv/a\": \"rwx\" is no mode for something that is made; write it in octal (\"0750\") or as \"u=rwx,g=rx,o=\"."
+  ])
+  (case "a user that is not there" { darlings.users.tom.files = [ "x" ]; } [
+    "darlings.users.tom: there is no such user in users.users; declare one, or correct the name."
+  ])
+
+  # --- volumes
+  (case "nothing to reset" {
+    darlings.volumes = mkForce { };
+    darlings.directories = mkForce [ ];
+  } [
+    "darlings.volumes: there is nothing to reset; name the mount points that are, as in darlings.volumes.\"/\" = { }."
+  ])
+  (case "a mount point that is not there" { darlings.volumes."/srv" = { }; } [
+    "darlings.volumes.\"/srv\": fileSystems.\"/srv\" is no file system on a disk, or is not there; reset what holds the files, or remove the volume."
+  ])
+  (case "a tmpfs" {
+    fileSystems."/" = {
+      device = mkForce "none";
+      fsType = mkForce "tmpfs";
+    };
+  } [
+    "darlings.volumes.\"/\": fileSystems.\"/\" is no file system on a disk, or is not there; reset what holds the files, or remove the volume."
+  ])
+  (case "a relative mount point" {
+    darlings.volumes."srv" = { };
+    fileSystems."srv" = {
+      device = "rpool/srv";
+      fsType = "zfs";
+    };
+  } [ "darlings.volumes.\"srv\": a mount point is an absolute path without `..`." ])
+  (case "a mount point with a slash at its end" {
+    darlings.volumes."/srv/" = { };
+    fileSystems."/srv/" = {
+      device = "rpool/srv";
+      fsType = "zfs";
+    };
+  } [ "darlings.volumes.\"/srv/\": write the mount point as fileSystems does, \"/srv\"." ])
+  (case "two kinds at once" {
+    darlings.volumes."/" = {
+      zfs = { };
+      btrfs = { };
+    };
+  } [ "darlings.volumes.\"/\": \"zfs\" and \"btrfs\" are given; a volume is one of them." ])
+  (case "a subvolume that nobody names" (onBtrfs [ "compress=zstd" ]) [
+    "darlings.volumes.\"/\".btrfs.subvolume: fileSystems.\"/\" does not say it (subvol= in options); write it here."
+  ])
+  (case "a subvolume by its number" (onBtrfs [ "subvolid=256" ]) [
+    "fileSystems.\"/\".options: `subvolid=` mounts the old tree after a reset, whatever has its name; write `subvol=`."
+  ])
+  (case "two volumes on one dataset" {
+    darlings.volumes."/home" = { };
+    fileSystems."/home" = {
+      device = "rpool/local/root";
+      fsType = "zfs";
+    };
+  } [
+    "darlings.volumes: \"/\" and \"/home\" are all the dataset \"rpool/local/root\"; each may be reset once."
+  ])
+  (case "two volumes on one subvolume, spelt in two ways" (
+    lib.recursiveUpdate (onBtrfs [ "subvol=@" ]) {
+      darlings.volumes."/home" = { };
+      fileSystems."/home" = {
+        device = "LABEL=nixos";
+        fsType = "btrfs";
+        options = [ "subvol=/@" ];
+      };
+    }
+  ) [
+    "darlings.volumes: \"/\" and \"/home\" are all the subvolume \"/@\" of /dev/disk/by-label/nixos; each may be reset once."
+  ])
+  (case "previous states that a rollback cannot keep" {
+    darlings.volumes."/" = {
+      strategy = "rollback";
+      keep.days = 3;
+    };
+  } [
+    "darlings.volumes.\"/\".keep: `rollback` on ZFS keeps no previous state, since a rollback destroys later snapshots; remove it, or write strategy = \"carry\"."
+  ])
+  (case "a rollback to nothing" {
+    darlings.volumes."/" = {
+      strategy = "rollback";
+      zfs.blank = "empty";
+    };
+  } [
+    "darlings.volumes.\"/\".zfs.blank: `rollback` on ZFS needs a snapshot to go back to; name one, or write strategy = \"carry\"."
+  ])
+  (case "a directory rolled back" (
+    lib.recursiveUpdate onExt4 { darlings.volumes."/".strategy = "rollback"; }
+  ) [ "darlings.volumes.\"/\".strategy: a plain directory has nothing to roll back to; write \"carry\"." ])
+  (case "directories beside a dataset" (
+    lib.recursiveUpdate onExt4 {
+      darlings.volumes."/home" = { };
+      fileSystems."/home" = {
+        device = "rpool/home";
+        fsType = "zfs";
+      };
+    }
+  ) [
+    "darlings.volumes: \"/\" are plain directories, which are reset once they are mounted, and the others before that; use one kind or the other."
+  ])
+  (case "directories in each other" (
+    lib.recursiveUpdate onExt4 {
+      darlings.volumes."/home" = { };
+      fileSystems."/home" = {
+        device = "/dev/sdb1";
+        fsType = "xfs";
+      };
+    }
+  ) [
+    "darlings.volumes: \"/home\" is mounted in \"/\", and plain directories in each other cannot be reset; reset one of them."
+  ])
+
+  # --- the system
+  (case "a stage 1 of scripts" { boot.initrd.systemd.enable = false; } [
+    "boot.initrd.systemd.enable: darlings resets in systemd's stage 1; set it to true."
+  ])
+  (case "the Nix store on what is erased" { fileSystems = mkForce {
+    "/" = {
+      device = "rpool/local/root";
+      fsType = "zfs";
+    };
+    "/boot".device = "/dev/sda1";
+  }; } [
+    "darlings.volumes.\"/\": the Nix store is on it and would be erased; give /nix a file system of its own (fileSystems.\"/nix\")."
+  ])
+  (case "an overlay on /etc" {
+    system.etc.overlay.enable = true;
+    darlings.files = [ "/etc/machine-id" ];
+  } [
+    "system.etc.overlay.enable: /etc is an overlay that hides what is kept in the root's /etc (\"/etc/machine-id\"); turn the overlay off, or do not declare paths in /etc."
+  ])
+  (case "an overlay on /etc that hides nothing" { system.etc.overlay.enable = true; } [ ])
+  (case "hibernation with ZFS" { boot.zfs.allowHibernation = true; } [
+    "boot.zfs.allowHibernation: a ZFS pool that was imported to reset it must not be resumed from a hibernation image; turn hibernation off."
+  ])
+  (case "a package without ZFS" {
+    darlings.package = {
+      type = "derivation";
+      name = "darlings";
+      outPath = "/nix/store/00000000000000000000000000000000-darlings";
+      withZfs = false;
+    };
+  } [
+    "darlings.package: it was built without ZFS, and \"/\" is a ZFS dataset; build it with `withZfs = true`."
+  ])
+
+  # --- warnings
+  (warns "passwords that are erased" { users.mutableUsers = mkForce true; } [
+    "users.mutableUsers is set, and /etc/shadow is erased: passwords that passwd sets are gone at the next boot, and users without a declared password are locked out. Set it to false and declare passwords, or add \"/etc/shadow\" to darlings.files."
+  ])
+  (warns "passwords that are kept" {
+    users.mutableUsers = mkForce true;
+    darlings.files = [ "/etc/shadow" ];
+  } [ ])
+  (warns "ids that are erased" { darlings.directories = mkForce [ "/var/log" ]; } [
+    "/var/lib/nixos is erased, and with it which user has which id: files that are kept may come to belong to others. Add it to darlings.directories."
+  ])
+  (warns "ids that are kept with more" { darlings.directories = mkForce [ "/var/lib" ]; } [ ])
+  (warns "a boot loader's files on what is erased" {
+    fileSystems = mkForce {
+      "/" = {
+        device = "rpool/local/root";
+        fsType = "zfs";
+      };
+      "/nix".device = "rpool/local/nix";
+    };
+  } [
+    "/boot is erased, and the machine may boot from it: give it a file system of its own, or add it to darlings.directories."
+  ])
+  (warns "a path in a path" { darlings.files = [ "/var/log/wtmp" ]; } [
+    "darlings.files: \"/var/log/wtmp\" lies in \"/var/log\" of darlings.directories, which keeps it already; remove one of them."
+  ])
+  (warns "a path in what another excludes" {
+    darlings.directories = [
+      {
+        directory = "/srv";
+        exclude = [ "cache" ];
+      }
+      "/srv/cache/wanted"
+    ];
+  } [ ])
+  (warns "a path below another mount" { darlings.directories = [ "/nix/var/log" ]; } [
+    "darlings.directories: \"/nix/var/log\" is on fileSystems.\"/nix\", which is not reset, so that there is nothing to keep; remove it."
+  ])
+  (warns "options without a meaning" {
+    darlings.hideMounts = true;
+    darlings.allowTrash = true;
+    darlings.enableWarnings = true;
+    darlings.directories = [
+      {
+        directory = "/srv/a";
+        hideMount = false;
+        how = "symlink";
+        mountOptions = [ "bind" ];
+      }
+      {
+        directory = "/srv/b";
+        how = "bindmount";
+      }
+    ];
+    darlings.files = [
+      {
+        file = "/srv/c";
+        method = "symlink";
+        inInitrd = true;
+      }
+    ];
+    darlings.users.mia = {
+      commonMountOptions = [ "x-gvfs-hide" ];
+      files = [
+        {
+          file = "x";
+          configureParent = true;
+          createLinkTarget = true;
+        }
+      ];
+    };
+  } [
+    "darlings.allowTrash does nothing here: nothing is mounted, and trash works as in any directory."
+    "darlings.enableWarnings does nothing here: a warning here says that something will not work."
+    "darlings.hideMounts does nothing here: nothing is mounted that could be hidden."
+    "darlings.directories.*.hideMount does nothing here: nothing is mounted that could be hidden."
+    "darlings.directories.*.how does nothing here: what is kept is neither mounted nor linked."
+    "darlings.directories.*.mountOptions does nothing here: nothing is mounted that could have options."
+    "darlings.files.*.inInitrd does nothing here: everything is in place before the root is mounted."
+    "darlings.files.*.method does nothing here: what is kept is neither mounted nor linked."
+    "darlings.users.mia.commonMountOptions does nothing here: nothing is mounted that could have options."
+    "darlings.users.mia.files.*.configureParent does nothing here: the parent is made as `parent` says whenever that is given."
+    "darlings.users.mia.files.*.createLinkTarget does nothing here: there is no link."
+  ])
+]

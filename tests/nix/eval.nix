@@ -1,0 +1,183 @@
+# Evaluates the module: the examples to what is written on a disk, and what is wrong to messages.
+{ nixpkgsLib }:
+let
+  lib = import nixpkgsLib;
+
+  # Nothing is built here, and a name tells as much.
+  store = name: storeText name name;
+  storeText = name: text: "/nix/store/${lib.substring 0 32 (builtins.hashString "sha256" text)}-${name}";
+
+  pkgs.writeText = storeText;
+
+  package = {
+    type = "derivation";
+    name = "darlings";
+    outPath = store "darlings-0.1.0";
+    withZfs = true;
+    libraries = [
+      "${store "zfs"}/lib/libzfs_core.so.3"
+      "${store "zfs"}/lib/libnvpair.so.3"
+    ];
+  };
+
+  preSwitchChecks.options.system.preSwitchChecks = lib.mkOption {
+    type = lib.types.attrsOf lib.types.str;
+    default = { };
+  };
+
+  activationScripts.options.system.activationScripts = lib.mkOption {
+    type = lib.types.attrsOf lib.types.str;
+    default = { };
+  };
+
+  evaluate =
+    modules:
+    lib.evalModules {
+      modules = [
+        ../../nix/module.nix
+        ./nixos.nix
+        {
+          _module.args.pkgs = pkgs;
+          darlings.package = lib.mkDefault package;
+        }
+      ]
+      ++ modules;
+    };
+
+  failed = config: map (it: it.message) (lib.filter (it: !it.assertion) config.assertions);
+
+  rendered =
+    { config, ... }:
+    let
+      units = config.boot.initrd.systemd.units // config.systemd.units;
+    in
+    {
+      files = {
+        "darlings.toml" =
+          (import ../../nix/resolve.nix {
+            inherit config lib;
+          }).toml;
+        "tmpfiles.conf" = lib.concatMapStrings (line: "${line}\n") config.systemd.tmpfiles.rules;
+      }
+      // lib.mapAttrs (_: unit: unit.text) units;
+      rest = {
+        assertions = failed config;
+        inherit (config) warnings;
+        wantedBy = lib.mapAttrs (_: unit: unit.wantedBy) units;
+        requiredBy = lib.mapAttrs (_: unit: unit.requiredBy) units;
+        neededForBoot = lib.attrNames (lib.filterAttrs (_: it: it.neededForBoot) config.fileSystems);
+        initrd = config.boot.initrd.systemd.storePaths;
+        initrdContents = lib.mapAttrs (_: it: it.source) config.boot.initrd.systemd.contents;
+        etc = lib.mapAttrs (_: it: it.source) config.environment.etc;
+        preSwitchChecks = config.system.preSwitchChecks or { };
+        activationScripts = config.system.activationScripts or { };
+      };
+    };
+
+  examples = lib.mapAttrs' (
+    file: _:
+    lib.nameValuePair (lib.removeSuffix ".nix" file) (
+      rendered (evaluate [
+        preSwitchChecks
+        (./examples + "/${file}")
+      ])
+    )
+  ) (lib.filterAttrs (file: _: lib.hasSuffix ".nix" file) (builtins.readDir ./examples));
+
+  # A configuration that is right, for those that are wrong to change.
+  right = {
+    darlings.enable = true;
+    darlings.volumes."/" = { };
+    darlings.directories = [
+      "/var/lib/nixos"
+      "/var/log"
+    ];
+    fileSystems = {
+      "/" = {
+        device = "rpool/local/root";
+        fsType = "zfs";
+      };
+      "/nix" = {
+        device = "rpool/local/nix";
+        fsType = "zfs";
+      };
+      "/boot" = {
+        device = "/dev/disk/by-label/boot";
+        fsType = "vfat";
+      };
+    };
+    users.mutableUsers = false;
+    users.users.mia = { };
+  };
+
+  messages =
+    { config, ... }:
+    {
+      assertions = failed config;
+      inherit (config) warnings;
+    };
+
+  options = lib.filter (option: lib.head option.loc == "darlings") (
+    lib.optionAttrSetToDocList (evaluate [ preSwitchChecks ]).options
+  );
+in
+{
+  inherit examples;
+
+  # What is said of each configuration of cases.nix, beside what should be.
+  cases = map (case: {
+    inherit (case) name;
+    expected = {
+      assertions = case.assertions or [ ];
+      warnings = case.warnings or [ ];
+    };
+    found = messages (evaluate [
+      preSwitchChecks
+      right
+      case.config
+    ]);
+  }) (import ./cases.nix { inherit lib; });
+
+  functions = import ./functions.nix { inherit lib; };
+
+  # Options that lack something that a reader needs.
+  undocumented = map (option: option.name) (
+    lib.filter (
+      option:
+      !(option.internal || !option.visible)
+      && (
+        (option.description or null) == null
+        || (option.type or "") == ""
+        || !(option ? example)
+        || !(option ? default)
+      )
+      && !lib.hasPrefix "_module" option.name
+    ) options
+  );
+  optionCount = lib.length options;
+
+  # Without `enable`, and in the machine of build-vm, nothing is set.
+  disabled = rendered (evaluate [
+    preSwitchChecks
+    right
+    { darlings.enable = lib.mkForce false; }
+  ]);
+  vmVariant =
+    let
+      inherit (evaluate [
+        preSwitchChecks
+        right
+      ]) config;
+    in
+    rendered (evaluate [
+      preSwitchChecks
+      right
+      config.virtualisation.vmVariant
+    ]);
+
+  # Where nixpkgs has no pre-switch checks yet.
+  old = rendered (evaluate [
+    activationScripts
+    right
+  ]);
+}

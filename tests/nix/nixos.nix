@@ -1,0 +1,73 @@
+# The options of NixOS that the module reads or sets, with the types that NixOS gives them. The module
+# is evaluated against these where there is no whole nixpkgs.
+{ lib, ... }:
+let
+  inherit (lib) mkOption types;
+  any =
+    type: default:
+    mkOption {
+      inherit type default;
+    };
+  null' = type: any (types.nullOr type) null;
+  bool = any types.bool false;
+  strings = any (types.listOf types.str) [ ];
+
+  source = types.submodule { options.source = mkOption { type = types.path; }; };
+
+  unit = types.submodule {
+    options = {
+      enable = any types.bool true;
+      text = null' types.str;
+      wantedBy = strings;
+      requiredBy = strings;
+    };
+  };
+
+  fileSystem = types.submodule {
+    options = {
+      device = null' types.str;
+      fsType = any types.str "auto";
+      options = any (types.listOf types.str) [ "defaults" ];
+      neededForBoot = bool;
+    };
+  };
+
+  user = types.submodule (
+    { name, ... }:
+    {
+      options = {
+        home = any types.str "/home/${name}";
+        homeMode = any types.str "700";
+        group = any types.str "users";
+      };
+    }
+  );
+in
+{
+  options = {
+    assertions = any (types.listOf types.raw) [ ];
+    warnings = strings;
+    boot = {
+      initrd.systemd = {
+        enable = any types.bool true;
+        contents = any (types.attrsOf source) { };
+        storePaths = any (types.listOf (types.either types.singleLineStr types.package)) [ ];
+        units = any (types.attrsOf unit) { };
+      };
+      initrd.luks.devices = any (types.attrsOf types.raw) { };
+      loader.efi.efiSysMountPoint = any types.str "/boot";
+      zfs.allowHibernation = bool;
+      zfs.package = any types.raw null;
+    };
+    environment.etc = any (types.attrsOf source) { };
+    environment.systemPackages = any (types.listOf types.package) [ ];
+    fileSystems = any (types.attrsOf fileSystem) { };
+    system.etc.overlay.enable = bool;
+    systemd.tmpfiles.rules = strings;
+    systemd.units = any (types.attrsOf unit) { };
+    users.mutableUsers = any types.bool true;
+    users.users = any (types.attrsOf user) { };
+    virtualisation.vmVariant = any types.raw { };
+    virtualisation.vmVariantWithBootLoader = any types.raw { };
+  };
+}
