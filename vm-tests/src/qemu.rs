@@ -102,7 +102,10 @@ impl Guest<'_> {
             .args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"])
             .args(Accelerator::best().options())
-            .args(["-smp", "2", "-m", &self.memory.to_string()])
+            // One processor. Under emulation a second one now and then loses its timer
+            // interrupts and stands still ("rcu_preempt kthread timer wakeup didn't happen"),
+            // and two guests at a time boot faster with one each.
+            .args(["-smp", "1", "-m", &self.memory.to_string()])
             // A guest ends by a reset, which is immediate; there is nothing left
             // to shut down when its results are out and its disks are synced.
             .arg("-no-reboot")
