@@ -4,6 +4,7 @@
 mod common;
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{chown, symlink};
 use std::os::unix::process::CommandExt as _;
@@ -428,6 +429,17 @@ fn another_blank_or_a_tree_that_no_reset_made_is_looked_at_as_a_whole() -> Resul
     machine.read_only("@blank", true)?;
     let (lines, volume) = machine.entries(&[])?;
     assert_eq!((lines, &volume["fast"]), (vec!["changed /usr/share/doc".into()], &json!(true)));
+
+    // Again, to as many bytes and with the time set back.
+    machine.reset_well()?;
+    assert_eq!(machine.entries(&[])?.0, [""; 0]);
+    machine.read_only("@blank", false)?;
+    let path = machine.at("@blank").join("usr/share/doc");
+    let time = std::fs::metadata(&path)?.modified()?;
+    std::fs::write(&path, "other words\n")?;
+    File::options().write(true).open(&path)?.set_modified(time)?;
+    machine.read_only("@blank", true)?;
+    assert_eq!(machine.entries(&[])?.0, ["changed /usr/share/doc"]);
     machine.close()
 }
 

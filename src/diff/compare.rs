@@ -2,8 +2,8 @@
 //!
 //! Times do not count: a reset gives the blank's, and nobody misses others. The content of two files
 //! of the same size is taken to be the same where their times of modification are the same to the
-//! nanosecond, as rsync(1) does it; but a file that was touched in any way since the reset (its
-//! inode's own time, `ctime`, which nobody can set, says so) is read.
+//! nanosecond, as rsync(1) does it; but a file that was touched in any way since the reset, in
+//! either tree (its inode's own time, `ctime`, which nobody can set, says so), is read.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -66,7 +66,7 @@ pub(super) struct Side<'a> {
 
 /// Memory for comparing, and what it must know.
 pub(super) struct Comparer {
-    /// When the newer tree was made. Files that were touched since are read.
+    /// When the newer tree was made. Files that were touched since, in either tree, are read.
     made: Option<(i64, u32)>,
     xattrs: Comparison,
     pieces: [Vec<u8>; 2],
@@ -127,9 +127,11 @@ impl Comparer {
         if new.status.stx_size != old.status.stx_size {
             return Ok(false);
         }
-        let touched = self.made.is_some_and(|made| moment(new.status.stx_ctime) >= made);
+        let since =
+            |made: (i64, u32)| [new, old].iter().any(|side| moment(side.status.stx_ctime) >= made);
         if new.status.stx_size == 0
-            || (!touched && moment(new.status.stx_mtime) == moment(old.status.stx_mtime))
+            || (!self.made.is_some_and(since)
+                && moment(new.status.stx_mtime) == moment(old.status.stx_mtime))
         {
             return Ok(true);
         }
