@@ -444,6 +444,28 @@ fn another_blank_or_a_tree_that_no_reset_made_is_looked_at_as_a_whole() -> Resul
 }
 
 #[test]
+fn what_the_blank_has_comes_back_once_its_absence_is_no_longer_kept() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = Machine::new(|root| put(root, "etc/hosts", "blank"), |_| Ok(()))?;
+    std::fs::remove_dir_all(machine.volume.live().join("etc"))?;
+    std::fs::create_dir(machine.volume.live().join("etc"))?;
+    let without = machine.config();
+    let machine = machine.persist("/etc/hosts", &[]);
+    machine.reset_well()?;
+    assert!(!machine.volume.live().join("etc/hosts").exists());
+    assert_eq!(machine.entries(&[])?.0, [""; 0]);
+
+    let ran = machine.ran(machine.word("diff", &without)?.args(["--json"]))?;
+    let told: Value = serde_json::from_str(&ran.stdout)?;
+    let volume = &told["volumes"][0];
+    let entry = &volume["entries"][0];
+    assert_eq!((&volume["fast"], &entry["path"]), (&json!(true), &json!("/etc/hosts")));
+    assert_eq!(entry["change"], "removed");
+    assert_eq!(volume["entries"].as_array().unwrap().len(), 1);
+    machine.close()
+}
+
+#[test]
 fn a_tree_deeper_than_what_is_held_open_is_read_to_its_end() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     let machine = used()?;

@@ -270,8 +270,12 @@ impl<'a> Walk<'a> {
         level.from = level.next;
         if ended {
             self.done.directories += 1;
+            // What was persisted and not there when the reset ran was laid by no one, so nothing
+            // that it lacks was changed since. It comes back once it is no longer declared.
+            let declared_else = level.place.rules != level.place.before;
             let lacks = level.old.is_some()
-                && trusted.is_none_or(|(marks, both)| marks.may_lack_names(both));
+                && (declared_else
+                    || trusted.is_none_or(|(marks, both)| marks.may_lack_names(both)));
             level.next = match level.from {
                 Reading::New if lacks => Reading::Old,
                 _ => Reading::Nothing,
