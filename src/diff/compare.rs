@@ -5,16 +5,13 @@
 //! nanosecond, as rsync(1) does it; but a file that was touched in any way since the reset, in
 //! either tree (its inode's own time, `ctime`, which nobody can set, says so), is read.
 
-use std::ffi::CStr;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use anyhow::Context as _;
-use rustix::fs::{FileType, Statx, StatxTimestamp, fadvise, readlinkat};
+use rustix::fs::{FileType, Statx, StatxTimestamp};
 use serde::Serialize;
 
-use crate::restore::{Comparison, at, same_flags, same_xattrs};
+use crate::restore::{Comparison, Named, at, same_flags, same_target};
 use crate::state;
 
 /// In what an entry differs.
@@ -54,13 +51,9 @@ impl Aspect {
     }
 }
 
-/// How much is read at once of each of two files.
-const PIECE: usize = 128 * 1024;
-
 /// One side of a comparison.
 pub(super) struct Side<'a> {
-    pub(super) parent: BorrowedFd<'a>,
-    pub(super) name: &'a CStr,
+    pub(super) named: Named<'a>,
     pub(super) status: &'a Statx,
 }
 
@@ -68,8 +61,7 @@ pub(super) struct Side<'a> {
 pub(super) struct Comparer {
     /// When the newer tree was made. Files that were touched since, in either tree, are read.
     made: Option<(i64, u32)>,
-    xattrs: Comparison,
-    pieces: [Vec<u8>; 2],
+    comparison: Comparison,
 }
 
 impl Comparer {
@@ -81,8 +73,7 @@ impl Comparer {
             let time = moment(status.stx_mtime);
             made = Some(made.map_or(time, |made| made.min(time)));
         }
-        let pieces = [vec![0; PIECE], vec![0; PIECE]];
-        Ok(Self { made, xattrs: Comparison::default(), pieces })
+        Ok(Self { made, comparison: Comparison::default() })
     }
 
     /// In what two entries differ; in nothing, if they are the same.
@@ -99,7 +90,7 @@ impl Comparer {
         let mut found = Vec::new();
         let what = match kind {
             FileType::RegularFile => (!self.same_content(new, old)?).then_some(Aspect::Content),
-            FileType::Symlink => (!same_target(new, old)?).then_some(Aspect::Target),
+            FileType::Symlink => (!same_target(new.named, old.named)?).then_some(Aspect::Target),
             FileType::CharacterDevice | FileType::BlockDevice => {
                 let device = |it: &Statx| (it.stx_rdev_major, it.stx_rdev_minor);
                 (device(status) != device(before)).then_some(Aspect::Device)
@@ -113,11 +104,10 @@ impl Comparer {
         if kind != FileType::Symlink && status.stx_mode != before.stx_mode {
             found.push(Aspect::Mode);
         }
-        let (parents, memory) = ((new.parent, old.parent), &mut self.xattrs);
-        if !same_xattrs(parents.0, parents.1, new.name, kind, memory)? {
+        if !self.comparison.same_xattrs(new.named, old.named, kind)? {
             found.push(Aspect::Attributes);
         }
-        if !same_flags(parents.0, parents.1, new.name, kind)? {
+        if !same_flags(new.named, old.named, kind)? {
             found.push(Aspect::Flags);
         }
         Ok(found)
@@ -135,50 +125,10 @@ impl Comparer {
         {
             return Ok(true);
         }
-        let mut files = [open(new)?, open(old)?];
-        loop {
-            let [piece, other] = &mut self.pieces;
-            let [file, other_file] = &mut files;
-            let read = read_full(file, piece).context("cannot read it")?;
-            let other_read = read_full(other_file, other).context("cannot read the older one")?;
-            if piece[..read] != other[..other_read] {
-                return Ok(false);
-            }
-            if read < PIECE {
-                return Ok(true);
-            }
-        }
+        self.comparison.same_bytes(new.named, old.named)
     }
 }
 
 fn moment(time: StatxTimestamp) -> (i64, u32) {
     (time.tv_sec, time.tv_nsec)
-}
-
-fn open(side: &Side<'_>) -> anyhow::Result<File> {
-    let file: OwnedFd = at::open_file(side.parent, side.name).context("cannot open it")?;
-    // It is read once, from the beginning to the end.
-    fadvise(&file, 0, None, rustix::fs::Advice::Sequential).context("cannot read it ahead")?;
-    Ok(file.into())
-}
-
-/// Fills a buffer, as far as the file goes.
-fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
-fn same_target(new: &Side<'_>, old: &Side<'_>) -> anyhow::Result<bool> {
-    let target = |side: &Side<'_>| {
-        readlinkat(side.parent, side.name, Vec::new()).context("cannot read the symbolic link")
-    };
-    Ok(target(new)? == target(old)?)
 }

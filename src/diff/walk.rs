@@ -25,7 +25,7 @@ use super::level::{
 use super::managed::{Managed, System};
 use super::marks::{Both, Marks};
 use super::{Change, Done, Entry, Fate, Kind, Watch};
-use crate::restore::{Reserved, at};
+use crate::restore::{Named, Reserved, at};
 use crate::rules::Rules;
 
 /// Entries of a directory that are held, and told in order, at once.
@@ -146,8 +146,8 @@ impl<'a> Walk<'a> {
         if let Some(old) = old {
             let before = at::status_of(old).context("cannot look at the older root")?;
             if tell {
-                let new = Side { parent: new, name: c".", status: &status };
-                let old = Side { parent: old, name: c".", status: &before };
+                let new = Side { named: Named { parent: new, name: c"." }, status: &status };
+                let old = Side { named: Named { parent: old, name: c"." }, status: &before };
                 let aspects =
                     self.comparer.differences(&new, &old).context("cannot compare the roots")?;
                 if !aspects.is_empty() {
@@ -433,8 +433,9 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         if role == Role::Told {
-            let new = Side { parent: new.as_fd(), name: pair.name, status };
-            let old = Side { parent: old.as_fd(), name: pair.name, status: before };
+            let named = |parent| Named { parent, name: pair.name };
+            let new = Side { named: named(new.as_fd()), status };
+            let old = Side { named: named(old.as_fd()), status: before };
             let aspects = match self.comparer.differences(&new, &old) {
                 Err(error) if is_gone(&error) => return Ok(()),
                 aspects => aspects?,

@@ -1,18 +1,19 @@
 //! What two entries of two trees differ in. Cheap first: an inode that is the same, and was not
 //! changed since, is not looked into.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{FileType, Statx, readlinkat};
-use rustix::io::{Errno, pread};
+use rustix::fs::{FileType, Statx};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::at;
-use super::attributes::{Handle, Scratch, each_name, permissions};
+use super::attributes::permissions;
 use super::entry::{BTRFS_STUB, device};
+use super::equal::{Comparison, Named, same_flags, same_target};
 
 /// Something that two entries differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -79,7 +80,7 @@ pub fn differences(
     skip: &dyn Fn(&Path) -> bool,
 ) -> anyhow::Result<Vec<Difference>> {
     let cannot = || format!("cannot compare {:?}", one.path);
-    let mut comparing = Comparing { one, other, first: Scratch::default(), second: Vec::new() };
+    let mut comparing = Comparing { one, other, comparison: Comparison::default() };
     let (mut found, directory) = comparing.entry(Path::new(""), true).with_context(cannot)?;
     if directory && comparing.inside(skip).with_context(cannot)? {
         found.push(Difference::Inside);
@@ -90,12 +91,8 @@ pub fn differences(
 struct Comparing<'a> {
     one: Side<'a>,
     other: Side<'a>,
-    first: Scratch,
-    second: Vec<u8>,
+    comparison: Comparison,
 }
-
-/// Bytes of two files that are compared at a time.
-const BUFFER: usize = 1 << 20;
 
 impl Comparing<'_> {
     /// What an entry differs in by itself, and whether it is a directory in both. With `all`
@@ -120,77 +117,27 @@ impl Comparing<'_> {
         if !all && !found.is_empty() {
             return Ok((found, directory));
         }
+        let (one, other) =
+            (Named { parent: one, name: &one_name }, Named { parent: other, name: &other_name });
         let same_content = match kind {
             FileType::RegularFile => {
-                was.stx_size == is.stx_size && {
-                    let file = at::open_file(one, &one_name)?;
-                    same_bytes(file.as_fd(), at::open_file(other, &other_name)?.as_fd())?
-                }
+                was.stx_size == is.stx_size && self.comparison.same_bytes(one, other)?
             }
-            FileType::Symlink => {
-                readlinkat(one, &one_name, Vec::new())?
-                    == readlinkat(other, &other_name, Vec::new())?
-            }
+            FileType::Symlink => same_target(one, other)?,
             _ => true,
         };
         if !same_content {
             found.push(Difference::Content);
         }
-        match kind {
-            FileType::RegularFile => {
-                let one = at::open_file(one, &one_name)?;
-                let other = at::open_file(other, &other_name)?;
-                self.attributes(
-                    Handle::Open(one.as_fd()),
-                    Handle::Open(other.as_fd()),
-                    &mut found,
-                )?;
-            }
-            FileType::Directory => {
-                let one = at::open_directory(one, &one_name)?;
-                let other = at::open_directory(other, &other_name)?;
-                self.attributes(
-                    Handle::Open(one.as_fd()),
-                    Handle::Open(other.as_fd()),
-                    &mut found,
-                )?;
-            }
-            _ => {
-                let (one, other) =
-                    (Handle::Named(one, &one_name), Handle::Named(other, &other_name));
-                self.attributes(one, other, &mut found)?;
-            }
+        if !self.comparison.same_xattrs(one, other, kind)? {
+            found.push(Difference::Attributes);
+        }
+        if !same_flags(one, other, kind)? {
+            found.push(Difference::Flags);
         }
         found.sort_unstable();
         found.dedup();
         Ok((found, directory))
-    }
-
-    fn attributes(
-        &mut self,
-        one: Handle<'_>,
-        other: Handle<'_>,
-        found: &mut Vec<Difference>,
-    ) -> anyhow::Result<()> {
-        if one.flags()? != other.flags()? {
-            found.push(Difference::Flags);
-        }
-        let Scratch { names, other_names, value } = &mut self.first;
-        let sorted = |list: &[u8]| -> Vec<CString> {
-            let mut names: Vec<CString> = each_name(list).map(CStr::to_owned).collect();
-            names.sort_unstable();
-            names
-        };
-        let (of_one, of_other) = (sorted(one.list(names)?), sorted(other.list(other_names)?));
-        self.second.resize(value.len(), 0);
-        let mut same = of_one == of_other;
-        for name in &of_one {
-            same = same && one.get(name, value)? == other.get(name, &mut self.second)?;
-        }
-        if !same {
-            found.push(Difference::Attributes);
-        }
-        Ok(())
     }
 
     /// Whether anything below the two directories differs.
@@ -287,33 +234,4 @@ fn of_status(one: &Statx, other: &Statx) -> Vec<Difference> {
         (Difference::Time, !directory && mtime(one) != mtime(other)),
     ];
     all.into_iter().filter(|(_, differs)| *differs).map(|(difference, _)| difference).collect()
-}
-
-fn same_bytes(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let (mut first, mut second) = (vec![0; BUFFER], vec![0; BUFFER]);
-    let mut offset = 0;
-    loop {
-        let got = fill(one, &mut first, offset)?;
-        if got != fill(other, &mut second, offset)? || first[..got] != second[..got] {
-            return Ok(false);
-        }
-        if got == 0 {
-            return Ok(true);
-        }
-        offset += got as u64;
-    }
-}
-
-/// Reads until the buffer is full or the file ends.
-fn fill(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match pread(file, &mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(more) => filled += more,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }

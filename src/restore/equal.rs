@@ -1,66 +1,152 @@
-//! Whether two entries have the same extended attributes (ACLs, capabilities, labels, users' own)
-//! and flags.
+//! Whether two entries of the same kind are the same in one respect: bytes, target of a symbolic link,
+//! extended attributes (ACLs, capabilities, labels, users' own), flags. What may be left out, because
+//! their status says enough, is for the callers to know.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context as _;
-use rustix::fs::FileType;
-use rustix::io::Errno;
+use rustix::fs::{Advice, FileType, fadvise, readlinkat};
+use rustix::io::{Errno, read, retry_on_intr};
 
 use super::at;
 use super::attributes::{Handle, XATTR_MAX, each_name};
 
-/// Memory for names and values, to be used again for each comparison.
+/// Bytes that are read of each of two files at a time.
+const PIECE: usize = 128 * 1024;
+
+/// One of two entries that are compared: a name in a directory, never followed.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    /// The directory.
+    pub parent: BorrowedFd<'a>,
+    /// The name in it; `.` for the directory itself.
+    pub name: &'a CStr,
+}
+
+impl Named<'_> {
+    /// Opens a file or a directory. Nothing else may be opened: it could block, or act on a device.
+    fn open(self, kind: FileType) -> Result<OwnedFd, Errno> {
+        match kind {
+            FileType::Directory => at::open_directory(self.parent, self.name),
+            _ => at::open_file(self.parent, self.name),
+        }
+    }
+}
+
+/// Memory for comparing, to be used again for each pair of entries.
 #[derive(Debug)]
 pub struct Comparison {
+    pieces: [Vec<u8>; 2],
     names: [Vec<u8>; 2],
     values: [Vec<u8>; 2],
 }
 
 impl Default for Comparison {
     fn default() -> Self {
-        let buffers = || [vec![0; XATTR_MAX], vec![0; XATTR_MAX]];
-        Self { names: buffers(), values: buffers() }
+        let buffers = |length| [vec![0; length], vec![0; length]];
+        Self { pieces: buffers(PIECE), names: buffers(XATTR_MAX), values: buffers(XATTR_MAX) }
     }
 }
 
-/// Whether `name` in one directory and `name` in another one, both of this kind, have the same
-/// extended attributes. Neither is followed if it is a symbolic link.
-///
-/// # Errors
-/// The attribute that cannot be read.
-pub fn same_xattrs(
-    one: BorrowedFd<'_>,
-    other: BorrowedFd<'_>,
-    name: &CStr,
-    kind: FileType,
-    memory: &mut Comparison,
-) -> anyhow::Result<bool> {
-    let Comparison { names: [names, other_names], values: [value, other_value] } = memory;
-    let (mut held, mut other_held) = (None, None);
-    let handle = list(one, name, kind, names, &mut held)?;
-    let other_handle = list(other, name, kind, other_names, &mut other_held)?;
-    let (handle, names) = handle;
-    let (other_handle, other_names) = other_handle;
-    let mut sorted: Vec<&CStr> = each_name(names).collect();
-    let mut other_sorted: Vec<&CStr> = each_name(other_names).collect();
-    sorted.sort_unstable();
-    other_sorted.sort_unstable();
-    if sorted != other_sorted {
-        return Ok(false);
-    }
-    for name in sorted {
-        let value = get(handle, name, value)?;
-        let other_value = get(other_handle, name, other_value)?;
-        if value != other_value {
-            return Ok(false);
+impl Comparison {
+    /// Whether two files have the same bytes, up to the first that differ.
+    ///
+    /// # Errors
+    /// Which of them cannot be opened or read.
+    pub fn same_bytes(&mut self, one: Named<'_>, other: Named<'_>) -> anyhow::Result<bool> {
+        let open = |file: Named<'_>| -> anyhow::Result<OwnedFd> {
+            let opened = file.open(FileType::RegularFile).context("cannot open it")?;
+            // It is read once, from the beginning to the end.
+            fadvise(&opened, 0, None, Advice::Sequential).context("cannot read it ahead")?;
+            Ok(opened)
+        };
+        let (one, other) = (open(one)?, open(other).context("the other one")?);
+        let [piece, other_piece] = &mut self.pieces;
+        loop {
+            let filled = fill(&one, piece).context("cannot read it")?;
+            let other_filled = fill(&other, other_piece).context("cannot read the other one")?;
+            if piece[..filled] != other_piece[..other_filled] {
+                return Ok(false);
+            }
+            if filled < PIECE {
+                return Ok(true);
+            }
         }
     }
-    Ok(true)
+
+    /// Whether two entries of this kind have the same extended attributes.
+    ///
+    /// # Errors
+    /// The attribute that cannot be read.
+    pub fn same_xattrs(
+        &mut self,
+        one: Named<'_>,
+        other: Named<'_>,
+        kind: FileType,
+    ) -> anyhow::Result<bool> {
+        let [names, other_names] = &mut self.names;
+        let [value, other_value] = &mut self.values;
+        let (mut held, mut other_held) = (None, None);
+        let (handle, names) = list(one, kind, names, &mut held)?;
+        let (other_handle, other_names) = list(other, kind, other_names, &mut other_held)?;
+        let mut sorted: Vec<&CStr> = each_name(names).collect();
+        let mut other_sorted: Vec<&CStr> = each_name(other_names).collect();
+        sorted.sort_unstable();
+        other_sorted.sort_unstable();
+        if sorted != other_sorted {
+            return Ok(false);
+        }
+        for name in sorted {
+            if get(handle, name, value)? != get(other_handle, name, other_value)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
-/// `None` where it was removed a moment ago.
+/// Whether two symbolic links have the same target.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn same_target(one: Named<'_>, other: Named<'_>) -> anyhow::Result<bool> {
+    let target = |link: Named<'_>| {
+        readlinkat(link.parent, link.name, Vec::new()).context("cannot read the symbolic link")
+    };
+    Ok(target(one)? == target(other)?)
+}
+
+/// Whether two entries of this kind have the same flags of chattr(1), as far as users set them. Only
+/// files and directories have any.
+///
+/// # Errors
+/// They cannot be opened or read.
+pub fn same_flags(one: Named<'_>, other: Named<'_>, kind: FileType) -> anyhow::Result<bool> {
+    if !matches!(kind, FileType::Directory | FileType::RegularFile) {
+        return Ok(true);
+    }
+    let flags = |entry: Named<'_>| -> anyhow::Result<_> {
+        let cannot = "cannot read the flags of chattr(1)";
+        let opened = entry.open(kind).context(cannot)?;
+        Handle::Open(opened.as_fd()).flags().context(cannot)
+    };
+    Ok(flags(one)? == flags(other)?)
+}
+
+/// Reads until the buffer is full or the file ends; gives how many bytes it read.
+fn fill(file: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match retry_on_intr(|| read(file, &mut buffer[filled..]))? {
+            0 => break,
+            more => filled += more,
+        }
+    }
+    Ok(filled)
+}
+
+/// The value of an attribute; `None` where it was removed a moment ago.
 fn get<'b>(
     handle: Handle<'_>,
     name: &CStr,
@@ -74,55 +160,25 @@ fn get<'b>(
     }
 }
 
-/// The names that an entry has. It is opened only where there are more than a call without a
-/// descriptor can tell of.
+/// The names of an entry's extended attributes. It is opened only where there are more than a call
+/// without a descriptor can tell of.
 fn list<'a, 'n>(
-    parent: BorrowedFd<'a>,
-    name: &'a CStr,
+    entry: Named<'a>,
     kind: FileType,
     names: &'n mut Vec<u8>,
     held: &'a mut Option<OwnedFd>,
 ) -> anyhow::Result<(Handle<'a>, &'n [u8])> {
     let cannot = "cannot list extended attributes";
-    let unopened = Handle::Named(parent, name);
+    let unopened = Handle::Named(entry.parent, entry.name);
     let too_many = |error: &anyhow::Error| error.downcast_ref() == Some(&Errno::TOOBIG);
     let length = match unopened.list(names) {
         Ok(list) => list.len(),
         Err(error) if too_many(&error) => {
-            let opened = match kind {
-                FileType::Directory => at::open_directory(parent, name),
-                _ => at::open_file(parent, name),
-            };
-            let opened: &'a OwnedFd = held.insert(opened.context(cannot)?);
+            let opened: &'a OwnedFd = held.insert(entry.open(kind).context(cannot)?);
             let handle = Handle::Open(OwnedFd::as_fd(opened));
             return Ok((handle, handle.list(names).context(cannot)?));
         }
         Err(error) => return Err(error.context(cannot)),
     };
     Ok((unopened, &names[..length]))
-}
-
-/// Whether `name` in one directory and `name` in another one, both of this kind, have the same flags
-/// of chattr(1), as far as users set them. Only files and directories have any.
-///
-/// # Errors
-/// They cannot be opened or read.
-pub fn same_flags(
-    one: BorrowedFd<'_>,
-    other: BorrowedFd<'_>,
-    name: &CStr,
-    kind: FileType,
-) -> anyhow::Result<bool> {
-    let flags = |parent| -> anyhow::Result<_> {
-        let opened = match kind {
-            FileType::Directory => at::open_directory(parent, name)?,
-            _ => at::open_file(parent, name)?,
-        };
-        Ok(Handle::Open(opened.as_fd()).flags()?)
-    };
-    if !matches!(kind, FileType::Directory | FileType::RegularFile) {
-        return Ok(true);
-    }
-    let cannot = "cannot read the flags of chattr(1)";
-    Ok(flags(one).context(cannot)? == flags(other).context(cannot)?)
 }

@@ -13,14 +13,14 @@
 //! | `entry` | one entry: file, link, device, directory |
 //! | `data` | the ladder: reflink, `copy_file_range`, copy |
 //! | `attributes` | owner, mode, extended attributes, flags, times, and their order |
-//! | `equal` | whether two entries have the same extended attributes and flags, for commands that look |
+//! | `equal` | whether two entries have the same bytes, extended attributes or flags |
 //! | `links` | hard links among persisted paths |
 //! | `attic` | what is no longer declared, and what comes back |
 //! | `move_in` | copying several from another tree, for `adopt` |
 //! | `clear` | removing and moving whatever flags say |
 //! | `lay` | the blank's content without what is persisted, for `carry` |
 //! | `bring` | one path alone, for `recover` |
-//! | `compare` | what two entries differ in |
+//! | `compare` | what two entries differ in, with all that is below them |
 //! | `settle` | times and seals that moving changes, to be set again |
 
 use std::ffi::{CStr, CString};
@@ -59,7 +59,7 @@ pub use bring::{Brought, bring};
 pub use clear::{exchange, remove, remove_telling, rename};
 pub use compare::{Difference, Side, differences};
 pub use data::{BytesByRung, is_swap_area};
-pub use equal::{Comparison, same_flags, same_xattrs};
+pub use equal::{Comparison, Named, same_flags, same_target};
 pub use lay::{Copied, Laid, Reserved, Unit, lay, take_attributes};
 pub use move_in::{MovedIn, move_in};
 pub use settle::Settled;
