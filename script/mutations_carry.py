@@ -19,8 +19,8 @@ DIR = "src/volume/dir/mod.rs"
 
 GENERATED = ("generated", None)
 NESTED = ("every_attribute", "nested_subvolumes")
-KILLED = ("dir", "killed_at_any_call")
-FAILED = ("dir", "a_call_that_fails")
+KILLED = ("dir_interrupted", "killed_at_any_call")
+FAILED = ("dir_interrupted", "a_call_that_fails")
 
 # A kept seal is set by the rename that took it off, and once more in the end, for a crash in
 # between: a loss shows without a crash where neither does it.

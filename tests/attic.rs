@@ -36,11 +36,6 @@ fn reset(machine: &Machine) -> Result<common::Ran> {
     Ok(ran)
 }
 
-/// The text of a file of the live subvolume; nothing where there is none.
-fn text(machine: &Machine, path: &str) -> Option<String> {
-    std::fs::read_to_string(machine.volume.live().join(path)).ok()
-}
-
 fn tree(machine: &Machine, path: &str) -> Result<Tree> {
     capture(&machine.volume.live().join(path))
 }
@@ -91,7 +86,7 @@ fn what_is_no_longer_declared_is_put_away_and_comes_back_exactly_when_it_is_agai
         assert_eq!((mia.owner, mia.group, mia.mode), (1000, 100, 0o2710));
         assert_eq!(mia.xattrs.len(), 1);
         assert!(!machine.at("@/.darlings/attic/2/home/mia/projects").exists());
-        assert_eq!(text(&machine, "other").as_deref(), Some("kept"));
+        assert_eq!(machine.text("other")?.as_deref(), Some("kept"));
         machine.close()?;
     }
     Ok(())
@@ -106,19 +101,19 @@ fn what_is_there_is_not_overwritten_and_the_newest_comes_back_first() -> Result<
         declare(&mut machine, &["/state/not", "/never"]);
         // A file where a directory is declared now: the file was declared before, and is put away.
         reset(&machine)?;
-        assert_eq!(text(&machine, ".darlings/attic/2/state").as_deref(), Some("1"));
+        assert_eq!(machine.text(".darlings/attic/2/state")?.as_deref(), Some("1"));
         put(&machine.volume.live(), "state", "2")?;
         declare(&mut machine, &["/state"]);
         reset(&machine)?;
-        assert_eq!(text(&machine, "state").as_deref(), Some("2"), "{strategy}");
+        assert_eq!(machine.text("state")?.as_deref(), Some("2"), "{strategy}");
         declare(&mut machine, &[]);
         reset(&machine)?;
-        assert_eq!(text(&machine, "state"), None);
-        assert_eq!(text(&machine, ".darlings/attic/4/state").as_deref(), Some("2"));
+        assert_eq!(machine.text("state")?, None);
+        assert_eq!(machine.text(".darlings/attic/4/state")?.as_deref(), Some("2"));
         declare(&mut machine, &["/state"]);
         reset(&machine)?;
-        assert_eq!(text(&machine, "state").as_deref(), Some("2"), "{strategy}");
-        assert_eq!(text(&machine, ".darlings/attic/2/state").as_deref(), Some("1"));
+        assert_eq!(machine.text("state")?.as_deref(), Some("2"), "{strategy}");
+        assert_eq!(machine.text(".darlings/attic/2/state")?.as_deref(), Some("1"));
         machine.close()?;
     }
     Ok(())
@@ -147,12 +142,12 @@ fn a_shorter_list_keeps_a_part_and_puts_the_rest_away_and_a_longer_one_brings_it
         reset(&machine)?;
         declare(&mut machine, &["/var/lib/nixos"]);
         reset(&machine)?;
-        assert_eq!(text(&machine, "var/lib/nixos/uid-map").as_deref(), Some("ids"));
-        assert_eq!(text(&machine, "var/lib/other"), None);
-        let stored = |path: &str| text(&machine, &format!(".darlings/attic/2/var/lib/{path}"));
-        assert_eq!(stored("other").as_deref(), Some("other"), "{strategy}");
-        assert_eq!(stored("bluetooth/keys").as_deref(), Some("keys"));
-        assert_eq!(stored("nixos/uid-map"), None);
+        assert_eq!(machine.text("var/lib/nixos/uid-map")?.as_deref(), Some("ids"));
+        assert_eq!(machine.text("var/lib/other")?, None);
+        let stored = |path: &str| machine.text(&format!(".darlings/attic/2/var/lib/{path}"));
+        assert_eq!(stored("other")?.as_deref(), Some("other"), "{strategy}");
+        assert_eq!(stored("bluetooth/keys")?.as_deref(), Some("keys"));
+        assert_eq!(stored("nixos/uid-map")?, None);
 
         declare(&mut machine, &["/var/lib"]);
         reset(&machine)?;
@@ -188,9 +183,9 @@ fn what_was_made_anew_in_between_is_not_mixed_with_what_was_put_away() -> Result
         put(&machine.volume.live(), "srv/database/both", "new")?;
         declare(&mut machine, &["/srv/database"]);
         reset(&machine)?;
-        assert_eq!(text(&machine, "srv/database/both").as_deref(), Some("new"), "{strategy}");
-        assert_eq!(text(&machine, "srv/database/old"), None, "{strategy}");
-        let stored = text(&machine, ".darlings/attic/2/srv/database/old");
+        assert_eq!(machine.text("srv/database/both")?.as_deref(), Some("new"), "{strategy}");
+        assert_eq!(machine.text("srv/database/old")?, None, "{strategy}");
+        let stored = machine.text(".darlings/attic/2/srv/database/old")?;
         assert_eq!(stored.as_deref(), Some("old"));
         machine.close()?;
     }
@@ -208,7 +203,7 @@ fn what_was_declared_and_is_now_excluded_is_put_away() -> Result<()> {
         reset(&machine)?;
         assert!(machine.at("@/home/mia").exists());
         assert!(!machine.at("@/home/mia/.cache").exists());
-        let stored = text(&machine, ".darlings/attic/2/home/mia/.cache/file");
+        let stored = machine.text(".darlings/attic/2/home/mia/.cache/file")?;
         assert_eq!(stored.as_deref(), Some("cached"), "{strategy}");
         machine.close()?;
     }

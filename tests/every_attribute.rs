@@ -516,8 +516,7 @@ fn the_tools_own_directory_is_for_root_alone_and_holds_what_the_next_run_needs()
         .persist("/keep", &["cache"]);
     machine.reset_and_compare()?;
     let own = capture(&machine.at("@/.darlings"))?;
-    let names: Vec<String> = own.entries.keys().map(ToString::to_string).collect();
-    assert_eq!(names, [".", "generation", "manifest"]);
+    assert_eq!(own.paths(), [".", "generation", "manifest"]);
     let all = own.entries.values();
     let found: Vec<_> = all.map(|it| (it.owner, it.group, it.mode, it.xattrs.len())).collect();
     assert_eq!(found, [(0, 0, 0o700, 0), (0, 0, 0o600, 0), (0, 0, 0o600, 0)]);

@@ -7,10 +7,9 @@ mod common;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use common::{put, quoted};
+use common::{directory, put, quoted};
 use darlings_testkit::loopfs::{Filesystem, LoopFs};
 use darlings_testkit::{capability, capture, plant, skip_unless};
 
@@ -63,17 +62,8 @@ impl Volume {
             writeln!(config, "[[persist]]\npath = \"/{kept}\"\nexclude = [{exclude}]")?;
         }
         std::fs::write(&at, config)?;
-        let output = Command::new("unshare")
-            .args(["--mount", "sh", "-ec", "mount -t tmpfs none /run; exec \"$@\"", "sh"])
-            .args(wrapper)
-            .arg(env!("CARGO_BIN_EXE_darlings"))
-            .args(arguments)
-            .arg("--config")
-            .arg(&at)
-            .env_remove("JOURNAL_STREAM")
-            .stdin(Stdio::null())
-            .output()?;
-        Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+        let ran = directory::ran(directory::command(wrapper, arguments, &at))?;
+        Ok((ran.code, ran.stderr))
     }
 
     /// Kills a reset at the `when`th call of a kind. Tells whether it made so many.

@@ -4,6 +4,7 @@
 
 pub mod changes;
 pub mod cmdline;
+pub mod directory;
 pub mod looking;
 pub mod purge;
 pub mod strace;
@@ -17,7 +18,7 @@ use std::process::{Command, ExitStatus, Output};
 use anyhow::{Context as _, Result};
 use darlings_testkit::loopfs::{BtrfsVolume, Filesystem, Options, run};
 use darlings_testkit::model::{self, Expected, Rule};
-use darlings_testkit::{Compare, RelPath, Tree, capture, difference};
+use darlings_testkit::{Compare, RelPath, Time, Tree, capture, difference, plant};
 
 /// A btrfs with `@` and `@blank`, and the configuration that resets it.
 pub struct Machine {
@@ -73,6 +74,15 @@ impl Machine {
         self.volume.fs.path().join(path)
     }
 
+    /// The text of a file of the live subvolume; nothing where there is none.
+    pub fn text(&self, path: &str) -> Result<Option<String>> {
+        match std::fs::read_to_string(self.volume.live().join(path)) {
+            Ok(text) => Ok(Some(text)),
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(why).with_context(|| format!("cannot read {path}")),
+        }
+    }
+
     /// A file beside the filesystem that goes with it.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.volume.fs.holder().join(name)
@@ -81,26 +91,14 @@ impl Machine {
     /// The configuration.
     pub fn config(&self) -> String {
         let device = self.volume.fs.device().display().to_string();
-        let mut text = format!(
-            "{}[[volume]]\nmount_point = \"/\"\nstrategy = {}\nbtrfs = {{ device = {}, subvolume = \"@\", blank = {} }}\n",
+        format!(
+            "{}[[volume]]\nmount_point = \"/\"\nstrategy = {}\nbtrfs = {{ device = {}, subvolume = \"@\", blank = {} }}\n{}",
             self.head,
             quoted(&self.strategy),
             quoted(&device),
             quoted(&self.blank),
-        );
-        for rule in &self.rules {
-            let text_of = |path: &RelPath| String::from_utf8_lossy(path.as_bytes()).into_owned();
-            let excludes: Vec<_> =
-                rule.excludes.iter().map(|path| quoted(&text_of(path))).collect();
-            writeln!(
-                text,
-                "[[persist]]\npath = {}\nexclude = [{}]",
-                quoted(&format!("/{}", text_of(&rule.path))),
-                excludes.join(", ")
-            )
-            .unwrap_or_else(|_| unreachable!("BUG: writing to a String cannot fail"));
-        }
-        text
+            persist_tables(&self.rules),
+        )
     }
 
     /// Runs `darlings reset` with the machine's configuration.
@@ -349,6 +347,19 @@ pub fn as_the_unit_does(unit: &str) -> Command {
     command
 }
 
+/// The `[[persist]]` tables that declare these paths.
+pub fn persist_tables(rules: &[Rule]) -> String {
+    let text_of = |path: &RelPath| String::from_utf8_lossy(path.as_bytes()).into_owned();
+    let mut tables = String::new();
+    for rule in rules {
+        let path = quoted(&format!("/{}", text_of(&rule.path)));
+        let excludes: Vec<_> = rule.excludes.iter().map(|path| quoted(&text_of(path))).collect();
+        writeln!(tables, "[[persist]]\npath = {path}\nexclude = [{}]", excludes.join(", "))
+            .unwrap_or_else(|_| unreachable!("BUG: writing to a String cannot fail"));
+    }
+    tables
+}
+
 /// A TOML string.
 pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -368,6 +379,24 @@ fn all_mount_directories() -> Result<Vec<PathBuf>> {
         Err(why) => return Err(why.into()),
     };
     entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Makes a directory that differs from every default, by a number; the directories above it too.
+pub fn marked(root: &Path, path: &str, number: u32) -> Result<()> {
+    let at = root.join(path);
+    std::fs::create_dir_all(&at)?;
+    plant::owner(&at, number, number + 1)?;
+    plant::mode(&at, 0o2750 + (number & 7))?;
+    plant::xattr(&at, "user.of", number.to_string().as_bytes())?;
+    plant::xattr(&at, "trusted.of", number.to_string().as_bytes())?;
+    plant::xattr(&at, "system.posix_acl_access", &plant::example_acl(number, number))?;
+    plant::xattr(&at, "system.posix_acl_default", &plant::example_acl(number + 1, number))?;
+    Ok(plant::times(&at, time(i64::from(number)), time(i64::from(number) * 2))?)
+}
+
+/// So many seconds after 1970, and some of the next one.
+pub const fn time(seconds: i64) -> Time {
+    Time { seconds, nanoseconds: 987_654_321 }
 }
 
 /// Removes a file; that it is not there is fine.

@@ -155,6 +155,12 @@ impl Tree {
         RelPath::normalise(path).ok().and_then(|path| self.entries.get(&path))
     }
 
+    /// The paths as text, in order; `.` is the root.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        self.entries.keys().map(ToString::to_string).collect()
+    }
+
     /// The same without a path and what is below it: a hard link to something there is none.
     #[must_use]
     pub fn without(mut self, left_out: &str) -> Self {
