@@ -10,12 +10,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use common::changes::{Noise, clear, shuffle};
+use common::made_up;
 use darlings::cmdline::Asked;
-use darlings::config::{self, Backing, Btrfs, Config, OnFailure, Strategy};
+use darlings::config::{Config, Strategy};
 use darlings::diff::{self, Aspect, Change, Done, Entry};
 use darlings::generations::Access;
 use darlings::report::Ending;
-use darlings::rules::Rules;
 use darlings::volume::Options;
 use darlings_testkit::attributes::Attribute;
 use darlings_testkit::generate::{self, Case};
@@ -32,36 +32,8 @@ const CASES: u32 = 60;
 type Line = (RelPath, Change, BTreeSet<Aspect>);
 
 fn config(fs: &LoopFs, strategy: Strategy, without_blank: bool, rules: &[Rule]) -> Result<Config> {
-    let mut named = BTreeSet::new();
-    let is_text = |path: &RelPath| std::str::from_utf8(path.as_bytes()).is_ok();
-    let mut declared = Rules::default();
-    let rules: Vec<&Rule> = rules.iter().filter(|rule| is_text(&rule.path)).collect();
-    named.extend(rules.iter().map(|rule| rule.path.clone()));
-    for rule in rules {
-        let mut excludes = Vec::new();
-        for exclude in &rule.excludes {
-            if is_text(exclude) && named.insert(rule.path.join(exclude.as_bytes())) {
-                excludes.push(exclude.below(Path::new("")));
-            }
-        }
-        declared
-            .declare(&rule.path.below(Path::new("")), &excludes)
-            .map_err(|path| anyhow::anyhow!("{path:?} is declared or excluded twice"))?;
-    }
-    declared.finish();
-    let volume = config::Volume {
-        mount_point: "/mnt/volume".into(),
-        backing: Backing::Btrfs(Btrfs {
-            device: fs.device().into(),
-            subvolume: "@".into(),
-            blank: (!without_blank).then(|| "@blank".into()),
-            generations: "@darlings/root".into(),
-        }),
-        strategy,
-        keep: None,
-        rules: declared,
-    };
-    Ok(Config { on_failure: OnFailure::Boot, volumes: vec![volume] })
+    let rules = made_up::configurable(rules);
+    made_up::config("/mnt/volume", fs.device(), strategy, without_blank, &rules)
 }
 
 fn reset(config: &Config) -> Result<bool> {

@@ -5,21 +5,20 @@
 mod common;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use common::made_up::{config, configurable};
 use darlings::cmdline::Asked;
-use darlings::config::{self, Backing, Btrfs, Config, OnFailure, Strategy};
+use darlings::config::Strategy;
 use darlings::report::Ending;
-use darlings::rules::Rules;
 use darlings::volume::Options;
 use darlings_testkit::generate::{self, Case};
 use darlings_testkit::loopfs::{Filesystem, LoopFs};
-use darlings_testkit::model::{self, Rule};
-use darlings_testkit::{RelPath, Tree, capability, capture, skip_unless};
+use darlings_testkit::model;
+use darlings_testkit::{Tree, capability, capture, skip_unless};
 use proptest::test_runner::{TestCaseError, TestRunner};
 
 /// Cases of a run that nobody told how many; `DARLINGS_CASES` does.
@@ -37,50 +36,6 @@ struct Tally {
     unreachable: usize,
     entries: usize,
     exclusions: usize,
-}
-
-/// The rules that a configuration can hold. TOML is UTF-8. A path both declared and excluded, or
-/// excluded twice, is a configuration error to the tool; to the model it is the declared path, so
-/// leaving out the exclusion changes nothing.
-fn configurable(rules: &[Rule]) -> Vec<Rule> {
-    let is_text = |path: &RelPath| std::str::from_utf8(path.as_bytes()).is_ok();
-    let mut rules: Vec<Rule> = rules.iter().filter(|rule| is_text(&rule.path)).cloned().collect();
-    let mut named: BTreeSet<_> = rules.iter().map(|rule| rule.path.clone()).collect();
-    for rule in &mut rules {
-        let path = rule.path.clone();
-        rule.excludes
-            .retain(|exclude| is_text(exclude) && named.insert(path.join(exclude.as_bytes())));
-    }
-    rules
-}
-
-fn config(
-    device: &Path,
-    strategy: Strategy,
-    without_blank: bool,
-    rules: &[Rule],
-) -> Result<Config> {
-    let mut tool_rules = Rules::default();
-    for rule in rules {
-        let excludes: Vec<_> = rule.excludes.iter().map(|path| path.below(Path::new(""))).collect();
-        tool_rules
-            .declare(&rule.path.below(Path::new("")), &excludes)
-            .map_err(|path| anyhow::anyhow!("{path:?} is declared or excluded twice"))?;
-    }
-    tool_rules.finish();
-    let volume = config::Volume {
-        mount_point: "/".into(),
-        backing: Backing::Btrfs(Btrfs {
-            device: device.into(),
-            subvolume: "@".into(),
-            blank: (!without_blank).then(|| "@blank".into()),
-            generations: "@darlings/root".into(),
-        }),
-        strategy,
-        keep: None,
-        rules: tool_rules,
-    };
-    Ok(Config { on_failure: OnFailure::Boot, volumes: vec![volume] })
 }
 
 /// What a reset without a blank begins with: an empty directory with the root's attributes.
@@ -101,7 +56,7 @@ fn check(fs: &LoopFs, strategy: Strategy, case: &Case, tally: &mut Tally) -> Res
     let blank = if case.without_blank { root_of(&previous) } else { planted.clone() };
     let rules = configurable(&case.rules);
     let expected = model::expected(&blank, &previous, &rules);
-    let config = config(fs.device(), strategy, case.without_blank, &rules)?;
+    let config = config("/", fs.device(), strategy, case.without_blank, &rules)?;
     let options = Options { dry_run: false, threads: 2, asked: Asked::Reset, root_subvolid: None };
 
     let ended = darlings::reset::reset(&config, options);

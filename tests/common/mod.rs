@@ -6,6 +6,7 @@ pub mod changes;
 pub mod cmdline;
 pub mod directory;
 pub mod looking;
+pub mod made_up;
 pub mod purge;
 pub mod strace;
 

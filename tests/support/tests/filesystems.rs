@@ -91,7 +91,7 @@ fn a_filled_tree_has_every_attribute_and_stays_the_same_when_it_is_read_again() 
     let mut fs = LoopFs::new(Filesystem::Btrfs)?;
     fill::everything(fs.path())?;
     let first = capture(fs.path())?;
-    let expected: BTreeSet<Attribute> = Attribute::ON_BTRFS.into_iter().collect();
+    let expected: BTreeSet<Attribute> = Attribute::ON_BTRFS.iter().copied().collect();
     assert_eq!(present(&first), expected);
 
     // Nothing the capture did shows, from the cache or from the disk.
