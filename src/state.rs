@@ -1,12 +1,13 @@
 //! What a volume remembers in `.darlings`: the number of its last reset, what was persisted then,
 //! when it was, and in which boot.
 
+use std::ffi::CStr;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, renameat, unlinkat};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -14,9 +15,13 @@ use crate::restore::{self, Settled, at, own_directory, trusted_own_directory};
 use crate::rules::{OWN_DIRECTORY, Rules};
 
 /// The file with the number of the reset.
-const GENERATION: &std::ffi::CStr = c"generation";
-const MANIFEST: &std::ffi::CStr = c"manifest";
-const NEW: &std::ffi::CStr = c"new";
+const GENERATION: &CStr = c"generation";
+
+/// The file with the [`Manifest`].
+const MANIFEST: &CStr = c"manifest";
+
+/// Either of them until it is complete.
+const NEW: &CStr = c"new";
 
 /// What was persisted at a reset, so that the next one sees what is no longer declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,9 +206,7 @@ pub fn write(root: BorrowedFd<'_>, manifest: &Manifest) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(manifest).context("BUG: the manifest is not JSON")?;
     for (name, text) in [(MANIFEST, text), (GENERATION, manifest.generation.to_string())] {
         let write = || -> std::io::Result<()> {
-            let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = openat(&own, NEW, flags | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR)?;
-            writeln!(std::fs::File::from(file), "{text}")?;
+            writeln!(at::create_file(&own, NEW)?, "{text}")?;
             Ok(renameat(&own, NEW, &own, name)?)
         };
         write().with_context(|| format!("cannot write {OWN_DIRECTORY}/{name:?}"))?;
@@ -273,16 +276,16 @@ pub fn files(root: BorrowedFd<'_>) -> anyhow::Result<Vec<OwnedFd>> {
     files.into_iter().filter_map(anyhow::Result::transpose).collect()
 }
 
-fn cannot(name: &std::ffi::CStr) -> String {
+fn cannot(name: &CStr) -> String {
     format!("cannot read {OWN_DIRECTORY}/{}", name.to_string_lossy())
 }
 
-fn open(root: BorrowedFd<'_>, name: &std::ffi::CStr) -> anyhow::Result<Option<OwnedFd>> {
+fn open(root: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<OwnedFd>> {
     let Some(own) = trusted_own_directory(root)? else { return Ok(None) };
     at::present(at::open_file(own.as_fd(), name)).with_context(|| cannot(name))
 }
 
-fn read(root: BorrowedFd<'_>, name: &std::ffi::CStr) -> anyhow::Result<Option<String>> {
+fn read(root: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<String>> {
     let cannot = || cannot(name);
     let Some(file) = open(root, name)? else { return Ok(None) };
     std::io::read_to_string(std::fs::File::from(file)).map(Some).with_context(cannot)

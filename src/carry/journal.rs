@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, syncfs, unlinkat};
+use rustix::fs::{AtFlags, renameat, syncfs, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Move, WORK};
@@ -130,9 +130,7 @@ impl Journal {
     pub fn write(&self, root: BorrowedFd<'_>) -> anyhow::Result<()> {
         let write = || -> anyhow::Result<()> {
             let work = at::open_beneath(root, Path::new(WORK))?;
-            let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = openat(&work, NEW, flags | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR)?;
-            let mut file = std::fs::File::from(file);
+            let mut file = at::create_file(&work, NEW)?;
             file.write_all(&serde_json::to_vec(self)?)?;
             // Its name must not be durable before its bytes are.
             file.sync_all()?;

@@ -5,7 +5,7 @@
 //! ```text
 //! .darlings/reset/0/            the new content of the root: the blank's, and what is moved in
 //! .darlings/reset/1/.cache      the new content of the first excluded path, and so on
-//! .darlings/reset/aside/root/      what the root held
+//! .darlings/reset/aside/root/   what the root held
 //! .darlings/reset/aside/1/      what the first excluded path held
 //! ```
 

@@ -11,8 +11,9 @@
 //! | [`finish`] | moves what is aside to the trash, and removes the journal | goes on |
 //!
 //! How many persisted paths were moved is noted after each; whether the last rename was done is
-//! seen by looking: it has a source and no target before, a target afterwards. Filesystems that `carry` works on make renames durable in the order in
-//! which they were made, and between two steps everything is made durable.
+//! seen by looking: it has a source and no target before, a target afterwards. Filesystems that
+//! `carry` works on make renames durable in the order in which they were made, and between two steps
+//! everything is made durable.
 //!
 //! On btrfs all of it happens in a snapshot that nobody uses yet, and an interrupted run's is
 //! thrown away. On ZFS and in plain directories it happens in place: [`forward`] completes it

@@ -5,15 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
+use darlings_btrfs::STUB_INODE;
 use rustix::fs::{AtFlags, Mode, mkdirat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::layout::{Move, Why};
 use crate::restore::{self, Reserved, at};
-
-/// Inode number of the empty directory that a btrfs snapshot has for a nested subvolume
-/// (`BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`).
-const BTRFS_STUB: u64 = 2;
 
 /// What came of a rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +107,7 @@ fn rename_in(from: (&OwnedFd, &CStr), to: (&OwnedFd, &CStr)) -> anyhow::Result<R
         }
         Err(Errno::NOTEMPTY) => {
             let status = at::status(from.0.as_fd(), from.1)?;
-            ensure!(status.stx_ino == BTRFS_STUB, Errno::NOTEMPTY);
+            ensure!(status.stx_ino == STUB_INODE, Errno::NOTEMPTY);
             unlinkat(from.0, from.1, AtFlags::REMOVEDIR)?;
             Ok(Renamed::Missing)
         }

@@ -4,12 +4,10 @@
 use std::ffi::{CStr, CString};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
-use rustix::io::Errno;
-use std::path::PathBuf;
+use rustix::fs::{AtFlags, renameat, unlinkat};
 
 use super::again::put_away;
 use super::journal::{Journal, Sealed, is_journal};
@@ -35,14 +33,9 @@ pub(super) fn begin_attic(work: BorrowedFd<'_>, listed: &[PathBuf]) -> anyhow::R
     let name = at::c_name(ATTIC.as_ref())?;
     let begin = || -> anyhow::Result<OwnedFd> {
         // Before the list: where that is alone, the place was moved away already.
-        match mkdirat(work, &name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
+        at::ensure_directory(work, &name)?;
         if at::present(at::status(work, ATTIC_LIST))?.is_none() {
-            let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = openat(work, NEW_LIST, flags | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR)?;
-            let mut file = std::fs::File::from(file);
+            let mut file = at::create_file(work, NEW_LIST)?;
             file.write_all(&serde_json::to_vec_pretty(&List::new(listed))?)?;
             // Its name must not be durable before its bytes are.
             file.sync_all()?;
@@ -66,10 +59,7 @@ pub fn finish(root: BorrowedFd<'_>, journal: &Journal, aside: Aside) -> anyhow::
             GENERATIONS
         }
     };
-    match mkdirat(&own, home, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error).with_context(|| format!("cannot make {home:?}")),
-    }
+    at::ensure_directory(&own, home).with_context(|| format!("cannot make {home:?}"))?;
     let (work, home) = (
         at::open_beneath(root, Path::new(WORK)).with_context(|| format!("cannot open {WORK}"))?,
         at::open_directory(own.as_fd(), &at::c_name(home.as_ref())?)
@@ -119,10 +109,7 @@ fn store(own: &OwnedFd, work: &OwnedFd, number: u64) -> anyhow::Result<()> {
     if there.is_none() {
         return Ok(());
     }
-    match mkdirat(own, ATTIC, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error).context("cannot make the attic"),
-    }
+    at::ensure_directory(own, ATTIC).context("cannot make the attic")?;
     let name = at::c_name(ATTIC.as_ref())?;
     let attic = at::open_directory(own.as_fd(), &name).context("cannot open the attic")?;
     let is = |directory: &OwnedFd, name: &CStr| -> anyhow::Result<bool> {
@@ -186,9 +173,8 @@ pub fn note_manifest(root: BorrowedFd<'_>) -> anyhow::Result<()> {
     let Some(manifest) = state::manifest(root)? else { return Ok(()) };
     let write = || -> anyhow::Result<()> {
         let aside = work_directory(root, ASIDE)?;
-        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat(&aside, MANIFEST, flags | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR)?;
-        Ok(std::fs::File::from(file).write_all(&serde_json::to_vec_pretty(&manifest)?)?)
+        let mut file = at::create_file(&aside, MANIFEST)?;
+        Ok(file.write_all(&serde_json::to_vec_pretty(&manifest)?)?)
     };
     write().context("cannot write down what the previous state says of itself")
 }

@@ -4,6 +4,7 @@
 //! nothing here follows one, and nothing leaves the directory it starts from (openat2(2)).
 
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,10 +12,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags, openat, openat2,
-    statx,
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags, mkdirat, openat,
+    openat2, statx,
 };
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 /// Flags for every descriptor that is read from: no access times change, a fifo or a device
 /// put in a file's place cannot make the open hang.
@@ -72,6 +74,27 @@ pub fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Er
 /// As openat(2); `ELOOP` when it is a symbolic link.
 pub fn open_file(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     openat(parent, name, READ | OFlags::RDONLY, Mode::empty())
+}
+
+/// Makes the directory `name` in `parent`, which only root may enter, unless something is there.
+///
+/// # Errors
+/// As mkdirat(2).
+pub fn ensure_directory(parent: impl AsFd, name: impl Arg) -> Result<(), Errno> {
+    match mkdirat(parent, name, Mode::RWXU) {
+        Err(Errno::EXIST) => Ok(()),
+        made => made,
+    }
+}
+
+/// Makes the file `name` in `parent`, which only root may read, or empties the one that is there.
+///
+/// # Errors
+/// As openat(2); `ELOOP` when it is a symbolic link.
+pub fn create_file(parent: impl AsFd, name: impl Arg) -> Result<File, Errno> {
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
 /// Opens the directory at `path` below `root`; an empty path is `root` itself.
@@ -247,7 +270,7 @@ pub fn magic_path(parent: BorrowedFd<'_>, name: &CStr) -> CString {
     let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
     path.extend_from_slice(name.to_bytes());
     // No NUL can be inside: the number has none and `name` ends at its own.
-    CString::new(path).unwrap_or_default()
+    CString::new(path).unwrap_or_else(|_| unreachable!("BUG: a NUL within a C string"))
 }
 
 /// Splits a path into the directory and the name in it; `None` for an empty path.

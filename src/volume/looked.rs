@@ -7,7 +7,8 @@ use anyhow::{Context as _, ensure};
 
 use crate::attic::{self, Attic};
 use crate::carry;
-use crate::restore::{Place, Reserved, Surveyed, at, survey, survey_excluded};
+use crate::plan::shown;
+use crate::restore::{Place, Reserved, State, Surveyed, at, survey, survey_excluded};
 use crate::rules::Rules;
 
 /// What was seen of the trees of a volume, whatever the filesystem.
@@ -71,4 +72,21 @@ impl Looked {
         let declared = self.paths.iter().filter(|path| path.from.is_some()).map(|it| &it.path);
         declared.chain(self.attic.inside.iter().map(|it| &it.path)).map(shown).collect()
     }
+
+    /// Warnings of persisted paths that cannot be reached.
+    pub(super) fn unreachable(&self, mount_point: &Path) -> Vec<String> {
+        self.paths.iter().filter_map(|path| unreachable(mount_point, path)).collect()
+    }
+}
+
+/// Words for a persisted path whose ancestor is not followed.
+#[must_use]
+pub fn unreachable(mount_point: &Path, path: &Surveyed) -> Option<String> {
+    let State::Unreachable { ancestor, kind } = &path.state else { return None };
+    Some(format!(
+        "{} is not brought over: {} is a {kind}, which is not followed; declare the path that it \
+         stands for",
+        shown(&mount_point.join(&path.path)),
+        shown(&mount_point.join(ancestor)),
+    ))
 }

@@ -18,8 +18,8 @@ mod mounts;
 mod running;
 mod zfs;
 
-pub use btrfs::unreachable;
 use looked::Looked;
+pub use looked::unreachable;
 pub use running::{in_running_system, is_mount_point, other_mount, zfs_clones_blocks};
 
 /// One volume of a reset.

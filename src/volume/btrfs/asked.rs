@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::plan::{Facts, NEXT, in_words, moving, outermost, ready_name, settling};
+use super::plan::{Facts, NEXT, discarding, in_words, moving, outermost, ready_name, settling};
 use crate::config;
 use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan, shown};
 
@@ -127,14 +127,6 @@ pub(super) fn restore(
         restore: None,
         ..nothing(volume, source, facts)
     }
-}
-
-fn discarding(source: &config::Btrfs, facts: &Facts) -> Vec<Planned> {
-    let home = |name: &str| source.generations.join(name).display().to_string();
-    facts
-        .leftovers()
-        .map(|name| Planned { phase: Phase::Prepare, step: Step::Discard { leftover: home(name) } })
-        .collect()
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::fs::{Mode, mkdirat};
-use rustix::io::Errno;
 
 use super::{Btrfs, each_directory, os};
 use crate::cmdline::Asked;
@@ -77,10 +75,8 @@ impl Btrfs {
         for part in each_directory(path) {
             let (parent, name) = at::open_parent(self.top()?, &part)
                 .with_context(|| format!("cannot open what is above {part:?}"))?;
-            match mkdirat(&parent, &name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot make {part:?}")),
-            }
+            at::ensure_directory(&parent, &name)
+                .with_context(|| format!("cannot make {part:?}"))?;
         }
         Ok(())
     }

@@ -14,13 +14,12 @@
 //! was 7, the exchange has happened and what is left is done; else it is removed with `next`.
 
 use std::ffi::{OsStr, OsString};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as fs;
-use rustix::fs::{FlockOperation, SeekFrom, flock, seek};
+use rustix::fs::{FlockOperation, flock};
 
 use super::mounts::{self, Mount};
 use super::{Looked, Options, Standing, Volume};
@@ -46,7 +45,6 @@ pub(super) use generations::Generations;
 pub(super) use init::init;
 use journal::Journal;
 pub(super) use plan::in_words;
-pub use plan::unreachable;
 use plan::{Facts, moving, ready_name, reset};
 
 /// A btrfs subvolume that is reset.
@@ -294,19 +292,11 @@ fn mount(source: &config::Btrfs, access: fs::Access) -> anyhow::Result<Mount> {
 }
 
 fn names_in(directory: &OwnedFd) -> anyhow::Result<Vec<String>> {
-    let mut buffer = vec![MaybeUninit::uninit(); at::BATCH];
-    let mut names = Vec::new();
-    let cannot = "cannot read the generations directory";
-    // It may have been read before.
-    seek(directory, SeekFrom::Start(0)).context(cannot)?;
-    loop {
-        let batch = at::next_batch(directory.as_fd(), &mut buffer).context(cannot)?;
-        if batch.is_empty() {
-            names.sort();
-            return Ok(names);
-        }
-        names.extend(batch.iter().map(|entry| entry.name.to_string_lossy().into_owned()));
-    }
+    let names = at::names(directory.as_fd()).context("cannot read the generations directory")?;
+    let mut names: Vec<String> =
+        names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    Ok(names)
 }
 
 impl Volume for Btrfs {

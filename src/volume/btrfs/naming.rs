@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::fs::{AtFlags, IFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, IFlags, renameat, unlinkat};
 
 use super::plan::{ready_name, seals_name};
 use super::{Btrfs, os};
@@ -90,9 +90,7 @@ impl Btrfs {
         let (name, new) = (seals_name(number), c"seals.new");
         let home = self.work_home()?;
         let write = || -> std::io::Result<()> {
-            let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = openat(home, new, flags | OFlags::NOFOLLOW, Mode::RUSR | Mode::WUSR)?;
-            let mut file = std::fs::File::from(file);
+            let mut file = at::create_file(home, new)?;
             writeln!(file, "{}", seals.bits())?;
             // Its name must not be durable before its bytes are.
             file.sync_all()?;

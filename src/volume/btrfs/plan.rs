@@ -1,13 +1,12 @@
 //! From what was seen on a btrfs filesystem to the steps of a reset. Pure.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::asked::Source;
 use super::journal::Journal;
 use crate::config::{self, Strategy};
 use crate::generations::exact_number;
 use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan, shown};
-use crate::restore::{State, Surveyed};
 use crate::rules::Verdict;
 use crate::state;
 use crate::volume::Looked;
@@ -114,6 +113,15 @@ pub(in crate::volume) fn in_words(source: &config::Btrfs) -> String {
     format!("btrfs subvolume {} on {}", source.subvolume.display(), source.device.display())
 }
 
+/// What goes before anything is staged: what interrupted runs left.
+pub(super) fn discarding(source: &config::Btrfs, facts: &Facts) -> Vec<Planned> {
+    let home = |name: &str| source.generations.join(name).display().to_string();
+    facts
+        .leftovers()
+        .map(|name| Planned { phase: Phase::Prepare, step: Step::Discard { leftover: home(name) } })
+        .collect()
+}
+
 /// What follows the exchange.
 pub(super) fn settling(facts: &Facts, moving: &[PathBuf]) -> Vec<Planned> {
     let mut steps: Vec<Step> =
@@ -141,11 +149,9 @@ pub(super) fn reset(volume: &config::Volume, source: &config::Btrfs, facts: &Fac
     let moving = moving(volume, facts);
 
     let mut steps = Vec::new();
-    let mut add = |phase, step| steps.push(Planned { phase, step });
     if interrupted.is_none() {
-        for leftover in facts.leftovers() {
-            add(Phase::Prepare, Step::Discard { leftover: home(leftover) });
-        }
+        steps.extend(discarding(source, facts));
+        let mut add = |phase, step| steps.push(Planned { phase, step });
         for number in facts.unsealed() {
             add(Phase::Prepare, Step::Seal { number });
         }
@@ -212,9 +218,7 @@ fn warnings(
              PATH ro true"
         ));
     }
-    warnings.extend(
-        facts.looked.paths.iter().filter_map(|path| unreachable(&volume.mount_point, path)),
-    );
+    warnings.extend(facts.looked.unreachable(&volume.mount_point));
     for path in volume.rules.excluded() {
         if let Some(nested) = moving.iter().find(|nested| path.starts_with(nested)) {
             warnings.push(format!(
@@ -228,20 +232,10 @@ fn warnings(
     warnings
 }
 
-/// Words for a persisted path whose ancestor is not followed.
-#[must_use]
-pub fn unreachable(mount_point: &Path, path: &Surveyed) -> Option<String> {
-    let State::Unreachable { ancestor, kind } = &path.state else { return None };
-    Some(format!(
-        "{} is not brought over: {} is a {kind}, which is not followed; declare the path that it \
-         stands for",
-        shown(&mount_point.join(&path.path)),
-        shown(&mount_point.join(ancestor)),
-    ))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::Backing;
     use crate::rules::Rules;

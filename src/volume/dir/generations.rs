@@ -6,8 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{FlockOperation, Mode, flock, fstatvfs, mkdirat};
-use rustix::io::Errno;
+use rustix::fs::{FlockOperation, flock, fstatvfs};
 use tracing::warn;
 
 use super::open_directory;
@@ -109,10 +108,7 @@ impl Store for Generations {
     fn remove(&mut self, generation: &Generation) -> anyhow::Result<()> {
         let home = self.home()?.context("the generations are gone")?;
         let own = own_directory(self.root.as_fd())?;
-        match mkdirat(&own, TRASH, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error).context("cannot make the trash"),
-        }
+        at::ensure_directory(&own, TRASH).context("cannot make the trash")?;
         let trash = at::open_directory(own.as_fd(), &at::c_name(TRASH.as_ref())?)?;
         // In the trash it is no generation any more, however little of it is gone.
         let name = CString::new(generation.number.to_string())?;

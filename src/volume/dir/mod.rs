@@ -269,11 +269,7 @@ pub(super) fn plan(
         put_away: looked.put_away(&volume.mount_point),
         returned: looked.returned(&volume.mount_point),
         leaving: Vec::new(),
-        warnings: looked
-            .paths
-            .iter()
-            .filter_map(|path| super::btrfs::unreachable(&volume.mount_point, path))
-            .collect(),
+        warnings: looked.unreachable(&volume.mount_point),
         steps,
         restore: None,
     }

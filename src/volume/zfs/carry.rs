@@ -12,7 +12,7 @@ use darlings_zfs as fs;
 use tracing::warn;
 
 use super::execute::with_remedy;
-use super::{Zfs, mount, root, unmount};
+use super::{Zfs, mount, pool_of, root, unmount};
 use crate::carry::{self, Journal};
 use crate::plan::Does;
 use crate::restore::Outcome;
@@ -63,7 +63,7 @@ impl Zfs {
         }
         // Everything that is laid must be durable before anything is moved: in the pool itself, not in
         // the intent log, which would have to be replayed first.
-        let pool = self.source.dataset.split('/').next().unwrap_or_default();
+        let pool = pool_of(&self.source.dataset);
         self.library.sync_pool(pool)?;
         prepared.journal.write(live)?;
         self.library.sync_pool(pool)?;
@@ -83,7 +83,7 @@ impl Zfs {
     /// From here the snapshot is a generation, and a failure elsewhere does not take it back.
     pub(super) fn complete_snapshot(&mut self) -> anyhow::Result<()> {
         unmount(&mut self.mounted.dataset)?;
-        let pool = self.source.dataset.split('/').next().unwrap_or_default();
+        let pool = pool_of(&self.source.dataset);
         self.library.sync_pool(pool)?;
         self.kept = None;
         Ok(())
@@ -151,7 +151,7 @@ impl Zfs {
         carry::finish(live, journal, carry::Aside::Trash)?;
         self.carrying = None;
         unmount(&mut self.mounted.dataset)?;
-        let pool = self.source.dataset.split('/').next().unwrap_or_default();
+        let pool = pool_of(&self.source.dataset);
         Ok(self.library.sync_pool(pool)?)
     }
 

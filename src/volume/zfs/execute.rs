@@ -5,7 +5,7 @@ use darlings_zfs as fs;
 use rustix::io::Errno;
 
 use super::plan::{blank_name, stage_name};
-use super::{MARK, Zfs, mount, root, unmount};
+use super::{MARK, Zfs, mount, pool_of, root, unmount};
 use crate::plan::{Does, Step, Tree};
 use crate::report::bytes_in_words;
 use crate::restore::{Outcome, Trees, restore, seal};
@@ -158,7 +158,7 @@ impl Zfs {
 
     fn complete(&mut self) -> anyhow::Result<()> {
         unmount(&mut self.mounted.dataset)?;
-        let pool = self.source.dataset.split('/').next().unwrap_or_default();
+        let pool = pool_of(&self.source.dataset);
         self.library.sync_pool(pool)?;
         self.library.clear_user_property(&self.source.dataset, MARK)?;
         self.standing = Standing::Reset;

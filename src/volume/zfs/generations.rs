@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::super::mounts::{self, Mount};
 use super::plan::{OURS, blank_name};
-use super::{MARK, root};
+use super::{MARK, pool_of, root};
 use crate::config;
 use crate::generations::{
     CountedBy, Detail, Generation, Other, Seen, Size, Space, Store, exact_number,
@@ -219,13 +219,13 @@ impl Store for Generations {
     }
 
     fn space(&self) -> anyhow::Result<Space> {
-        let pool = self.dataset.split('/').next().unwrap_or_default();
+        let pool = pool_of(&self.dataset);
         let all = self.library.available(pool)?.saturating_add(self.library.number(pool, "used")?);
         Ok(Space { available: self.library.available(&self.dataset)?, total: all })
     }
 
     fn settle(&mut self, enough: u64, waiting: &mut dyn FnMut()) -> anyhow::Result<()> {
-        let pool = self.dataset.split('/').next().unwrap_or_default();
+        let pool = pool_of(&self.dataset);
         let mut last = (0, Instant::now());
         while self.destroyed {
             self.library.sync_pool(pool)?;

@@ -78,6 +78,11 @@ struct Mounts {
     stage: Option<Mount>,
 }
 
+/// The pool that a dataset is in.
+fn pool_of(dataset: &str) -> &str {
+    dataset.split_once('/').map_or(dataset, |(pool, _)| pool)
+}
+
 /// The root of something that a step needs mounted.
 fn root(mount: Option<&Mount>) -> anyhow::Result<BorrowedFd<'_>> {
     mount.map(AsFd::as_fd).context("BUG: it is not mounted")

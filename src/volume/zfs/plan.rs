@@ -8,7 +8,6 @@ use crate::config::{self, NewerSnapshots};
 use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 use crate::state;
 use crate::volume::Looked;
-use crate::volume::btrfs::unreachable;
 
 /// The part of a snapshot's name, after the `@`, that says whose it is.
 pub(super) const OURS: &str = "darlings-";
@@ -104,12 +103,7 @@ pub(super) fn carry(volume: &config::Volume, source: &config::Zfs, facts: &Facts
         put_away: facts.looked.put_away(&volume.mount_point),
         returned: facts.looked.returned(&volume.mount_point),
         leaving: Vec::new(),
-        warnings: facts
-            .looked
-            .paths
-            .iter()
-            .filter_map(|path| unreachable(&volume.mount_point, path))
-            .collect(),
+        warnings: facts.looked.unreachable(&volume.mount_point),
         steps,
         restore: facts.restore.clone(),
     }
@@ -155,12 +149,7 @@ pub(super) fn rollback(
     add(Phase::Commit, Step::Complete { dataset: dataset.clone() });
     add(Phase::Finish, Step::DestroyStage { stage });
 
-    let mut warnings: Vec<String> = facts
-        .looked
-        .paths
-        .iter()
-        .filter_map(|path| unreachable(&volume.mount_point, path))
-        .collect();
+    let mut warnings = facts.looked.unreachable(&volume.mount_point);
     if facts.newer.iter().any(|name| own_number(name).is_some()) {
         warnings.push(
             "the rollback destroys the generations of an earlier strategy; they are named below"
