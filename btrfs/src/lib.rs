@@ -9,8 +9,9 @@
 //! *stub*, an empty directory with inode 2.
 //!
 //! Operations take descriptors, and names that are one path component, and follow no
-//! symlink; only [`mount_top_level`] and [`unmount`] take paths, the caller's own. A descriptor must be open for reading; `O_PATH` is not enough for
-//! an ioctl (`EBADF`). Most operations need `CAP_SYS_ADMIN`.
+//! symlink; only [`mount_top_level`] and [`unmount`] take paths, the caller's own. A
+//! descriptor must be open for reading; `O_PATH` is not enough for an ioctl (`EBADF`).
+//! Most operations need `CAP_SYS_ADMIN`.
 //!
 //! What is durable when, *measured* on the disk:
 //!
