@@ -60,8 +60,10 @@ enum Command {
     /// Make what a reset needs on a system that was not installed for it: the blank
     ///
     /// What is there is left as it is; running it again is harmless.
+    #[command(after_help = init::EXIT_CODES)]
     Init(init::Arguments),
     /// List the previous states that are kept, of every configured volume
+    #[command(after_help = generations::EXIT_CODES)]
     Generations(generations::Arguments),
     /// Show what the next reset would erase, or what differs between two generations
     ///
@@ -208,10 +210,9 @@ fn run(arguments: &ResetArguments, on_failure: &mut OnFailure) -> anyhow::Result
     let line = CommandLine::read(&arguments.cmdline)?;
     process::enter_mount_namespace()?;
     restore::prepare_process()?;
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let options = Options {
         dry_run: arguments.dry_run,
-        threads: arguments.threads.map_or(processors.min(4), usize::from),
+        threads: ready::threads(arguments.threads),
         asked: Asked::Off,
         root_subvolid: line.root_subvolid(),
     };

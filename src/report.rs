@@ -169,16 +169,7 @@ impl VolumeReport {
                 _ => format!("  kept {path}: moved as a whole"),
             });
         }
-        lines.extend(
-            [
-                (self.bytes.reflinked, "shared by reflink"),
-                (self.bytes.copy_file_range, "brought over by copy_file_range"),
-                (self.bytes.copied, "copied"),
-            ]
-            .into_iter()
-            .filter(|(bytes, _)| *bytes > 0)
-            .map(|(bytes, how)| format!("  {} {how}", bytes_in_words(bytes))),
-        );
+        lines.extend(ways_in_words(self.bytes).into_iter().map(|way| format!("  {way}")));
         match &plan.previous_state {
             Some(previous) if self.tidied => {
                 lines.push(format!("  the previous state is {previous}"));
@@ -218,6 +209,28 @@ pub(crate) fn shown_path_if_any<S: serde::Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
+}
+
+/// How the bytes of files came, for a person: each way that some came.
+#[must_use]
+pub fn ways_in_words(bytes: BytesByRung) -> Vec<String> {
+    [
+        (bytes.reflinked, "shared by reflink"),
+        (bytes.copy_file_range, "brought over by copy_file_range"),
+        (bytes.copied, "copied"),
+    ]
+    .into_iter()
+    .filter(|(bytes, _)| *bytes > 0)
+    .map(|(bytes, how)| format!("{} {how}", bytes_in_words(bytes)))
+    .collect()
+}
+
+/// What a command found or did, as JSON text.
+///
+/// # Errors
+/// A path in it that is not UTF-8; nothing else that can be caused from outside.
+pub fn json(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value).context("cannot write it as JSON")? + "\n")
 }
 
 /// A number of bytes for a person.
@@ -261,8 +274,7 @@ impl Report {
     /// # Errors
     /// None that can be caused from outside.
     pub fn json(&self) -> anyhow::Result<String> {
-        let text = serde_json::to_string_pretty(self).context("BUG: the report is not JSON")?;
-        Ok(text + "\n")
+        json(self)
     }
 
     /// Writes it to `path`, replacing the report of an earlier reset as a whole. Everybody may

@@ -97,7 +97,7 @@ fn a_store_is_brought_over_whole_and_stays_and_a_reset_keeps_it() -> Result<()> 
     assert_eq!(told[2], "/srv/nowhere: is not in the store");
     assert!(told[3].starts_with("/var/lib/everything: brought over: "), "{told:?}");
     assert_eq!(told[4], "/var/log: brought over: 2 entries, 8 B");
-    assert!(ran.stdout.contains(" reflinked\n"), "{}", ran.stdout);
+    assert!(ran.stdout.contains(" shared by reflink\n"), "{}", ran.stdout);
     for path in DECLARED {
         is_brought(&machine, path)?;
     }

@@ -200,8 +200,8 @@ fn what_is_not_there_cannot_be_restored_and_those_that_are_are_named() -> Result
     };
     let before = machine.whole()?;
     let ran = asked(&machine, "darlings=restore:previous")?;
-    let error = "error: no volume was restored; all are as they were: /: there is no generation to \
-                 restore\n";
+    let error =
+        "error: no volume was restored; all are as they were: /: there is no generation yet\n";
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(10), error));
     assert_eq!(machine.whole()?.differences(&before), "");
     machine.close()

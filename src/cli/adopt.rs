@@ -1,16 +1,14 @@
 //! `darlings adopt`.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-
+use super::ready;
 use crate::adopt::{self, Adoption, Options};
 use crate::config::{self, Config};
 use crate::plan::shown;
-use crate::report::bytes_in_words;
+use crate::report::ways_in_words;
+use crate::restore::BytesByRung;
 use crate::{process, restore};
 
 #[derive(Debug, clap::Args)]
@@ -36,52 +34,29 @@ Exit codes:
   2   wrong use of the command line";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    match adopt(arguments) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ready::ended(adopt(arguments))
 }
 
-/// Answers whether nothing stays behind.
-fn adopt(arguments: &Arguments) -> anyhow::Result<bool> {
+fn adopt(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::read(&arguments.config)?;
     process::enter_mount_namespace()?;
     restore::prepare_process()?;
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let options = Options {
         from: arguments.from.clone(),
         dry_run: arguments.dry_run,
-        threads: arguments.threads.map_or(processors.min(4), usize::from),
+        threads: ready::threads(arguments.threads),
     };
     let adoptions = adopt::adopt(&config, &options)?;
-    let text = in_words(&adoptions).context("cannot tell what was done")?;
-    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print what was done")?;
-    Ok(!adoptions.iter().any(Adoption::is_blocked))
+    ready::print(&in_words(&adoptions))?;
+    Ok(ready::well(!adoptions.iter().any(Adoption::is_blocked)))
 }
 
-fn in_words(adoptions: &[Adoption]) -> Result<String, std::fmt::Error> {
-    let mut text = String::new();
-    for (path, fate) in adoptions.iter().flat_map(|adoption| &adoption.paths) {
-        writeln!(text, "{}: {fate}", shown(path))?;
+fn in_words(adoptions: &[Adoption]) -> String {
+    let mut bytes = BytesByRung::default();
+    for adoption in adoptions {
+        bytes += adoption.bytes;
     }
-    let bytes = adoptions.iter().map(|adoption| adoption.bytes);
-    let (mut reflinked, mut by_filesystem, mut copied) = (0, 0, 0);
-    for bytes in bytes {
-        reflinked += bytes.reflinked;
-        by_filesystem += bytes.copy_file_range;
-        copied += bytes.copied;
-    }
-    let ways = [
-        (reflinked, "reflinked"),
-        (by_filesystem, "handed to the filesystem to clone or copy"),
-        (copied, "copied"),
-    ];
-    for (bytes, how) in ways.into_iter().filter(|(bytes, _)| *bytes > 0) {
-        writeln!(text, "{} {how}", bytes_in_words(bytes))?;
-    }
-    Ok(text)
+    let paths = adoptions.iter().flat_map(|adoption| &adoption.paths);
+    let paths = paths.map(|(path, fate)| format!("{}: {fate}\n", shown(path)));
+    paths.chain(ways_in_words(bytes).into_iter().map(|way| way + "\n")).collect()
 }

@@ -1,11 +1,9 @@
 //! `darlings check`.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-
+use super::ready;
 use crate::check::Check;
 use crate::cmdline::{self, CommandLine};
 use crate::config::{self, Config};
@@ -35,21 +33,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(check) => check,
         Err(error) => Check::refused(format!("{error:#}")),
     };
-    let printed = text(arguments, &check).and_then(|text| {
-        std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print the check")
-    });
-    match printed {
-        Ok(()) if check.ready => ExitCode::SUCCESS,
-        Ok(()) => ExitCode::FAILURE,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ready::ended(print(arguments, &check).map(|()| ready::well(check.ready)))
 }
 
-fn text(arguments: &Arguments, check: &Check) -> anyhow::Result<String> {
-    if arguments.json { check.json() } else { Ok(check.to_string()) }
+fn print(arguments: &Arguments, check: &Check) -> anyhow::Result<()> {
+    ready::print(&if arguments.json { check.json()? } else { check.to_string() })
 }
 
 fn check(arguments: &Arguments) -> anyhow::Result<Check> {

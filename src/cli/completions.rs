@@ -1,10 +1,11 @@
 //! `darlings completions`.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap_complete::Shell;
+
+use super::ready;
 
 /// The shells that are asked for; there are no packages' directories for the others of
 /// [`Shell`].
@@ -31,13 +32,6 @@ pub(super) fn run(mut command: clap::Command, arguments: &Arguments) -> ExitCode
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
-    let printed =
-        std::io::stdout().lock().write_all(&script).context("cannot print the completions");
-    match printed {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let script = String::from_utf8(script).context("BUG: clap_complete wrote no UTF-8");
+    ready::ended(script.and_then(|script| ready::print(&script)).map(|()| ExitCode::SUCCESS))
 }

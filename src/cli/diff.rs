@@ -13,10 +13,10 @@ use crate::cmdline::Which;
 use crate::config::{self, Config};
 use crate::diff::views::{Flat, Grouped, Json, Style, Tree, View};
 use crate::diff::{self, Done, Entry, Options, Owners, Totals, Watch, quoted};
-use crate::generations::{Access, Detail, Generation, Store, choose};
+use crate::generations::{Access, Detail, Generation, Store, choose, close_after};
 use crate::paint::Paint;
 use crate::rules::{Rules, Verdict};
-use crate::{lookup, volume};
+use crate::volume;
 
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -105,31 +105,14 @@ impl<'c> Target<'c> {
             if arguments.since.is_some() && volumes.len() > 1 {
                 bail!(WrongUse(format!(
                     "each volume has generations of its own; name a path on the one that you mean: {}",
-                    mount_points(config)
+                    ready::mount_points(config)
                 )));
             }
             return Ok(Self { volumes, only: PathBuf::new() });
         };
         let path = ready::absolute(path)?;
-        let Some(lookup::Place { volume, below, over }) = lookup::place(config, &path)? else {
-            bail!(WrongUse(format!(
-                "{} is on no volume that is reset, so nothing of it is ever erased; those that are \
-                 reset are mounted at {}",
-                quoted(&path),
-                mount_points(config)
-            )));
-        };
-        let volume = &config.volumes[volume];
-        if let Some(over) = over {
-            bail!(WrongUse(format!(
-                "{} is not on the volume {}: something else is mounted at {}, which is not reset, so \
-                 nothing of it is ever erased",
-                quoted(&path),
-                quoted(&volume.mount_point),
-                quoted(&over)
-            )));
-        }
-        Ok(Self { volumes: vec![volume], only: below })
+        let place = ready::place(config, &path, "nothing of it is ever erased")?;
+        Ok(Self { volumes: vec![&config.volumes[place.volume]], only: place.below })
     }
 
     fn tell(
@@ -183,11 +166,7 @@ impl<'c> Target<'c> {
     ) -> anyhow::Result<()> {
         let mut store = volume::store(volume, Access::ReadOnly)?;
         let result = self.stored(store.as_mut(), volume, arguments, owners, told, out);
-        match (result, store.close()) {
-            (Ok(()), closed) => closed,
-            (Err(error), Ok(())) => Err(error),
-            (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
-        }
+        close_after(result, store.as_mut())
     }
 
     fn stored(
@@ -271,11 +250,6 @@ fn generations(
     };
     let (older, newer) = (arguments.since.map(find), arguments.until.map(find));
     Ok((older.transpose()?.flatten(), newer.transpose()?.flatten()))
-}
-
-fn mount_points(config: &Config) -> String {
-    let mount_points = config.volumes.iter().map(|volume| quoted(&volume.mount_point));
-    mount_points.collect::<Vec<_>>().join(", ")
 }
 
 /// What was told of one volume.

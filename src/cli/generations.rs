@@ -1,11 +1,9 @@
 //! `darlings generations`.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-
+use super::ready;
 use crate::config::{self, Config};
 use crate::generations::listing::Listing;
 use crate::process;
@@ -20,23 +18,20 @@ pub(super) struct Arguments {
     json: bool,
 }
 
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0   listed
+  1   failed, or a volume could not be looked at
+  2   wrong use of the command line";
+
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    match list(arguments) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ready::ended(list(arguments))
 }
 
-/// Answers whether every volume could be looked at.
-fn list(arguments: &Arguments) -> anyhow::Result<bool> {
+fn list(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::read(&arguments.config)?;
     process::enter_mount_namespace()?;
     let listing = Listing::of(&config);
-    let text = if arguments.json { listing.json()? } else { listing.to_string() };
-    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print the generations")?;
-    Ok(listing.is_complete())
+    ready::print(&if arguments.json { listing.json()? } else { listing.to_string() })?;
+    Ok(ready::well(listing.is_complete()))
 }

@@ -46,13 +46,13 @@ fn all(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         history.text(Paint::for_output(&std::io::stdout()))
     })?;
-    Ok(if history.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(ready::well(history.is_complete()))
 }
 
 fn of_path(arguments: &Arguments, path: &std::path::Path) -> anyhow::Result<ExitCode> {
     let path = ready::absolute(path)?;
     let config = ready::ready(&arguments.config, "history")?;
-    let place = ready::place(&config, &path)?;
+    let place = ready::place(&config, &path, "there are no generations of it")?;
     let mut volumes = history::read_only(&config);
     let history = history::of_path(&mut volumes, &path, &place);
     let history = volumes.close(history)?;

@@ -1,11 +1,9 @@
 //! `darlings init`.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-
+use super::ready;
 use crate::config::{self, Config};
 use crate::init::{self, Options};
 use crate::{process, restore};
@@ -23,26 +21,24 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0   nothing is missing any more, or with --dry-run, it was said what would be made
+  1   failed; what was made before stays
+  2   wrong use of the command line";
+
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    match init(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ready::ended(init(arguments))
 }
 
-fn init(arguments: &Arguments) -> anyhow::Result<()> {
+fn init(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::read(&arguments.config)?;
     process::enter_mount_namespace()?;
     restore::prepare_process()?;
     let options = Options { dry_run: arguments.dry_run, from_live: arguments.from_live };
-    let mut out = std::io::stdout().lock();
     for volume in &config.volumes {
         let made = init::init(volume, options)?;
-        let text = init::in_words(volume, &made, options);
-        out.write_all(text.as_bytes()).context("cannot print what was made")?;
+        ready::print(&init::in_words(volume, &made, options))?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,8 @@ use anyhow::Context as _;
 use clap_mangen::Man;
 use roff::{Roff, bold, roman};
 
+use super::ready;
+
 mod after_help;
 mod markdown;
 
@@ -34,13 +36,7 @@ pub(super) fn run(command: clap::Command, arguments: &Arguments) -> ExitCode {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {directory:?}"))?;
         pages.iter().try_for_each(|page| page.write(directory))
     });
-    match written {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ready::ended(written.map(|()| ExitCode::SUCCESS))
 }
 
 struct Page {

@@ -1,12 +1,10 @@
 //! `darlings purge`.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-
 use super::progress::Progress;
+use super::ready;
 use crate::config::{self, Config};
 use crate::purge::report::Outcome;
 use crate::purge::{self, Options, Watch};
@@ -32,17 +30,10 @@ Exit codes:
   2   wrong use of the command line";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    match purge(arguments) {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Failed) => ExitCode::FAILURE,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ready::ended(purge(arguments))
 }
 
-fn purge(arguments: &Arguments) -> anyhow::Result<Outcome> {
+fn purge(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::read(&arguments.config)?;
     process::enter_mount_namespace()?;
     restore::prepare_process()?;
@@ -55,10 +46,9 @@ fn purge(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let report = purge::purge(&config, options, &mut progress);
     progress.pause();
     if arguments.json {
-        let text = report.json()?;
-        std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print the report")?;
+        ready::print(&report.json()?)?;
     }
-    Ok(report.outcome)
+    Ok(ready::well(report.outcome == Outcome::Done))
 }
 
 impl Watch for Progress {

@@ -1,4 +1,5 @@
-//! What every command does first that a person calls on a running machine, and how it ends.
+//! What commands have in common: what those do first that look at a running machine, and how all of
+//! them print and end.
 
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use anyhow::Context as _;
 
 use crate::config::{Config, ConfigError};
 use crate::plan::shown;
+pub(super) use crate::report::json;
 use crate::{lookup, process};
 
 /// The exit code of what cannot be done as it was asked for.
@@ -80,9 +82,15 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// As JSON text.
-pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(value).context("BUG: the result is not JSON")? + "\n")
+/// How many threads bring files over: as many as were asked for, or one for each processor, up to 4.
+pub(super) fn threads(asked: Option<u16>) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    asked.map_or(processors.min(4), usize::from)
+}
+
+/// The exit code of a command that has done its work and found that all is well, or that it is not.
+pub(super) fn well(is_well: bool) -> ExitCode {
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Says why a command failed, and with which exit code it ends.
@@ -93,26 +101,34 @@ pub(super) fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// Finds the volume of a path, which must be on one that is reset.
-pub(super) fn place(config: &Config, path: &Path) -> anyhow::Result<lookup::Place> {
+/// Where the volumes are mounted, in words.
+pub(super) fn mount_points(config: &Config) -> String {
+    let points: Vec<String> = config.volumes.iter().map(|it| shown(&it.mount_point)).collect();
+    points.join(", ")
+}
+
+/// Finds the volume of a path, which must be on one that is reset; else `consequence` is told.
+pub(super) fn place(
+    config: &Config,
+    path: &Path,
+    consequence: &str,
+) -> anyhow::Result<lookup::Place> {
     let found = lookup::place(config, path)?;
     let Some(place) = found else {
-        let points: Vec<String> =
-            config.volumes.iter().map(|it| it.mount_point.display().to_string()).collect();
         return Err(WrongUse(format!(
-            "{} is on no volume that is reset, so there are no generations of it; those that are \
-             reset are mounted at {}",
+            "{} is on no volume that is reset, so {consequence}; those that are reset are mounted \
+             at {}",
             shown(path),
-            points.join(", ")
+            mount_points(config)
         ))
         .into());
     };
     match &place.over {
         Some(over) => Err(WrongUse(format!(
-            "{} is not on the volume {}: something else is mounted at {}, of which there are no \
-             generations",
+            "{} is not on the volume {}: something else is mounted at {}, which is not reset, so \
+             {consequence}",
             shown(path),
-            config.volumes[place.volume].mount_point.display(),
+            shown(&config.volumes[place.volume].mount_point),
             shown(over)
         ))
         .into()),

@@ -1,10 +1,10 @@
 //! `darlings recover`.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use super::progress::Progress;
 use super::ready::{self, WrongUse};
 use crate::lookup::Volumes;
 use crate::paint::Paint;
@@ -69,9 +69,8 @@ fn recover(arguments: &Arguments) -> anyhow::Result<()> {
     let path = ready::absolute(&arguments.path)?;
     let to = arguments.to.as_deref().map(ready::absolute).transpose()?;
     let config = ready::ready(&arguments.config, "recover")?;
-    let place = ready::place(&config, &path)?;
+    let place = ready::place(&config, &path, "there are no generations of it")?;
     restore::prepare_process()?;
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let request = Request {
         path: &path,
         place: &place,
@@ -80,14 +79,16 @@ fn recover(arguments: &Arguments) -> anyhow::Result<()> {
         force: arguments.force,
         dry_run: arguments.dry_run,
         config: &arguments.config,
-        threads: processors.min(4),
+        threads: ready::threads(None),
     };
     let mut volumes = Volumes::new(&config, recover::access(arguments.dry_run));
-    let progress = Progress::new();
+    // It is told from another thread.
+    let progress = Mutex::new(Progress::new());
+    let lock = || progress.lock().unwrap_or_else(PoisonError::into_inner);
     let recovered = recover::recover(&mut volumes, &request, &|entries, bytes| {
-        progress.show(entries, bytes);
+        lock().show(|| format!("{entries} entries, {}", bytes_in_words(bytes)));
     });
-    progress.end();
+    lock().clear();
     let recovered = volumes.close(recovered)?;
     for warning in &recovered.warnings {
         tracing::warn!("{warning}");
@@ -97,37 +98,4 @@ fn recover(arguments: &Arguments) -> anyhow::Result<()> {
     } else {
         recovered.text(Paint::for_output(&std::io::stdout()))
     })
-}
-
-/// A line on the terminal that says how far it is; nothing where there is no terminal.
-struct Progress {
-    terminal: AtomicBool,
-    shown: AtomicBool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let terminal = AtomicBool::new(std::io::stderr().is_terminal());
-        Self { terminal, shown: AtomicBool::new(false) }
-    }
-
-    fn show(&self, entries: u64, bytes: u64) {
-        self.print(&format!("\r\x1b[K{entries} entries, {}", bytes_in_words(bytes)));
-        self.shown.store(true, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        if self.shown.load(Ordering::Relaxed) {
-            self.print("\r\x1b[K");
-        }
-    }
-
-    /// A terminal that goes away is no reason to stop.
-    fn print(&self, text: &str) {
-        if self.terminal.load(Ordering::Relaxed)
-            && std::io::stderr().lock().write_all(text.as_bytes()).is_err()
-        {
-            self.terminal.store(false, Ordering::Relaxed);
-        }
-    }
 }

@@ -45,5 +45,5 @@ fn status(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         status.text(Paint::for_output(&std::io::stdout()), arguments.verbose)
     })?;
-    Ok(if status.well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(ready::well(status.well))
 }

@@ -74,7 +74,8 @@ pub(super) fn of_entry(
     }
 }
 
-fn is_generated(target: &[u8]) -> bool {
+/// Whether what a symbolic link points at is one of NixOS' own places, or in one.
+pub(crate) fn is_generated(target: &[u8]) -> bool {
     GENERATED.iter().any(|place| {
         target.strip_prefix(*place).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     })

@@ -43,6 +43,7 @@ mod words;
 
 pub use compare::Aspect;
 pub use managed::Managed;
+pub(crate) use managed::is_generated;
 pub use totals::{Amount, Totals};
 pub use words::{Owners, quoted};
 

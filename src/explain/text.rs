@@ -5,7 +5,6 @@ use crate::history::numbers;
 use crate::lookup::Found;
 use crate::paint::Paint;
 use crate::plan::shown;
-use crate::restore::Difference;
 
 impl Explanation {
     /// As text.
@@ -149,12 +148,7 @@ impl OnVolume {
         for version in &self.generations {
             let mut all: Vec<u64> = version.generation.into_iter().collect();
             all.extend(&version.same_in);
-            let differs: Vec<&str> = version
-                .differs
-                .iter()
-                .filter(|it| **it != Difference::Presence)
-                .map(|it| it.word())
-                .collect();
+            let differs = version.differs_in_words();
             let found = match (&version.found, differs.is_empty()) {
                 (Found::Absent, _) => "nothing".to_owned(),
                 (found, true) if version.differs.is_empty() && *found == self.now => {

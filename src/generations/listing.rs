@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{Access, CountedBy, Detail, Generation, Other, Seen, Size, Store};
+use super::{Access, CountedBy, Detail, Generation, Other, Seen, Size, Store, close_after};
 use crate::config::{self, Config};
-use crate::report::bytes_in_words;
+use crate::report::{bytes_in_words, json};
 
 /// The generations of every volume. Its schema is in the README; a new field does not change
 /// `version`.
@@ -59,8 +58,7 @@ impl Listing {
     /// # Errors
     /// None that can be caused from outside.
     pub fn json(&self) -> anyhow::Result<String> {
-        let text = serde_json::to_string_pretty(self).context("BUG: the listing is not JSON")?;
-        Ok(text + "\n")
+        json(self)
     }
 }
 
@@ -69,11 +67,7 @@ impl VolumeListing {
         let mut listing = Self { mount_point: volume.mount_point.clone(), ..Self::default() };
         let result = crate::volume::store(volume, Access::ReadOnly).and_then(|mut store| {
             let result = listing.fill(store.as_mut());
-            match (result, store.close()) {
-                (Ok(()), closed) => closed,
-                (Err(error), Ok(())) => Err(error),
-                (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
-            }
+            close_after(result, store.as_mut())
         });
         listing.error = result.err().map(|error| format!("{error:#}"));
         listing
@@ -91,12 +85,8 @@ impl VolumeListing {
     }
 
     fn head(&self) -> String {
-        let mut head = format!("{}: ", self.mount_point.display());
-        match self.generations.len() {
-            0 => head.push_str("no generations"),
-            1 => head.push_str("1 generation"),
-            more => head.extend([more.to_string(), " generations".to_owned()]),
-        }
+        let mut head =
+            format!("{}: {}", self.mount_point.display(), counted(self.generations.len()));
         if let (Some(available), Some(total)) = (self.available_bytes, self.total_bytes) {
             let (available, total) = (bytes_in_words(available), bytes_in_words(total));
             head.extend([format!(", {available} of {total} free")]);
@@ -128,6 +118,15 @@ impl std::fmt::Display for Listing {
     }
 }
 
+/// How many generations there are, for a person.
+pub(crate) fn counted(generations: usize) -> String {
+    match generations {
+        0 => "no generations".to_owned(),
+        1 => "1 generation".to_owned(),
+        more => format!("{more} generations"),
+    }
+}
+
 fn table(generations: &[Generation]) -> String {
     if generations.is_empty() {
         return String::new();
@@ -153,25 +152,25 @@ fn table(generations: &[Generation]) -> String {
             name.escape_debug().to_string(),
         ]);
     }
-    lined_up(&rows)
+    lined_up(&rows, &[0, 3, 4])
 }
 
-/// Numbers end, words begin, at the same place in every line; the last column is as it is.
-fn lined_up(rows: &[[String; 6]]) -> String {
-    const NUMBERS: [usize; 3] = [0, 3, 4];
+/// A line for each row. The columns in `numbers` end, and the others begin, at the same place in every
+/// line; the last one is as it is.
+pub(crate) fn lined_up<const N: usize>(rows: &[[String; N]], numbers: &[usize]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let mut text = String::new();
     for row in rows {
-        for (column, cell) in row[..5].iter().enumerate() {
+        for (column, cell) in row[..N - 1].iter().enumerate() {
             let width = width(column).unwrap_or(0);
-            let cell = if NUMBERS.contains(&column) {
+            let cell = if numbers.contains(&column) {
                 format!("  {cell:>width$}")
             } else {
                 format!("  {cell:<width$}")
             };
             text.push_str(&cell);
         }
-        text.extend(["  ", &row[5], "\n"]);
+        text.extend(["  ", &row[N - 1], "\n"]);
     }
     text
 }

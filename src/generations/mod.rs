@@ -9,10 +9,10 @@
 //! Where generations lie and how they are removed is the business of each filesystem, which
 //! implements [`Store`]: see `volume/*/generations.rs`.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 pub mod listing;
@@ -24,6 +24,8 @@ pub use min_free::MinFree;
 use retention::Dated;
 
 use crate::cmdline::Which;
+use crate::restore::at;
+use crate::rules::OWN_DIRECTORY;
 use crate::state::{self, Manifest};
 
 /// The generations of one volume, and what belongs to removing them.
@@ -34,8 +36,8 @@ pub trait Store {
     /// Another run is at work.
     fn lock(&mut self) -> anyhow::Result<()>;
 
-    /// Why nothing may be removed now: an interrupted reset that the next run completes. The
-    /// journal in the live volume is looked for by the caller.
+    /// What the filesystem itself says of an interrupted reset. The journal in the live volume is
+    /// looked for by [`unfinished`].
     ///
     /// # Errors
     /// It cannot be found out.
@@ -110,6 +112,36 @@ pub trait Store {
     /// # Errors
     /// What is still mounted; it goes with the process.
     fn close(&mut self) -> anyhow::Result<()>;
+}
+
+/// Closes a store after what was done with it. If both fail, both are told.
+///
+/// # Errors
+/// The result's, and what could not be closed.
+pub fn close_after<T>(result: anyhow::Result<T>, store: &mut dyn Store) -> anyhow::Result<T> {
+    match (result, store.close()) {
+        (result, Ok(())) => result,
+        (Ok(_), Err(error)) => Err(error),
+        (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
+    }
+}
+
+/// Why nothing may be removed or brought back now: an interrupted reset that the next run completes.
+/// `live` is the root of the live volume.
+///
+/// # Errors
+/// It cannot be found out.
+pub fn unfinished(store: &dyn Store, live: BorrowedFd<'_>) -> anyhow::Result<Option<String>> {
+    let journal = Path::new(OWN_DIRECTORY).join("reset/journal");
+    let found = at::status_beneath(live, &journal)
+        .with_context(|| format!("cannot look for {journal:?}"))?;
+    if found.is_some() { Ok(Some("its journal is there".to_owned())) } else { store.unfinished() }
+}
+
+/// What to do about a reset that was interrupted, given [`why`](unfinished) that is known.
+#[must_use]
+pub fn interrupted_in_words(why: &str) -> String {
+    format!("a reset was interrupted ({why}); reboot, so that the next one completes it")
 }
 
 /// How a [`Store`] is opened.
@@ -223,7 +255,7 @@ pub fn choose(which: Which, mut there: Vec<u64>) -> anyhow::Result<u64> {
     const NAMED: usize = 20;
     there.sort_unstable();
     let Some((newest, older)) = there.split_last() else {
-        bail!("there is no generation to restore");
+        bail!("there is no generation yet");
     };
     let number = match which {
         Which::Previous => *newest,
@@ -262,7 +294,7 @@ mod tests {
         assert!(many.starts_with("there is no generation 0; there are 4, 5, "), "{many}");
         assert!(many.ends_with(", 23, and 3 older ones"), "{many}");
         for which in [Which::Previous, Which::Number(5)] {
-            assert_eq!(error(which, Vec::new()), "there is no generation to restore");
+            assert_eq!(error(which, Vec::new()), "there is no generation yet");
         }
     }
 

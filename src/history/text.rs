@@ -1,12 +1,11 @@
 //! Histories for a person.
 
-use crate::generations::listing::utc;
+use crate::generations::listing::{counted, lined_up, utc};
 use crate::paint::Paint;
 use crate::plan::shown;
 use crate::report::bytes_in_words;
-use crate::restore::Difference;
 
-use super::{EndedBy, History, PathHistory, Version};
+use super::{Difference, EndedBy, History, PathHistory, Version};
 
 impl History {
     /// As text.
@@ -22,11 +21,7 @@ impl History {
                 text.extend([format!("{}\n", paint.bad(format!("{mount_point}: {error}")))]);
                 continue;
             }
-            let count = match volume.generations.len() {
-                0 => "no generations".to_owned(),
-                1 => "1 generation".to_owned(),
-                more => format!("{more} generations"),
-            };
+            let count = counted(volume.generations.len());
             text.extend([format!("{}\n", paint.head(format!("{mount_point}: {count}")))]);
             let mut rows =
                 vec![["NUMBER", "ENDED (UTC)", "ENDED BY", "FREES", "BOOT"].map(String::from)];
@@ -56,6 +51,15 @@ impl std::fmt::Display for EndedBy {
             Self::Restore { of } => write!(f, "restore of {of}"),
             Self::Snapshot => f.write_str("nothing (a copy)"),
         }
+    }
+}
+
+impl Version {
+    /// In what it differs from what is live, if both are there.
+    #[must_use]
+    pub fn differs_in_words(&self) -> Vec<&'static str> {
+        let differs = self.differs.iter().filter(|it| **it != Difference::Presence);
+        differs.map(|it| it.word()).collect()
     }
 }
 
@@ -107,12 +111,7 @@ fn what(version: &Version) -> String {
         Some(entry) => entry.in_short(),
         None => version.found.to_string(),
     };
-    let differs: Vec<&str> = version
-        .differs
-        .iter()
-        .filter(|it| **it != Difference::Presence)
-        .map(|it| it.word())
-        .collect();
+    let differs = version.differs_in_words();
     if !differs.is_empty() {
         what.extend([format!("; differs: {}", differs.join(", "))]);
     }
@@ -150,25 +149,6 @@ pub fn numbers(all: &[u64]) -> String {
         })
         .collect();
     words.join(", ")
-}
-
-/// Columns: numbers end, words begin, at the same place in every line; the last is as it is.
-fn lined_up<const N: usize>(rows: &[[String; N]], right: &[usize]) -> String {
-    let mut text = String::new();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    for row in rows {
-        for (column, cell) in row[..N - 1].iter().enumerate() {
-            let width = width(column).unwrap_or(0);
-            let cell = if right.contains(&column) {
-                format!("  {cell:>width$}")
-            } else {
-                format!("  {cell:<width$}")
-            };
-            text.push_str(&cell);
-        }
-        text.extend(["  ", &row[N - 1], "\n"]);
-    }
-    text
 }
 
 #[cfg(test)]

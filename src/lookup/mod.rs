@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::config::{self, Config};
-use crate::generations::{Access, Store};
+use crate::generations::{Access, Store, close_after};
 use crate::restore::at;
 use crate::volume;
 
@@ -102,13 +102,10 @@ impl<'c> Volumes<'c> {
     /// # Errors
     /// The result's, and what could not be closed.
     pub fn close<T>(self, result: anyhow::Result<T>) -> anyhow::Result<T> {
-        self.opened.into_iter().flatten().fold(result, |result, mut store| {
-            match (result, store.close()) {
-                (result, Ok(())) => result,
-                (Ok(_), Err(error)) => Err(error),
-                (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
-            }
-        })
+        self.opened
+            .into_iter()
+            .flatten()
+            .fold(result, |result, mut store| close_after(result, store.as_mut()))
     }
 }
 

@@ -10,10 +10,12 @@ use std::os::fd::AsFd;
 use anyhow::Context as _;
 use tracing::{error, info, warn};
 
+use crate::attic::ATTIC;
 use crate::config::{self, Config, Keep};
 use crate::generations::retention::{self, Reason};
-use crate::generations::{Access, Detail, Generation, Store};
+use crate::generations::{self, Access, Detail, Generation, Store};
 use crate::report::bytes_in_words;
+use crate::rules::OWN_DIRECTORY;
 
 mod own;
 pub mod report;
@@ -99,13 +101,8 @@ impl Purge<'_> {
             store.lock()?;
             own.as_ref().map_or(Ok(()), Own::lock)?;
         }
-        let journal = own.as_ref().map_or(Ok(false), Own::has_journal)?;
-        let waits =
-            if journal { Some("its journal is there".into()) } else { store.unfinished()? };
-        if let Some(waits) = waits {
-            anyhow::bail!(
-                "a reset was interrupted ({waits}); reboot, so that the next one completes it"
-            );
+        if let Some(why) = generations::unfinished(store, live.as_fd())? {
+            anyhow::bail!(generations::interrupted_in_words(&why));
         }
         let before = store.space()?;
         self.report.available_bytes_before = Some(before.available);
@@ -163,14 +160,14 @@ impl Purge<'_> {
             generations.iter().filter_map(|it| Some((it.number, it.ended?))).collect();
         let attic = own.attic(&times)?;
         for number in retention::older_than(&attic, days, self.options.now) {
+            let name = format!("{OWN_DIRECTORY}/{ATTIC}/{number}");
             if self.options.dry_run {
-                let name = format!(".darlings/attic/{number}");
                 self.removed(What::Attic, name, Why::TooOld, None);
                 continue;
             }
             match own.discard_attic(number) {
                 Ok(in_trash) => self.empty(store, own, &in_trash, What::Attic, Why::TooOld),
-                Err(error) => self.failed(&format!(".darlings/attic/{number}"), &error),
+                Err(error) => self.failed(&name, &error),
             }
         }
         Ok(())

@@ -2,25 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, FlockOperation, Mode, flock, mkdirat, unlinkat};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
 use serde::Deserialize;
 
+use crate::attic::ATTIC;
+use crate::carry::TRASH;
 use crate::generations::exact_number;
 use crate::generations::retention::Dated;
 use crate::restore::{self, at};
 use crate::rules::OWN_DIRECTORY;
-
-/// Where `carry` moves what is not kept.
-const TRASH: &str = "trash";
-
-/// Where paths go that are no longer declared.
-const ATTIC: &str = "attic";
 
 /// The own directory of a live volume.
 pub(super) struct Own {
@@ -39,14 +33,6 @@ impl Own {
     pub(super) fn lock(&self) -> anyhow::Result<()> {
         flock(&self.directory, FlockOperation::NonBlockingLockExclusive)
             .with_context(|| format!("another run is at work in {OWN_DIRECTORY}; wait for it"))
-    }
-
-    /// Whether an interrupted reset left its journal.
-    pub(super) fn has_journal(&self) -> anyhow::Result<bool> {
-        let Some(reset) = self.open_inside("reset")? else { return Ok(false) };
-        let journal = at::present(at::status(reset.as_fd(), c"journal"))
-            .with_context(|| format!("cannot look for {OWN_DIRECTORY}/reset/journal"))?;
-        Ok(journal.is_some())
     }
 
     /// The names in the trash.
@@ -95,10 +81,7 @@ impl Own {
         let c_name = |text: String| at::c_name(text.as_ref()).context("BUG: a name with a NUL");
         let (name, list) = (c_name(number.to_string())?, c_name(format!("{number}.json"))?);
         let in_trash = c_name(format!("attic-{number}"))?;
-        match mkdirat(&self.directory, TRASH, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error).context("cannot make the trash"),
-        }
+        at::ensure_directory(&self.directory, TRASH).context("cannot make the trash")?;
         let trash = self.open_inside(TRASH)?.context("the trash is no directory")?;
         let attic = self.open_inside(ATTIC)?.context("the attic is no directory")?;
         restore::rename((attic.as_fd(), &name), (trash.as_fd(), &in_trash))
@@ -117,17 +100,10 @@ impl Own {
     /// The names in one of its directories, sorted; none where it is not there.
     fn names(&self, name: &str) -> anyhow::Result<Vec<CString>> {
         let Some(directory) = self.open_inside(name)? else { return Ok(Vec::new()) };
-        let mut buffer = vec![MaybeUninit::uninit(); at::BATCH];
-        let mut names = Vec::new();
-        loop {
-            let batch = at::next_batch(directory.as_fd(), &mut buffer)
-                .with_context(|| format!("cannot read {OWN_DIRECTORY}/{name}"))?;
-            if batch.is_empty() {
-                names.sort();
-                return Ok(names);
-            }
-            names.extend(batch.into_iter().map(|entry| entry.name));
-        }
+        let mut names = at::names(directory.as_fd())
+            .with_context(|| format!("cannot read {OWN_DIRECTORY}/{name}"))?;
+        names.sort();
+        Ok(names)
     }
 }
 

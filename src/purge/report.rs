@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde::Serialize;
 
 /// The report of a purge. Its schema is in the README; a new field does not change `version`.
@@ -123,7 +122,6 @@ impl Report {
     /// # Errors
     /// None that can be caused from outside.
     pub fn json(&self) -> anyhow::Result<String> {
-        let text = serde_json::to_string_pretty(self).context("BUG: the report is not JSON")?;
-        Ok(text + "\n")
+        crate::report::json(self)
     }
 }

@@ -14,6 +14,7 @@ use super::Target;
 use crate::carry::TRASH;
 use crate::plan::shown;
 use crate::restore::{self, at, make_own_directory, own_directory};
+use crate::rules::OWN_DIRECTORY;
 
 /// How the directory's name begins; the number of the process follows.
 const NAME: &str = ".darlings-recover-";
@@ -109,7 +110,7 @@ impl Holder {
             kept = throw_away(root.as_fd(), (self.new.as_fd(), name)).with_context(|| {
                 format!(
                     "it is in place, and what it replaced could not be moved to the trash: it is \
-                         in {}/new",
+                     in {}/new",
                     shown(&target.beside(&self.name.to_string_lossy()))
                 )
             })?;
@@ -141,15 +142,15 @@ fn throw_away(
     from: (BorrowedFd<'_>, &CStr),
 ) -> anyhow::Result<Option<String>> {
     let own = own_directory(root)?;
-    let trash = c"trash";
-    if at::present(at::status(own.as_fd(), trash))?.is_none() {
-        make_own_directory(own.as_fd(), trash)?;
+    let trash = at::c_name(TRASH.as_ref())?;
+    if at::present(at::status(own.as_fd(), &trash))?.is_none() {
+        make_own_directory(own.as_fd(), &trash)?;
     }
-    let trash = at::open_directory(own.as_fd(), trash)?;
+    let trash = at::open_directory(own.as_fd(), &trash)?;
     for number in 1.. {
         let name = format!("replaced-{number}");
         match restore::rename(from, (trash.as_fd(), &CString::new(name.as_str())?)) {
-            Ok(true) => return Ok(Some(format!(".darlings/{TRASH}/{name}"))),
+            Ok(true) => return Ok(Some(format!("{OWN_DIRECTORY}/{TRASH}/{name}"))),
             Ok(false) | Err(Errno::XDEV) => return Ok(None),
             Err(Errno::EXIST | Errno::NOTEMPTY) => {}
             Err(error) => return Err(error.into()),

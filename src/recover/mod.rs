@@ -21,7 +21,7 @@ use crate::attic::{self, ATTIC};
 use crate::cmdline::Which;
 use crate::generations::{self, Detail, Store};
 use crate::history;
-use crate::lookup::{self, Found, Place, Volumes};
+use crate::lookup::{self, Place, Volumes};
 use crate::plan::shown;
 use crate::report::shown_path;
 use crate::restore::{BytesByRung, Side, at, bring, differences, trusted_own_directory};
@@ -266,13 +266,8 @@ fn check(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow
         )
         .into());
     };
-    let journal = lookup::find(live.as_fd(), &Path::new(OWN_DIRECTORY).join("reset/journal"))?;
-    let waits = match journal {
-        Found::Present(_) => Some("its journal is there".to_owned()),
-        _ => store.unfinished()?,
-    };
-    if let Some(waits) = waits {
-        bail!("a reset was interrupted ({waits}); reboot, so that the next one completes it");
+    if let Some(why) = generations::unfinished(store, live.as_fd())? {
+        bail!(generations::interrupted_in_words(&why));
     }
     if !request.dry_run {
         store.lock()?;

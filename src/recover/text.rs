@@ -3,7 +3,7 @@
 use super::{Outcome, Recovered};
 use crate::paint::Paint;
 use crate::plan::shown;
-use crate::report::bytes_in_words;
+use crate::report::ways_in_words;
 
 impl Recovered {
     /// As text; the warnings are told apart.
@@ -46,20 +46,10 @@ impl Recovered {
     }
 
     fn directories(&self, word: &str) -> String {
-        let lines = self.made.iter().map(|path| format!("{word} {}\n", shown(path.as_ref())));
-        lines.collect::<Vec<_>>().concat()
+        self.made.iter().map(|path| format!("{word} {}\n", shown(path.as_ref()))).collect()
     }
 
     fn bytes_in_words(&self) -> String {
-        [
-            (self.bytes.reflinked, "shared by reflink"),
-            (self.bytes.copy_file_range, "brought over by copy_file_range"),
-            (self.bytes.copied, "copied"),
-        ]
-        .into_iter()
-        .filter(|(bytes, _)| *bytes > 0)
-        .map(|(bytes, how)| format!(", {} {how}", bytes_in_words(bytes)))
-        .collect::<Vec<_>>()
-        .concat()
+        ways_in_words(self.bytes).into_iter().map(|way| format!(", {way}")).collect()
     }
 }

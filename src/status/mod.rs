@@ -10,8 +10,8 @@ use crate::attic;
 use crate::carry::TRASH;
 use crate::config::{self, Config};
 use crate::generations::retention::{self, Dated, Reason};
-use crate::generations::{Detail, Generation, Store};
-use crate::lookup::{self, Found, Volumes};
+use crate::generations::{self, Detail, Generation, Store};
+use crate::lookup::Volumes;
 use crate::report::{bytes_in_words, shown_path};
 use crate::restore::{at, trusted_own_directory};
 use crate::rules::OWN_DIRECTORY;
@@ -182,11 +182,7 @@ impl VolumeStatus {
             time,
             this_boot: of.is_some() && of == boot.id,
         });
-        let journal = lookup::find(live, &Path::new(OWN_DIRECTORY).join("reset/journal"))?;
-        self.interrupted = match journal {
-            Found::Present(_) => Some("its journal is there".to_owned()),
-            _ => store.unfinished()?,
-        };
+        self.interrupted = generations::unfinished(store, live)?;
         let seen = store.look(Detail::All)?;
         self.generations = seen.generations.iter().map(|it| it.number).collect();
         let sizes: Option<Vec<u64>> =
@@ -240,9 +236,7 @@ impl VolumeStatus {
             return words;
         }
         if let Some(why) = &self.interrupted {
-            words.push(format!(
-                "a reset was interrupted ({why}); reboot, so that the next one completes it"
-            ));
+            words.push(generations::interrupted_in_words(why));
         }
         if self.last_run.is_none() {
             words.push("it was never reset".to_owned());

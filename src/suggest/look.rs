@@ -13,7 +13,8 @@ use super::known::Known;
 use super::pattern::{has_star, matches};
 use super::{Found, Kind, State};
 use crate::config::{Config, Volume};
-use crate::generations::{Access, Store};
+use crate::diff::is_generated;
+use crate::generations::{Access, Store, close_after};
 use crate::restore::at;
 use crate::rules::{Rules, Verdict};
 use crate::volume;
@@ -34,11 +35,7 @@ const SMALL: u64 = 1 << 20;
 pub fn look(config: &Config, volume: &Volume, known: &[Known]) -> anyhow::Result<Vec<Found>> {
     let mut store = volume::store(volume, Access::ReadOnly)?;
     let found = look_in(store.as_mut(), config, volume, known);
-    let closed = store.close();
-    match (found, closed) {
-        (Err(error), Err(also)) => Err(error.context(format!("{also:#}"))),
-        (found, closed) => closed.and(found),
-    }
+    close_after(found, store.as_mut())
 }
 
 fn look_in(
@@ -244,7 +241,5 @@ fn count(
 /// Whether a symbolic link is one that NixOS makes at each activation.
 fn is_of_the_system(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<bool> {
     let Some(target) = at::present(readlinkat(parent, name, Vec::new()))? else { return Ok(true) };
-    Ok(["/nix/store/", "/etc/static/"]
-        .iter()
-        .any(|place| target.as_bytes().starts_with(place.as_bytes())))
+    Ok(is_generated(target.as_bytes()))
 }

@@ -12,10 +12,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::report::json;
 
 mod known;
 mod look;
@@ -131,6 +131,6 @@ impl Suggestions {
     /// # Errors
     /// A path that is not UTF-8.
     pub fn json(&self) -> anyhow::Result<String> {
-        Ok(serde_json::to_string_pretty(self).context("cannot write the answer as JSON")? + "\n")
+        json(self)
     }
 }
