@@ -436,7 +436,7 @@ fn check_volumes_apart(volumes: &[Spanned<Volume>]) -> Result<(), Wrong> {
     for (index, volume) in volumes.iter().enumerate() {
         for earlier in &volumes[..index] {
             if let Some(same) = clash(earlier.get_ref(), volume.get_ref()) {
-                return Err(Wrong::at(volume, format!("volume: {same}; each may be named once")));
+                return Err(Wrong::at(volume, format!("volume: {same}")));
             }
         }
     }
@@ -444,24 +444,44 @@ fn check_volumes_apart(volumes: &[Spanned<Volume>]) -> Result<(), Wrong> {
 }
 
 fn clash(one: &Volume, other: &Volume) -> Option<String> {
+    let twice = |what: &str, named: &dyn std::fmt::Debug| {
+        Some(format!("two volumes {what} {named:?}; each may be named once"))
+    };
     if one.mount_point == other.mount_point {
-        return Some(format!("two volumes have mount_point {:?}", one.mount_point));
+        return twice("have mount_point", &one.mount_point);
     }
     match (&one.backing, &other.backing) {
-        (Backing::Zfs(a), Backing::Zfs(b)) => (a.dataset == b.dataset)
-            .then(|| format!("two volumes reset the dataset {:?}", a.dataset)),
+        (Backing::Zfs(a), Backing::Zfs(b)) if a.dataset == b.dataset => {
+            twice("reset the dataset", &a.dataset)
+        }
         (Backing::Btrfs(a), Backing::Btrfs(b)) if a.device == b.device => {
             if a.subvolume == b.subvolume {
-                return Some(format!("two volumes reset the subvolume {:?}", a.subvolume));
+                return twice("reset the subvolume", &a.subvolume);
             }
-            (a.generations == b.generations)
-                .then(|| format!("two volumes share the generations {:?}", a.generations))
+            if a.generations == b.generations {
+                return twice("share the generations", &a.generations);
+            }
+            goes_with(a, b).or_else(|| goes_with(b, a))
         }
-        (Backing::Dir(a), Backing::Dir(b)) => (a.path.starts_with(&b.path)
-            || b.path.starts_with(&a.path))
-        .then(|| format!("{:?} and {:?} lie in each other", a.path, b.path)),
+        (Backing::Dir(a), Backing::Dir(b))
+            if a.path.starts_with(&b.path) || b.path.starts_with(&a.path) =>
+        {
+            Some(format!("{:?} and {:?} lie in each other; reset one of them", a.path, b.path))
+        }
         _ => None,
     }
+}
+
+/// What `inner` needs and would lose when `outer` is reset: it would go with the previous state.
+fn goes_with(outer: &Btrfs, inner: &Btrfs) -> Option<String> {
+    let needed =
+        [Some(&inner.subvolume), inner.blank.as_ref(), Some(&inner.generations)].into_iter();
+    let inside = needed.flatten().find(|path| path.starts_with(&outer.subvolume))?;
+    Some(format!(
+        "{inside:?} lies in the subvolume {:?}, which another volume resets, and would go with its \
+         previous state; move it beside that",
+        outer.subvolume
+    ))
 }
 
 /// Gives a persisted path to the volume with the longest mount point above it.

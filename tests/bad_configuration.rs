@@ -218,6 +218,26 @@ fn what_a_volume_cannot_be_is_told_with_its_line_and_what_to_do() -> Result<()> 
 }
 
 #[test]
+fn what_would_go_with_the_previous_state_of_another_volume_is_refused() -> Result<()> {
+    let home = VOLUME.replace("\"/\"", "\"/home\"");
+    let beside = home.replace("\"@\"", "\"@home\"");
+    for (inner, inside) in [
+        (home.replace("\"@\"", "\"@/home\""), "@/home"),
+        (beside.replace("@blank", "@/blank"), "@/blank"),
+        (beside.replace("\"@blank\"", "\"@blank\", generations = \"@/old\""), "@/old"),
+    ] {
+        for config in [format!("{inner}{VOLUME}"), format!("{VOLUME}{inner}")] {
+            let told = format!(
+                ":4:1: volume: {inside:?} lies in the subvolume \"@\", which another volume resets, \
+                 and would go with its previous state; move it beside that"
+            );
+            assert_eq!(wrong(config)?, told);
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_configuration_that_is_not_utf_8_or_not_toml_is_told_with_its_line() -> Result<()> {
     let mut bytes = format!("{VOLUME}[[persist]]\npath = \"/v").into_bytes();
     bytes.extend(b"\xe4r\"\n");
