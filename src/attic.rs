@@ -35,6 +35,14 @@ pub struct Attic {
     /// Where directories above what comes back are in the attic, for those that neither the blank
     /// nor the previous state has.
     pub above: BTreeMap<PathBuf, PathBuf>,
+    /// The highest number of a reset that has put something there.
+    pub newest: u64,
+}
+
+/// Where the reset with this number puts things, below the volume's root.
+#[must_use]
+pub fn place(number: u64) -> PathBuf {
+    Path::new(OWN_DIRECTORY).join(ATTIC).join(number.to_string())
 }
 
 /// Something that comes back; both paths are below the volume's root.
@@ -94,7 +102,8 @@ pub fn look(
     let declared = surveyed.iter().map(|declared| declared.path.clone()).collect();
     let look = Look { rules, previous, declared, connectors };
     for (number, list) in lists(previous)? {
-        let stored = Path::new(OWN_DIRECTORY).join(ATTIC).join(number.to_string());
+        attic.newest = attic.newest.max(number);
+        let stored = place(number);
         for path in &list.paths {
             check_normal(path)?;
             return_into(&look, &stored, path, &mut attic)?;

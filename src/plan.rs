@@ -224,11 +224,15 @@ pub enum Step {
         /// The live subvolume.
         live: String,
     },
-    /// Move a nested subvolume below a persisted path into the result (btrfs).
+    /// Move a nested subvolume that is kept into the result (btrfs).
     MoveNested {
         /// Below the volume's root.
         #[serde(serialize_with = "crate::report::shown_path")]
         path: PathBuf,
+        /// Where it is in the result, below its root: elsewhere if it goes to the attic or comes back
+        /// from there.
+        #[serde(serialize_with = "crate::report::shown_path")]
+        to: PathBuf,
     },
     /// Set the attributes that moving nested subvolumes and exchanging have changed (btrfs).
     Settle,
@@ -296,8 +300,11 @@ impl std::fmt::Display for Step {
             }
             Self::Secure { name } => write!(f, "make it durable as {name}"),
             Self::Exchange { staged, live } => write!(f, "exchange {staged} with {live}"),
-            Self::MoveNested { path } => {
+            Self::MoveNested { path, to } if path == to => {
                 write!(f, "move the nested subvolume {} along", shown(path))
+            }
+            Self::MoveNested { path, to } => {
+                write!(f, "move the nested subvolume {} to {}", shown(path), shown(to))
             }
             Self::Seal { number } => write!(
                 f,

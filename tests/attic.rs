@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use common::{Machine, put};
 use darlings_testkit::model::Rule;
-use darlings_testkit::{Attribute, Tree, capability, capture, fill, plant, skip_unless};
+use darlings_testkit::{Attribute, Time, Tree, capability, capture, fill, plant, skip_unless};
 
 const STRATEGIES: [&str; 2] = ["rollback", "carry"];
 
@@ -205,6 +205,56 @@ fn what_was_declared_and_is_now_excluded_is_put_away() -> Result<()> {
         assert!(!machine.at("@/home/mia/.cache").exists());
         let stored = machine.text(".darlings/attic/2/home/mia/.cache/file")?;
         assert_eq!(stored.as_deref(), Some("cached"), "{strategy}");
+        machine.close()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn subvolumes_in_what_is_put_away_go_to_the_attic_stay_there_and_come_back() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for strategy in STRATEGIES {
+        let declared = ["/keep", "/single", "/var/deep"];
+        let mut machine = machine(strategy, |live| put(live, "keep/below/file", "1"), &declared)?;
+        let make = |path: &str| machine.volume.make_subvolume(&format!("@/{path}"));
+        put(&make("single")?, "file", "alone")?;
+        put(&make("keep/below/outer")?, "file", "outer")?;
+        put(&make("keep/below/outer/inner")?, "file", "inner")?;
+        put(&machine.volume.live(), "var/deep/file", "beside")?;
+        put(&make("var/deep/locked")?, "file", "locked")?;
+        let live = machine.volume.live();
+        for path in ["keep/below", "var/deep"] {
+            let past = Time { seconds: 978_307_200, nanoseconds: 5 };
+            plant::times(&live.join(path), past, past)?;
+        }
+        plant::flag(&live.join("var/deep"), Attribute::Immutable)?;
+        reset(&machine)?;
+        let of = |machine: &Machine| -> Result<_> {
+            let files = ["single", "keep/below/outer", "keep/below/outer/inner", "var/deep/locked"];
+            let texts = files.map(|path| machine.text(&format!("{path}/file")));
+            let texts: Vec<_> = texts.into_iter().collect::<Result<_>>()?;
+            Ok((tree(machine, "keep")?, tree(machine, "var")?, texts))
+        };
+        let before = of(&machine)?;
+
+        declare(&mut machine, &[]);
+        let ran = reset(&machine)?;
+        assert!(!ran.stderr.contains("goes with the generation"), "{}", ran.stderr);
+        let kept = machine.text(".darlings/attic/2/keep/below/outer/inner/file")?;
+        assert_eq!(kept.as_deref(), Some("inner"), "{strategy}");
+        reset(&machine)?;
+        declare(&mut machine, &declared);
+        reset(&machine)?;
+        let after = of(&machine)?;
+        assert_eq!(after.0.diff_lines(&before.0), "", "{strategy}");
+        assert_eq!(after.1.diff_lines(&before.1), "", "{strategy}");
+        assert_eq!(after.2, before.2, "{strategy}");
+
+        // What is removed then is gone: nothing in the attic stands for it.
+        std::fs::remove_file(machine.volume.live().join("single/file"))?;
+        std::fs::remove_dir(machine.volume.live().join("single"))?;
+        reset(&machine)?;
+        assert!(!machine.volume.live().join("single").exists(), "{strategy}");
         machine.close()?;
     }
     Ok(())

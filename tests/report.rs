@@ -115,7 +115,7 @@ fn the_report_has_exactly_these_fields() -> Result<()> {
                     {"phase": "prepare", "step": "secure", "name": "@darlings/root/ready-1"},
                     {"phase": "commit", "step": "exchange", "staged": "@darlings/root/ready-1",
                      "live": "@"},
-                    {"phase": "commit", "step": "move_nested", "path": "var/log/nested"},
+                    {"phase": "commit", "step": "move_nested", "path": "var/log/nested", "to": "var/log/nested"},
                     {"phase": "commit", "step": "settle"},
                     {"phase": "finish", "step": "keep_generation", "name": "@darlings/root/1"},
                 ],

@@ -160,20 +160,36 @@ impl Arranging<'_> {
         self.nested.iter().any(|nested| path.starts_with(nested))
     }
 
+    /// Whether a persisted path is a subvolume, which is moved as a whole later.
+    fn is_left_to_others(&mut self, surveyed: &Surveyed) -> bool {
+        let source = surveyed.source();
+        let is_nested = self.nested.iter().any(|nested| nested == source);
+        if is_nested && surveyed.from.is_some() {
+            self.clear_stub(source);
+        }
+        is_nested
+    }
+
+    /// What stands in the attic for a subvolume that comes back from there goes: it would come back
+    /// itself some day, as an empty directory.
+    fn clear_stub(&mut self, stub: &Path) {
+        let to = Path::new(WORK).join(ASIDE).join("stub");
+        let (from, path) = (stub.to_owned(), stub.to_owned());
+        self.layout.moves.push(Move { from, to, path, why: Why::Clear });
+    }
+
     /// A persisted path, which goes to `to` below [`WORK`].
     fn persisted(&mut self, path: &Path, rules: &Node, to: &Path) {
         let Some(&surveyed) = self.persisted.get(path) else { return };
         // A subvolume is moved as a whole by the filesystem's own part, later.
-        if !matches!(surveyed.state, State::Present { .. })
-            || self.nested.iter().any(|nested| nested == path)
-        {
+        if !matches!(surveyed.state, State::Present { .. }) || self.is_left_to_others(surveyed) {
             return;
         }
-        let cannot_move = surveyed.from.is_none() && self.cannot_move(path);
+        let cannot_move = self.cannot_move(surveyed.source());
         let to_place = Path::new(WORK).join(to);
         if cannot_move {
             let copied = Copied {
-                from: path.to_owned(),
+                from: surveyed.source().to_owned(),
                 to: to.to_owned(),
                 rules: Some(rules.without_excluded()),
             };
@@ -182,6 +198,10 @@ impl Arranging<'_> {
         let now = if cannot_move { &to_place } else { surveyed.source() };
         for Returned { from, path: returned } in &self.attic.inside {
             if let Ok(below) = returned.strip_prefix(path) {
+                if self.nested.contains(from) {
+                    self.clear_stub(from);
+                    continue;
+                }
                 let (from, to) = (from.clone(), now.join(below));
                 self.layout.moves.push(Move { from, to, path: returned.clone(), why: Why::Return });
             }

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, mkdirat};
 
 use super::attributes::{Handle, Scratch};
 use super::data::{BytesByRung, Ladder};
-use super::lay::{copy_attributes, job};
+use super::lay::{copy_attributes, job, stand_in};
 use super::links::Links;
 use super::settle::Settled;
 use super::walk::Walk;
@@ -86,9 +86,7 @@ pub fn bring(
         nested
     })?;
     for path in &nested {
-        let (parent, name) = at::open_parent(into, path)?;
-        mkdirat(&parent, &name, Mode::from_raw_mode(0o755))
-            .with_context(|| format!("cannot make {path:?}"))?;
+        stand_in(into, path)?;
     }
     links.seal_all(|path, seals| seal_file(into, path, seals))?;
     for (directory, settled) in made.iter().rev() {

@@ -217,11 +217,22 @@ pub(super) fn run(
     }
     // Subvolumes nested in it are not part of it; a snapshot has an empty directory for each.
     for nested in walk.run(threads)? {
-        let (parent, name) = at::open_parent(target, &nested)?;
-        mkdirat(&parent, &name, Mode::from_raw_mode(0o755))
-            .with_context(|| format!("cannot make {nested:?}"))?;
+        stand_in(target, &nested)?;
     }
     Ok(())
+}
+
+/// Makes the empty directory that stands for a subvolume in one that is otherwise complete: its
+/// times and seals stay what they are.
+pub(super) fn stand_in(root: BorrowedFd<'_>, nested: &Path) -> anyhow::Result<()> {
+    let make = || -> anyhow::Result<()> {
+        let (parent, name) = at::open_parent(root, nested)?;
+        let was = Settled::look(parent.as_fd())?;
+        unseal(parent.as_fd())?;
+        mkdirat(&parent, &name, Mode::from_raw_mode(0o755))?;
+        Ok(was.settle(parent.as_fd())?)
+    };
+    make().with_context(|| format!("cannot make {nested:?}"))
 }
 
 /// Sees that a connector is in its unit, and open for what comes. `None` when neither the blank

@@ -87,7 +87,9 @@ pub(super) fn restore(
     steps.push(Planned { phase: Phase::Finish, step: Step::KeepGeneration { name: kept.clone() } });
 
     let named = |path: &PathBuf| shown(&volume.mount_point.join(path));
-    let staying = outermost(volume, facts).into_iter().filter(|path| !moving.contains(path));
+    let staying = outermost(volume, facts)
+        .into_iter()
+        .filter(|path| !moving.iter().any(|moved| moved.from == *path));
     let mut warnings: Vec<String> = staying
         .map(|path| {
             format!(

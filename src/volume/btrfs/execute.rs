@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, IFlags, Mode, mkdirat, unlinkat};
 use rustix::io::Errno;
 
 use super::journal::{Journal, Roots, move_subvolume};
-use super::plan::{Facts, NEXT, ready_name};
+use super::plan::{Facts, Moving, NEXT, ready_name};
 use super::{Btrfs, Named, each_directory, os};
 use crate::carry;
 use crate::config::Strategy;
@@ -40,9 +40,9 @@ pub(super) struct Work {
     /// Name, in the generations directory, of the staged subvolume.
     pub(super) staged: Option<String>,
     /// Nested subvolumes that move into the result.
-    pub(super) moving: Vec<PathBuf>,
+    pub(super) moving: Vec<Moving>,
     /// Those that have moved.
-    moved: Vec<PathBuf>,
+    moved: Vec<Moving>,
     /// What is to be done after the exchange beside moving them.
     pub(super) journal: Journal,
     /// What forbade the exchange of the live root: flags, and that it was read-only.
@@ -64,7 +64,7 @@ impl Work {
         self.first = Some(live);
     }
 
-    pub(super) fn begin(&mut self, plan: &VolumePlan, moving: Vec<PathBuf>, facts: Facts) {
+    pub(super) fn begin(&mut self, plan: &VolumePlan, moving: Vec<Moving>, facts: Facts) {
         self.does = plan.does;
         self.generation = plan.generation;
         self.resumes = plan.resumes;
@@ -102,7 +102,7 @@ impl Btrfs {
             Step::Count { number } => self.count(*number)?,
             Step::Secure { .. } => self.secure()?,
             Step::Exchange { .. } => self.exchange()?,
-            Step::MoveNested { path } => self.move_nested(path)?,
+            Step::MoveNested { path, to } => self.move_nested(path, to)?,
             Step::SetDefault => self.set_default()?,
             Step::Settle => self.settle()?,
             Step::KeepGeneration { name } if self.work.does == Does::Snapshot => {
@@ -291,8 +291,8 @@ impl Btrfs {
 
     fn undo_exchange(&mut self) -> anyhow::Result<()> {
         let (live, old) = (self.live()?, self.old()?);
-        while let Some(path) = self.work.moved.last() {
-            move_subvolume(live.as_fd(), old.as_fd(), path)?;
+        while let Some(Moving { from, to }) = self.work.moved.last() {
+            move_subvolume((live.as_fd(), to), (old.as_fd(), from))?;
             self.work.moved.pop();
         }
         self.work.journal.settle_undone(old.as_fd())?;
@@ -324,13 +324,13 @@ impl Btrfs {
             .with_context(|| format!("cannot open the previous state {name:?}"))
     }
 
-    fn move_nested(&mut self, path: &Path) -> anyhow::Result<()> {
+    fn move_nested(&mut self, from: &Path, to: &Path) -> anyhow::Result<()> {
         let result = self
             .old()
-            .and_then(|old| move_subvolume(old.as_fd(), self.live()?.as_fd(), path))
-            .with_context(|| format!("cannot move the nested subvolume {path:?} along"));
+            .and_then(|old| move_subvolume((old.as_fd(), from), (self.live()?.as_fd(), to)))
+            .with_context(|| format!("cannot move the nested subvolume {from:?} along"));
         if result.is_ok() {
-            self.work.moved.push(path.to_owned());
+            self.work.moved.push(Moving { from: from.to_owned(), to: to.to_owned() });
         }
         self.or_undo(result)
     }

@@ -16,6 +16,7 @@ use darlings_btrfs as fs;
 use rustix::fs::{IFlags, Mode, OFlags, mkdirat, openat};
 use serde::{Deserialize, Serialize};
 
+use super::plan::Moving;
 use crate::restore::{self, Settled, at, own_directory};
 use crate::rules::OWN_DIRECTORY;
 use crate::state;
@@ -48,6 +49,9 @@ impl Default for Journal {
 struct Nested {
     /// Below the volume's root, in bytes: users choose it.
     path: Vec<u8>,
+    /// Where it is in the result, if elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    into: Option<Vec<u8>>,
     read_only: bool,
     /// The directory that it leaves.
     from: Settled,
@@ -69,19 +73,21 @@ impl Journal {
     pub(super) fn look(
         roots: Roots<'_>,
         root_seals: IFlags,
-        moving: &[PathBuf],
+        moving: &[Moving],
     ) -> anyhow::Result<Self> {
         let nested = moving
             .iter()
-            .map(|path| {
-                let (from, name) = at::open_parent(roots.old, path)?;
-                let (to, _) = at::open_parent(roots.new, path)?;
+            .map(|it| {
+                let bytes = |path: &Path| path.as_os_str().to_owned().into_vec();
+                let (from, name) = at::open_parent(roots.old, &it.from)?;
+                let (to, _) = at::open_parent(roots.new, &it.to)?;
                 let subvolume = at::open_directory(from.as_fd(), &name)?;
                 Ok(Nested {
-                    path: path.as_os_str().to_owned().into_vec(),
+                    path: bytes(&it.from),
+                    into: (it.to != it.from).then(|| bytes(&it.to)),
                     read_only: fs::is_read_only(&subvolume)?,
-                    from: look_above(&from, path)?,
-                    to: look_above(&to, path)?,
+                    from: look_above(&from, &it.from)?,
+                    to: look_above(&to, &it.to)?,
                 })
             })
             .collect::<anyhow::Result<_>>()
@@ -94,8 +100,8 @@ impl Journal {
     }
 
     /// The nested subvolumes that move.
-    pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        self.nested.iter().map(Nested::path)
+    pub(super) fn moving(&self) -> impl Iterator<Item = Moving> {
+        self.nested.iter().map(|nested| Moving { from: nested.path(), to: nested.into() })
     }
 
     /// Writes it into the tree at `root`. Nothing is written when there is nothing to do.
@@ -139,7 +145,7 @@ impl Journal {
     pub(super) fn settle(&self, roots: Roots<'_>) -> anyhow::Result<()> {
         self.settle_moved(roots.new)?;
         for nested in &self.nested {
-            nested.settle_directory(roots.old, &nested.from)?;
+            settle_above(roots.old, &nested.path(), &nested.from)?;
         }
         restore::remove(own_directory(roots.new)?.as_fd(), DIRECTORY)
             .context("cannot remove the journal")?;
@@ -149,8 +155,8 @@ impl Journal {
 
     fn settle_moved(&self, new: BorrowedFd<'_>) -> anyhow::Result<()> {
         for nested in &self.nested {
-            nested.settle_flag(new)?;
-            nested.settle_directory(new, &nested.to)?;
+            nested.settle_flag(new, &nested.into())?;
+            settle_above(new, &nested.into(), &nested.to)?;
         }
         Ok(())
     }
@@ -158,8 +164,8 @@ impl Journal {
     /// Sets what the moves have changed in the tree that they were undone into.
     pub(super) fn settle_undone(&self, old: BorrowedFd<'_>) -> anyhow::Result<()> {
         for nested in &self.nested {
-            nested.settle_flag(old)?;
-            nested.settle_directory(old, &nested.from)?;
+            nested.settle_flag(old, &nested.path())?;
+            settle_above(old, &nested.path(), &nested.from)?;
         }
         Ok(())
     }
@@ -170,24 +176,27 @@ impl Nested {
         OsString::from_vec(self.path.clone()).into()
     }
 
-    fn settle_flag(&self, root: BorrowedFd<'_>) -> anyhow::Result<()> {
-        let path = self.path();
+    fn into(&self) -> PathBuf {
+        self.into.clone().map_or_else(|| self.path(), |into| OsString::from_vec(into).into())
+    }
+
+    fn settle_flag(&self, root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
         let subvolume =
-            at::open_beneath(root, &path).with_context(|| format!("cannot open {path:?}"))?;
+            at::open_beneath(root, path).with_context(|| format!("cannot open {path:?}"))?;
         if fs::is_read_only(&subvolume)? != self.read_only {
             fs::set_read_only(&subvolume, self.read_only)?;
         }
         Ok(())
     }
+}
 
-    fn settle_directory(&self, root: BorrowedFd<'_>, as_it_was: &Settled) -> anyhow::Result<()> {
-        let path = self.path();
-        let settle = || -> anyhow::Result<()> {
-            let (directory, _) = at::open_parent(root, &path)?;
-            Ok(as_it_was.settle(directory.as_fd())?)
-        };
-        settle().with_context(|| format!("cannot set the attributes of the directory of {path:?}"))
-    }
+/// Gives the directory that holds the subvolume at `path` what it had.
+fn settle_above(root: BorrowedFd<'_>, path: &Path, as_it_was: &Settled) -> anyhow::Result<()> {
+    let settle = || -> anyhow::Result<()> {
+        let (directory, _) = at::open_parent(root, path)?;
+        Ok(as_it_was.settle(directory.as_fd())?)
+    };
+    settle().with_context(|| format!("cannot set the attributes of the directory of {path:?}"))
 }
 
 /// Looks at the directory that holds the subvolume at `path`. The seals of a volume's root are
@@ -197,16 +206,15 @@ fn look_above(directory: &OwnedFd, path: &Path) -> anyhow::Result<Settled> {
     Ok(if path.components().count() == 1 { settled.unsealed() } else { settled })
 }
 
-/// Moves the subvolume at `path` from one tree to the same path in another, without its
-/// read-only flag and unsealing the directories: see [`Journal::settle`].
+/// Moves a subvolume from one tree to another, without its read-only flag and unsealing the
+/// directories: see [`Journal::settle`].
 /// An empty directory in its place is replaced; the kernel refuses to replace any other.
 pub(super) fn move_subvolume(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    path: &Path,
+    (from, from_path): (BorrowedFd<'_>, &Path),
+    (to, to_path): (BorrowedFd<'_>, &Path),
 ) -> anyhow::Result<()> {
-    let (from_parent, name) = at::open_parent(from, path)?;
-    let (to_parent, _) = at::open_parent(to, path)?;
+    let (from_parent, name) = at::open_parent(from, from_path)?;
+    let (to_parent, to_name) = at::open_parent(to, to_path)?;
     let subvolume = at::open_directory(from_parent.as_fd(), &name)?;
     restore::unseal(from_parent.as_fd())?;
     restore::unseal(to_parent.as_fd())?;
@@ -214,6 +222,5 @@ pub(super) fn move_subvolume(
     if fs::is_read_only(&subvolume)? {
         fs::set_read_only(&subvolume, false)?;
     }
-    let name = at::os_name(&name);
-    Ok(fs::rename(&from_parent, name, &to_parent, name)?)
+    Ok(fs::rename(&from_parent, at::os_name(&name), &to_parent, at::os_name(&to_name))?)
 }

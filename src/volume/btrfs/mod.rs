@@ -205,6 +205,10 @@ impl Btrfs {
         }
         let blank_root = blank.as_ref().map(AsFd::as_fd);
         facts.looked = Looked::at(&self.volume.rules, previous.as_fd(), blank_root)?;
+        // A subvolume in the attic comes back as a whole or not at all; it is safe where it is.
+        facts.looked.attic.inside.retain(|back| {
+            !facts.nested.iter().any(|outer| back.from != *outer && back.from.starts_with(outer))
+        });
         let shares = self.volume.strategy == Strategy::Carry
             || (self.options.asked == Asked::Snapshot && !interrupted);
         if shares

@@ -1,13 +1,14 @@
 //! From what was seen on a btrfs filesystem to the steps of a reset. Pure.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::asked::Source;
 use super::journal::Journal;
+use crate::attic::{self, ATTIC};
 use crate::config::{self, Strategy};
 use crate::generations::exact_number;
 use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan, shown};
-use crate::rules::Verdict;
+use crate::rules::{OWN_DIRECTORY, Verdict};
 use crate::state;
 use crate::volume::Looked;
 
@@ -68,7 +69,7 @@ impl Facts {
     pub(super) fn next_generation(&self) -> u64 {
         let numbers = self.generations.iter().filter_map(|name| name.parse::<u64>().ok());
         let highest = numbers.filter(|number| *number < u64::MAX).max();
-        highest.unwrap_or(0).max(self.live_generation) + 1
+        highest.unwrap_or(0).max(self.live_generation).max(self.looked.attic.newest) + 1
     }
 
     /// Generations whose flags a run was to set when it was interrupted.
@@ -82,18 +83,59 @@ impl Facts {
     }
 }
 
-/// The nested subvolumes that move into the result as a whole: the outermost of those below
-/// persisted paths, as far as a generation that is restored has a place for them, or, of an
-/// interrupted reset, those that have not moved yet.
-pub(super) fn moving(volume: &config::Volume, facts: &Facts) -> Vec<PathBuf> {
+/// A nested subvolume that moves into the result as a whole; both paths are below the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Moving {
+    /// Where it is in the previous state.
+    pub(super) from: PathBuf,
+    /// Where it will be in the result.
+    pub(super) to: PathBuf,
+}
+
+/// The nested subvolumes that move: the outermost of those that are kept, put away, or in the attic,
+/// or, of an interrupted reset, those that have not moved yet. Into a generation that is restored
+/// only those below persisted paths move that find a place there: it has its own attic.
+pub(super) fn moving(volume: &config::Volume, facts: &Facts) -> Vec<Moving> {
     if facts.interrupted().is_some() {
-        return facts.journal.paths().filter(|path| facts.nested.contains(path)).collect();
+        let waits = |it: &Moving| facts.nested.contains(&it.from);
+        return facts.journal.moving().filter(waits).collect();
     }
-    let mut moving = outermost(volume, facts);
     if let Some(source) = &facts.source {
+        let mut moving = outermost(volume, facts);
         moving.retain(|path| source.fitting.contains(path));
+        return moving.into_iter().map(|path| Moving { to: path.clone(), from: path }).collect();
     }
-    moving
+    let mut found: Vec<Moving> = Vec::new();
+    for path in &facts.nested {
+        if found.iter().any(|outer| path.starts_with(&outer.from)) {
+            continue;
+        }
+        found.extend(place(volume, facts, path).map(|to| Moving { from: path.clone(), to }));
+    }
+    found
+}
+
+/// Where a nested subvolume is in the result of a reset; `None` if it goes with the previous state.
+fn place(volume: &config::Volume, facts: &Facts, path: &Path) -> Option<PathBuf> {
+    let attic = &facts.looked.attic;
+    if path.starts_with(Path::new(OWN_DIRECTORY).join(ATTIC)) {
+        let declared = facts.looked.paths.iter().map(|it| (it.from.as_deref(), &it.path));
+        let inside = attic.inside.iter().map(|it| (Some(it.from.as_path()), &it.path));
+        let back = declared.chain(inside).find_map(|(from, to)| {
+            let below = path.strip_prefix(from?).ok()?;
+            // A path that ends in nothing would end in a slash.
+            Some(if below.as_os_str().is_empty() { to.clone() } else { to.join(below) })
+        });
+        return Some(back.unwrap_or_else(|| path.to_owned()));
+    }
+    if volume.rules.verdict(path) == Verdict::Persisted {
+        return Some(path.to_owned());
+    }
+    let region = volume.rules.region(path);
+    let is_put_away =
+        |store: &&PathBuf| path.starts_with(store) && volume.rules.region(store) == region;
+    attic.stores.iter().find(is_put_away)?;
+    Some(attic::place(facts.next_generation()).join(path))
 }
 
 /// The outermost of the nested subvolumes below persisted paths.
@@ -123,9 +165,11 @@ pub(super) fn discarding(source: &config::Btrfs, facts: &Facts) -> Vec<Planned> 
 }
 
 /// What follows the exchange.
-pub(super) fn settling(facts: &Facts, moving: &[PathBuf]) -> Vec<Planned> {
-    let mut steps: Vec<Step> =
-        moving.iter().map(|path| Step::MoveNested { path: path.clone() }).collect();
+pub(super) fn settling(facts: &Facts, moving: &[Moving]) -> Vec<Planned> {
+    let mut steps: Vec<Step> = moving
+        .iter()
+        .map(|Moving { from, to }| Step::MoveNested { path: from.clone(), to: to.clone() })
+        .collect();
     if facts.is_default {
         steps.push(Step::SetDefault);
     }
@@ -179,7 +223,7 @@ pub(super) fn reset(volume: &config::Volume, source: &config::Btrfs, facts: &Fac
     let leaving = facts
         .nested
         .iter()
-        .filter(|path| !moving.iter().any(|moved| path.starts_with(moved)))
+        .filter(|path| !moving.iter().any(|moved| path.starts_with(&moved.from)))
         .map(|path| volume.mount_point.join(path).display().to_string())
         .collect();
     VolumePlan {
@@ -207,7 +251,7 @@ fn warnings(
     volume: &config::Volume,
     source: &config::Btrfs,
     facts: &Facts,
-    moving: &[PathBuf],
+    moving: &[Moving],
 ) -> Vec<String> {
     let mut warnings = Vec::new();
     if facts.blank_is_writable
@@ -220,7 +264,7 @@ fn warnings(
     }
     warnings.extend(facts.looked.unreachable(&volume.mount_point));
     for path in volume.rules.excluded() {
-        if let Some(nested) = moving.iter().find(|nested| path.starts_with(nested)) {
+        if let Some(Moving { to: nested, .. }) = moving.iter().find(|it| path.starts_with(&it.to)) {
             warnings.push(format!(
                 "{} is excluded and not erased: it lies in the subvolume {}, which is kept as a \
                  whole",
@@ -315,6 +359,9 @@ pub(super) mod tests {
         assert_eq!(plan(&facts).generation, 13);
         let facts = Facts { live_generation: 20, ..facts };
         assert_eq!(plan(&facts).generation, 21);
+        let mut facts = facts;
+        facts.looked.attic.newest = 30;
+        assert_eq!(plan(&facts).generation, 31);
     }
 
     #[test]
