@@ -81,7 +81,7 @@ CARRY = [
     (
         "carry: what an excluded path held stays",
         GENERATED,
-        r": existence .* != absent|: (type|bytes|mode|owner) ",
+        r": existence .* != absent|: (type|bytes|mode|owner) |cannot move",
         [(
             LAYOUT,
             "if place == Place::Taken && !cannot_move {",
@@ -118,9 +118,9 @@ CARRY = [
         r": existence .* != absent",
         [(
             MOD,
-            "    settle_all(root, &journal.settle)?;\n    if let Some(blank) = blank {\n",
-            """    for it in journal.moves.iter().filter(|it| it.why == Why::Keep) {
-        let (Some(blank), Some(kept)) = (blank, at::directory_beneath(root, &it.path)?) else {
+            "    let mut undo = Vec::new();\n",
+            """    for it in layout.moves.iter().filter(|it| it.why == Why::Keep) {
+        let (Some(blank), Some(kept)) = (blank, at::directory_beneath(root, &it.from)?) else {
             continue;
         };
         let Some(blanks) = at::directory_beneath(blank, &it.path)? else { continue };
@@ -134,8 +134,7 @@ CARRY = [
             }
         }
     }
-    settle_all(root, &journal.settle)?;
-    if let Some(blank) = blank {
+    let mut undo = Vec::new();
 """,
         )],
     ),
@@ -178,7 +177,11 @@ CARRY = [
         [(
             MOD,
             '    settled.settle(root).context("cannot set the times of the root")\n',
-            "    drop(settled);\n    Ok(())\n",
+            # It has them already, with its other attributes.
+            "    drop(settled);\n"
+            "    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };\n"
+            "    let now = rustix::fs::Timestamps { last_access: now, last_modification: now };\n"
+            "    Ok(rustix::fs::futimens(root, &now)?)\n",
         )],
     ),
     (

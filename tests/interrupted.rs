@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use common::{Machine, Ran, put, strace, subvolumes_of};
-use darlings_testkit::loopfs::run;
+use darlings_testkit::loopfs::{BtrfsVolume, Filesystem, LoopFs, Options, run};
 use darlings_testkit::{
     Attribute, Compare, RelPath, Tree, capability, capture, difference, plant, skip_unless,
 };
@@ -418,6 +418,43 @@ fn a_generation_that_cannot_be_named_does_not_make_the_result_less_complete() ->
     assert!(machine.at("@darlings/root/1").exists());
     assert_eq!(Live::of(&machine)?.differences(&result), "");
     machine.close()
+}
+
+/// Which write(2) of a reset of [`machine`] says that the commit is over and what comes next begins.
+fn write_that_follows_the_commit() -> Result<u32> {
+    let twin = machine()?;
+    let log = twin.beside("strace");
+    let mut command = strace::traced(&log, &["write"]);
+    command.args(["reset", "--threads", "1"]).args(twin.arguments(twin.config())?);
+    let ran = twin.ran(&mut command)?;
+    ensure!(ran.code == Some(0), "{}", ran.stderr);
+    let mut calls = strace::calls(&log)?.into_iter();
+    let says = calls.find(|call| call.rest.contains("keep the previous state as"));
+    twin.close()?;
+    Ok(says.context("it does not say that it keeps the previous state")?.when)
+}
+
+#[test]
+fn what_counts_as_reset_is_the_complete_result_on_the_disk_already() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    let (previous, result) = (Live::of(&machine)?, result_of(&machine)?);
+    let (ran, happened) =
+        inject(&machine, "write", "signal=SIGKILL", write_that_follows_the_commit()?)?;
+    ensure!(happened && ran.code != Some(0), "{}", ran.stderr);
+    // What the disk has now: the filesystem is mounted all the time, so nothing else has committed.
+    let scratch = tempfile::tempdir()?;
+    let image = scratch.path().join("image");
+    run(Command::new("cp").arg("--sparse=always").arg(machine.beside("image")).arg(&image))?;
+    machine.close()?;
+    let mut fs = LoopFs::of_image(Options::new(Filesystem::Btrfs).mount("subvolid=5"), &image)?;
+    fs.remount_fresh()?;
+    let (head, blank) = (String::new(), "@blank".to_owned());
+    let strategy = common::strategy();
+    let cut = Machine { volume: BtrfsVolume { fs }, rules: Vec::new(), head, blank, strategy };
+    assert_eq!(standing(&cut, &previous, &result)?, Standing::Result);
+    assert_eq!(leftovers(&cut)?, ["ready-1"]);
+    cut.close()
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::plan::{Facts, Moving, NEXT, ready_name};
 use super::{Btrfs, Named, each_directory, os};
 use crate::carry;
 use crate::config::Strategy;
-use crate::plan::{Does, Step, Tree, VolumePlan};
+use crate::plan::{Does, Phase, Step, Tree, VolumePlan};
 use crate::restore::{self, Outcome, Trees, at, restore};
 use crate::state::{self, Manifest};
 use crate::volume::{Looked, Standing};
@@ -24,6 +24,8 @@ use crate::volume::{Looked, Standing};
 pub(super) struct Work {
     pub(super) does: Does,
     pub(super) generation: u64,
+    /// The step that ends the commit.
+    commits: Option<Step>,
     /// It completes a run that was interrupted after the exchange.
     resumes: bool,
     looked: Looked,
@@ -68,6 +70,8 @@ impl Work {
         self.does = plan.does;
         self.generation = plan.generation;
         self.resumes = plan.resumes;
+        let commits = plan.steps.iter().rfind(|planned| planned.phase == Phase::Commit);
+        self.commits = commits.map(|planned| planned.step.clone());
         self.moving = moving;
         self.looked = facts.looked;
         self.nested = facts.nested;
@@ -83,6 +87,14 @@ impl Work {
 
 impl Btrfs {
     pub(super) fn do_step(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
+        let outcome = self.make(step)?;
+        if self.work.commits.as_ref() == Some(step) {
+            self.make_durable()?;
+        }
+        Ok(outcome)
+    }
+
+    fn make(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
         match step {
             Step::Discard { leftover } => self.discard(Path::new(leftover))?,
             Step::Stage { .. } => match self.work.does {
@@ -248,6 +260,13 @@ impl Btrfs {
         }
         self.work.staged = None;
         self.standing = Standing::Unfinished;
+        Ok(())
+    }
+
+    /// From here on the volume counts as reset, and the machine may boot it: so it must be what the
+    /// disk has. Once for all that the commit does is enough: a transaction holds everything that was
+    /// changed before what it holds, and renaming a subvolume keeps fsync(2) from going past it.
+    fn make_durable(&mut self) -> anyhow::Result<()> {
         let synced = self.top().and_then(|top| Ok(fs::sync(top)?));
         self.or_undo(synced)
     }
