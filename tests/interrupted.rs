@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use common::{Machine, Ran, put, strace, subvolumes_of};
-use darlings_testkit::loopfs::{BtrfsVolume, Filesystem, LoopFs, Options, run};
+use darlings_testkit::loopfs::run;
 use darlings_testkit::{
     Attribute, Compare, RelPath, Tree, capability, capture, difference, plant, skip_unless,
 };
@@ -445,13 +445,9 @@ fn what_counts_as_reset_is_the_complete_result_on_the_disk_already() -> Result<(
     // What the disk has now: the filesystem is mounted all the time, so nothing else has committed.
     let scratch = tempfile::tempdir()?;
     let image = scratch.path().join("image");
-    run(Command::new("cp").arg("--sparse=always").arg(machine.beside("image")).arg(&image))?;
+    machine.copy_image(&image)?;
     machine.close()?;
-    let mut fs = LoopFs::of_image(Options::new(Filesystem::Btrfs).mount("subvolid=5"), &image)?;
-    fs.remount_fresh()?;
-    let (head, blank) = (String::new(), "@blank".to_owned());
-    let strategy = common::strategy();
-    let cut = Machine { volume: BtrfsVolume { fs }, rules: Vec::new(), head, blank, strategy };
+    let cut = Machine::of_copy(&image, Vec::new(), &common::strategy())?;
     assert_eq!(standing(&cut, &previous, &result)?, Standing::Result);
     assert_eq!(leftovers(&cut)?, ["ready-1"]);
     cut.close()

@@ -147,12 +147,17 @@ fn unlink(parent: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<(), Err
                 let directory = at::kind(&status) == FileType::Directory;
                 return Err(if directory { Errno::ISDIR } else { Errno::PERM });
             };
-            unlinkat(parent, name, flags)?;
-            // The file may have another name, which keeps its flags.
-            if !flags.contains(AtFlags::REMOVEDIR) && at::status_of(file.as_fd())?.stx_nlink > 0 {
-                seal(file.as_fd(), seals)?;
+            let unlinked = unlinkat(parent, name, flags);
+            // A directory has no other name, and is removed in another way or is gone.
+            if flags.contains(AtFlags::REMOVEDIR) || unlinked == Err(Errno::ISDIR) {
+                return unlinked;
             }
-            Ok(())
+            // The file may have another name, which keeps its flags whether this one is gone or not.
+            let sealed = match at::status_of(file.as_fd()) {
+                Ok(status) if status.stx_nlink == 0 => Ok(()),
+                Ok(_) | Err(_) => seal(file.as_fd(), seals),
+            };
+            unlinked.and(sealed)
         }
         result => result,
     }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 
 use anyhow::{Context as _, Result};
-use darlings_testkit::loopfs::{BtrfsVolume, Filesystem, Options, run};
+use darlings_testkit::loopfs::{BtrfsVolume, Filesystem, LoopFs, Options, run};
 use darlings_testkit::model::{self, Expected, Rule};
 use darlings_testkit::{Compare, RelPath, Time, Tree, capture, difference, plant};
 
@@ -61,6 +61,15 @@ impl Machine {
         let volume = BtrfsVolume::with(options, blank, live)?;
         let (head, blank, strategy) = (String::new(), "@blank".to_owned(), strategy());
         Ok(Self { volume, rules: Vec::new(), head, blank, strategy })
+    }
+
+    /// A machine on a copy of another's filesystem, which must not be mounted at the same time.
+    pub fn of_copy(image: &Path, rules: Vec<Rule>, strategy: &str) -> Result<Self> {
+        let options = Options::new(Filesystem::Btrfs).mount("subvolid=5");
+        let mut fs = LoopFs::of_image(options, image)?;
+        fs.remount_fresh()?;
+        let (head, blank, strategy) = (String::new(), "@blank".to_owned(), strategy.to_owned());
+        Ok(Self { volume: BtrfsVolume { fs }, rules, head, blank, strategy })
     }
 
     /// Declares a path.
@@ -221,10 +230,20 @@ impl Machine {
         Whole::of(&self.volume)
     }
 
+    /// Copies the image of the filesystem as it is at this moment.
+    pub fn copy_image(&self, to: &Path) -> Result<()> {
+        copy_sparse(&self.beside("image"), to)
+    }
+
     /// Takes everything down.
     pub fn close(self) -> Result<()> {
         self.volume.close()
     }
+}
+
+/// Copies an image, and leaves out what was never written.
+pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("cp").args(["--sparse=always", "--"]).arg(from).arg(to)).map(drop)
 }
 
 impl Ran {

@@ -180,3 +180,8 @@ pub fn happened(log: &Path) -> Result<bool> {
     let text = std::fs::read_to_string(log)?;
     Ok(text.contains("(INJECTED)") || text.contains("+++ killed by SIGKILL"))
 }
+
+/// The changing calls of a run of the binary, in their order.
+pub fn changing(log: &Path) -> Result<Vec<Call>> {
+    Ok(calls(log)?.into_iter().filter(Call::changes).collect())
+}
