@@ -26,7 +26,8 @@ fn points(filesystem: Filesystem) -> Result<Vec<(String, u32)>> {
 /// That nothing is lost which is no longer declared.
 fn check_attic(live: &Path) -> Result<()> {
     let attic = live.join(".darlings/attic");
-    let stored = std::fs::read_to_string(attic.join("3/var/formerly/file"))?;
+    let stored = std::fs::read_to_string(attic.join("3/var/formerly/file"))
+        .context("the attic has lost what is no longer declared")?;
     ensure!(stored == "kept" && names(&attic, &[])? == ["2", "2.json", "3", "3.json"]);
     Ok(())
 }

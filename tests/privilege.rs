@@ -1,10 +1,15 @@
-//! The reset needs no more than its unit leaves it.
+//! The reset and the purge need no more than their units leave them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at once")]
 
 mod common;
 
-use anyhow::Result;
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use common::strace::{CHANGING, HARMLESS};
 use common::{Machine, as_the_unit_does, put};
+use darlings_testkit::loopfs::run;
 use darlings_testkit::{capability, capture, fill, skip_unless};
 
 #[test]
@@ -37,5 +42,37 @@ fn everything_comes_back_with_the_capabilities_that_the_unit_leaves() -> Result<
             machine.close()?;
         }
     }
+    Ok(())
+}
+
+/// The calls in a set of systemd's, like `@mount`.
+fn calls_in(set: &str) -> Result<BTreeSet<String>> {
+    let listed = run(Command::new("systemd-analyze").args(["syscall-filter", set]))?;
+    let mut calls = BTreeSet::new();
+    // The first line is the set's name.
+    for name in listed.lines().skip(1).map(str::trim) {
+        match name.chars().next() {
+            None | Some('#') => {}
+            Some('@') => calls.extend(calls_in(name)?),
+            Some(_) => drop(calls.insert(name.to_owned())),
+        }
+    }
+    Ok(calls)
+}
+
+/// `every_call` shows that the two lists have every call of a purge.
+#[test]
+fn the_purge_makes_no_call_that_its_unit_forbids() -> Result<()> {
+    let installed = calls_in("@mount").map(drop).map_err(|why| format!("{why:#}"));
+    skip_unless!(installed, Ok(()));
+    let unit = include_str!("../systemd/darlings-purge.service");
+    let sets = unit.lines().find_map(|line| line.strip_prefix("SystemCallFilter="));
+    let mut allowed = BTreeSet::new();
+    for set in sets.context("the unit allows everything")?.split(' ') {
+        allowed.extend(calls_in(set)?);
+    }
+    let made = CHANGING.into_iter().chain(HARMLESS);
+    let forbidden: Vec<&str> = made.filter(|call| !allowed.contains(*call)).collect();
+    assert_eq!(forbidden, [""; 0]);
     Ok(())
 }

@@ -1,0 +1,159 @@
+"""What script/mutations plants elsewhere: in the purge, in `diff`, in what is durable, in the benchmarks.
+
+As in mutations_carry.py: a name, the tests that must find it, what a line of theirs must match, and the
+changes. Tests of another package have it before a colon.
+"""
+
+EXECUTE = "src/volume/btrfs/execute.rs"
+STORE = "src/volume/btrfs/generations.rs"
+CLEAR = "src/restore/clear.rs"
+ATTRIBUTES = "src/restore/attributes.rs"
+MARKS = "src/diff/marks.rs"
+CHANGES = "btrfs/src/changes.rs"
+
+DURABLE = ("interrupted", "counts_as_reset")
+HOSTILE = ("hostile", "whatever")
+PURGED = ("purge_injected", "that_changes_something")
+GENERATION = ("purge_interrupted", "removes_a_generation")
+DIFF = ("diff_command", "blank_or")
+MANIFEST = ("diff_command", "manifest_meanwhile")
+SMOKE = ("darlings-bench:smoke", "tiny_run")
+REPORT = ("darlings-bench:--bin=report", "plot")
+
+ELSEWHERE = [
+    (
+        "durable: nothing after the exchange",
+        DURABLE,
+        r"left: Previous",
+        [(
+            EXECUTE,
+            "        let synced = self.top().and_then(|top| Ok(fs::sync(top)?));\n"
+            "        self.or_undo(synced)\n",
+            "        self.or_undo(Ok(()))\n",
+        )],
+    ),
+    (
+        "durable: the exchange alone, without the nested subvolumes",
+        DURABLE,
+        r"left: Between",
+        [(
+            EXECUTE,
+            "if self.work.commits.as_ref() == Some(step) {",
+            "if matches!(step, Step::Exchange { .. }) {",
+        )],
+    ),
+    (
+        "hostile: large attribute values",
+        HOSTILE,
+        r"NODATA|No data",
+        [(
+            ATTRIBUTES,
+            "            target\n                .set(name, value)\n",
+            "            if value.len() > 4000 {\n                continue;\n            }\n"
+            "            target\n                .set(name, value)\n",
+        )],
+    ),
+    (
+        "hostile: names that are no text cannot be removed",
+        HOSTILE,
+        r"cannot remove",
+        [(
+            CLEAR,
+            "            match unlink(level.fd()?, &entry.name, AtFlags::empty()) {\n",
+            "            let name = CString::new(entry.name.to_string_lossy().into_owned())?;\n"
+            "            match unlink(level.fd()?, &name, AtFlags::empty()) {\n",
+        )],
+    ),
+    (
+        "hostile: what is immutable cannot be removed",
+        HOSTILE,
+        r"cannot remove.*not permitted",
+        [(
+            CLEAR,
+            "        Err(Errno::PERM) => {\n            let unsealed = unseal_named(parent, name)?;\n",
+            "        Err(Errno::PERM) if name.is_empty() => {\n"
+            "            let unsealed = unseal_named(parent, name)?;\n",
+        )],
+    ),
+    (
+        "purge: a flag is not set again where the name cannot go",
+        PURGED,
+        r"keep/linked has Some",
+        [(
+            CLEAR,
+            "            let unlinked = unlinkat(parent, name, flags);\n",
+            "            let unlinked = unlinkat(parent, name, flags);\n            unlinked?;\n",
+        )],
+    ),
+    (
+        "purge: that a generation is being removed is not written down",
+        GENERATION,
+        r"left: \[",
+        [(
+            STORE,
+            "        let result = id.map_or(Ok(()), |id| self.delete(id));\n",
+            "        unlinkat(home, &intent, AtFlags::empty())?;\n"
+            "        let result = id.map_or(Ok(()), |id| self.delete(id));\n"
+            "        let home = self.home.as_ref().context(\"BUG: it went away\")?;\n"
+            "        openat(home, &intent, flags, Mode::RUSR | Mode::WUSR)?;\n",
+        )],
+    ),
+    (
+        "purge: its unit forbids to mount",
+        ("privilege", "unit_forbids"),
+        r'left: \["mount", "umount2"\]',
+        [(
+            "systemd/darlings-purge.service",
+            "SystemCallFilter=@system-service @mount",
+            "SystemCallFilter=@system-service",
+        )],
+    ),
+    (
+        "diff: the blank is taken for the one that the reset had",
+        DIFF,
+        r"left: ",
+        [(
+            MARKS,
+            "if uuid.is_none() || manifest.blank != uuid {",
+            "if uuid.is_none() {",
+        )],
+    ),
+    (
+        "diff: a manifest that was written anew hides changes",
+        MANIFEST,
+        r"left: ",
+        [(MARKS, "|last: u64| last.min(made)", "|last: u64| last.max(made)")],
+    ),
+    (
+        "diff: the manifest's last change counts",
+        MANIFEST,
+        r"left: ",
+        [(CHANGES, "InodeItem::parse(data)?.made", "InodeItem::parse(data)?.changed")],
+    ),
+    (
+        "bench: sets of two contestants are left out of the page",
+        SMOKE,
+        r"left: .*declared paths|peak memory",
+        [(
+            "bench/src/report/page.rs",
+            "    if contestants.is_empty() {\n",
+            "    if contestants.len() < 3 {\n",
+        )],
+    ),
+    (
+        "bench: what was measured with stays behind",
+        SMOKE,
+        r"left: 1",
+        [("script/bench", 'rm --recursive --force --one-file-system "$scratch"', "true")],
+    ),
+    (
+        "bench: a single row is drawn as a line",
+        REPORT,
+        r"left: \[|one row is no line",
+        [(
+            "bench/src/report/plot.rs",
+            "series.points.len() > 1",
+            "!series.points.is_empty()",
+        )],
+    ),
+]
