@@ -219,23 +219,30 @@ fn what_is_excluded_stays_in_the_store_but_for_what_is_declared_in_it() -> Resul
 }
 
 #[test]
-fn a_subvolume_in_the_store_is_refused_and_nothing_is_left() -> Result<()> {
+fn what_holds_a_subvolume_stays_in_the_store_and_the_rest_is_brought() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     let machine = machine()?;
     machine.volume.make_subvolume("@persist/var/log/journal")?;
-    let before = capture(&machine.volume.live())?;
+    std::fs::create_dir(store(&machine).join("srv"))?;
+    machine.volume.make_subvolume("@persist/srv/nowhere")?;
     let ran = adopt(&machine, &[])?;
-    assert_eq!(ran.code, Some(1));
-    let nested = store(&machine).join("var/log/journal");
-    assert_eq!(
-        ran.stderr,
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let told = lines(&ran);
+    let because = |path: &str| {
         format!(
-            "error: /: {nested:?} is a subvolume or a mount of its own, which is not copied with what is \
-             around it; make it an ordinary directory (cp -a --reflink=auto), and run this again\n"
+            "cannot be brought over: {:?} is a subvolume of its own, which is not copied with what is \
+             around it; make it an ordinary directory (cp -a --reflink=auto), and run this again",
+            store(&machine).join(path)
         )
-    );
-    let now = capture(&machine.volume.live())?.without(".darlings");
-    assert_eq!(now.diff_with(&before, &Compare::all()).len(), 1, "more than the root's times");
+    };
+    assert_eq!(told[2], format!("/srv/nowhere: {}", because("srv/nowhere")));
+    assert_eq!(told[4], format!("/var/log: {}", because("var/log/journal")));
+    for path in ["var/lib/everything", "etc/machine-id", "home/mia/.ssh"] {
+        is_brought(&machine, path)?;
+    }
+    assert_eq!(std::fs::read_dir(machine.volume.live().join("var/log"))?.count(), 0);
+    assert!(!machine.volume.live().join("srv").exists());
+    assert!(!machine.at("@/.darlings/adopt").exists());
     machine.close()
 }
 
@@ -258,14 +265,23 @@ fn a_system_that_runs_on_the_store_is_filled_below_its_mounts() -> Result<()> {
     let bind = |path: &str| {
         run(Command::new("mount").arg("--bind").args([from.join(path), root.join(path)]))
     };
+    let inode = std::fs::metadata(machine.at("@/etc/machine-id"))?.ino();
     bind("var/log")?;
     bind("etc/machine-id")?;
+    // What was written before the mount is hidden by it.
+    put(&from, "var/spool/mail", "store")?;
+    put(&root, "var/spool/early", "hidden")?;
+    bind("var/spool")?;
+    plant::mode(&from.join("etc/machine-id"), 0o444)?;
+    plant::xattr(&from.join("etc/machine-id"), "user.colour", b"red")?;
+    plant::flag(&from.join("etc/machine-id"), Attribute::Immutable)?;
+    let id_expected = capture(&from.join("etc"))?;
     let mut config = format!(
         "[[volume]]\nmount_point = {}\nbtrfs = {{ device = {}, subvolume = \"@\", blank = \"empty\" }}\n",
         quoted(&root.display().to_string()),
         quoted(&machine.volume.fs.device().display().to_string()),
     );
-    for path in ["var/log", "etc/machine-id"] {
+    for path in ["var/log", "etc/machine-id", "var/spool"] {
         let path = quoted(&root.join(path).display().to_string());
         config.extend(["[[persist]]\npath = ", &path, "\n"]);
     }
@@ -275,28 +291,123 @@ fn a_system_that_runs_on_the_store_is_filled_below_its_mounts() -> Result<()> {
     };
     let ran = run_it()?;
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    let log = root.join("var/log").display().to_string();
-    let id = root.join("etc/machine-id").display().to_string();
+    let [log, id, spool] = ["var/log", "etc/machine-id", "var/spool"]
+        .map(|path| root.join(path).display().to_string());
     assert_eq!(
         lines(&ran),
         [
-            format!(
-                "{id}: cannot be brought over: something is mounted on it; unmount it, and run this again"
-            ),
+            format!("{id}: brought over: 1 entries, 4 B"),
             format!("{log}: brought over: 2 entries, 8 B"),
+            format!(
+                "{spool}: cannot be brought over: a directory with a content of its own is hidden below \
+                 what is mounted on it; after `mount --bind {} /mnt` it is /mnt/var/spool: move it away, \
+                 and run this again",
+                root.display()
+            ),
         ]
     );
     let filled = capture(&machine.at("@/var/log"))?;
     assert_eq!(filled.diff_lines(&expected), "");
+    // The file that it is mounted on is still the same one.
+    let there = machine.at("@/etc/machine-id");
+    assert_eq!(std::fs::metadata(&there)?.ino(), inode);
+    let filled = capture(&machine.at("@/etc"))?;
+    assert_eq!(filled.at("machine-id"), id_expected.at("machine-id"));
     // Still mounted, and still the store's.
     std::fs::write(root.join("var/log/later"), "later")?;
     assert!(from.join("var/log/later").exists());
     assert!(!machine.at("@/var/log/later").exists());
-    run(Command::new("umount").arg(root.join("etc/machine-id")))?;
+    assert!(std::fs::write(root.join("etc/machine-id"), "x").is_err(), "no longer the store's");
+
+    std::fs::remove_file(machine.at("@/var/spool/early"))?;
     let again = run_it()?;
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert_eq!(std::fs::read_to_string(machine.at("@/etc/machine-id"))?, "0123");
-    run(Command::new("umount").arg(root.join("var/log")))?;
+    assert_eq!(std::fs::read_to_string(machine.at("@/var/spool/mail"))?, "store");
+    for path in ["var/log", "etc/machine-id", "var/spool"] {
+        run(Command::new("umount").arg(root.join(path)))?;
+    }
+    machine.close()
+}
+
+/// As impermanence and preservation make them, by whatever name of the store.
+#[test]
+fn links_into_the_store_are_told_from_others_and_none_is_left_to_nowhere() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?.persist("/etc/never-written", &[]).persist("/etc/elsewhere", &[]);
+    let live = machine.volume.live();
+    let other_name = machine.beside("persist");
+    symlink(store(&machine), &other_name)?;
+    std::fs::remove_file(live.join("etc/machine-id"))?;
+    symlink(other_name.join("etc/machine-id"), live.join("etc/machine-id"))?;
+    symlink(store(&machine).join("etc/never-written"), live.join("etc/never-written"))?;
+    symlink("/nonexistent", live.join("etc/elsewhere"))?;
+    let ran = adopt(&machine, &["--dry-run"])?;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let told = lines(&ran);
+    assert_eq!(told[0], "/etc/elsewhere: is not in the store");
+    assert_eq!(told[1], "/etc/machine-id: is brought over");
+    assert_eq!(
+        told[2],
+        "/etc/never-written: is not in the store, and the link to its place there is removed"
+    );
+    assert!(live.join("etc/never-written").is_symlink(), "a dry run removed it");
+    assert_eq!(adopt(&machine, &[])?.code, Some(0));
+    is_brought(&machine, "etc/machine-id")?;
+    assert!(!live.join("etc/machine-id").is_symlink());
+    assert!(!live.join("etc/never-written").is_symlink());
+    assert!(live.join("etc/elsewhere").is_symlink());
+    machine.close()
+}
+
+#[test]
+fn a_store_that_the_next_reset_would_take_is_refused_unless_it_is_declared() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = Machine::new(|_| Ok(()), |_| Ok(()))?.persist("/var/log", &[]);
+    let live = machine.volume.live();
+    put(&live, "persist/var/log/messages", "precious")?;
+    machine.volume.make_subvolume("@/nested")?;
+    put(&live, "nested/var/log/messages", "precious")?;
+    let before = machine.whole()?;
+    for (from, how) in [("persist", ""), ("persist", "--dry-run"), ("nested", "")] {
+        let mut command = machine.word("adopt", &machine.config())?;
+        command.arg("--from").arg(live.join(from)).args(Some(how).filter(|it| !it.is_empty()));
+        let ran = machine.ran(&mut command)?;
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert_eq!(
+            ran.stderr,
+            format!(
+                "error: /: the store {:?} lies on this volume and is not declared, so that the next reset \
+                 would take it; copy it to a file system that is not reset, or declare \"/{from}\" as well, \
+                 and run this again\n",
+                live.join(from)
+            )
+        );
+    }
+    assert_eq!(before.differences(&machine.whole()?), "");
+    let machine = machine.persist("/persist", &[]);
+    let mut command = machine.word("adopt", &machine.config())?;
+    let ran = machine.ran(command.arg("--from").arg(live.join("persist")))?;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(live.join("var/log/messages"))?, "precious");
+    machine.close()
+}
+
+#[test]
+fn nothing_is_brought_over_while_another_run_is_at_work() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    machine.reset_well()?;
+    let own = std::fs::File::open(machine.at("@/.darlings"))?;
+    rustix::fs::flock(&own, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    let ran = adopt(&machine, &[])?;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr.contains("another run is at work in .darlings, a purge perhaps; wait for it"),
+        "{ran:?}"
+    );
+    assert_eq!(adopt(&machine, &["--dry-run"])?.code, Some(0));
+    drop(own);
+    assert_eq!(adopt(&machine, &[])?.code, Some(0));
     machine.close()
 }
 

@@ -2,8 +2,8 @@
 //! to its own place in the volume. The store is only read.
 //!
 //! The store has everything at the same path below itself: `/persist/var/log` for `/var/log`. The
-//! system may run on it: what is mounted over the volume is not looked at, and a directory that
-//! something is mounted on is filled below the mount.
+//! system may run on it: what is mounted over the volume is not looked at, and a directory or a file
+//! that something is mounted on is filled below the mount.
 //!
 //! ```text
 //! .darlings/adopt/          the copies, while they are made
@@ -28,7 +28,7 @@ use crate::generations::{Access, Store};
 use crate::plan::shown;
 use crate::report::bytes_in_words;
 use crate::restore::{self, BytesByRung, State, state_at};
-use crate::rules::{Node, Rules};
+use crate::rules::{Node, Rules, Verdict};
 use crate::volume;
 
 mod place;
@@ -63,6 +63,9 @@ pub enum Fate {
     Already,
     /// The store does not have it.
     Absent,
+    /// The store does not have it, and a link to its place there is removed: whoever writes to the
+    /// path would make it in the store.
+    Unlinked,
     /// Why it cannot be brought over.
     Blocked(String),
 }
@@ -92,6 +95,10 @@ pub fn adopt(config: &Config, options: &Options) -> anyhow::Result<Vec<Adoption>
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let from = open(&options.from, flags, Mode::empty())
         .with_context(|| format!("cannot open the store {:?}", options.from))?;
+    for volume in &config.volumes {
+        refuse_if_erased(volume, from.as_fd(), options)
+            .with_context(|| shown(&volume.mount_point))?;
+    }
     config
         .volumes
         .iter()
@@ -101,15 +108,44 @@ pub fn adopt(config: &Config, options: &Options) -> anyhow::Result<Vec<Adoption>
         .collect()
 }
 
+/// The store must outlive the next reset: until somebody has seen that all is well, it is the backup.
+fn refuse_if_erased(
+    volume: &config::Volume,
+    from: BorrowedFd<'_>,
+    options: &Options,
+) -> anyhow::Result<()> {
+    let place = with_volume(volume, Access::ReadOnly, |volume, store| {
+        volume::place_in(volume, store.live()?.as_fd(), from)
+    })?;
+    let Some(place) = place else { return Ok(()) };
+    ensure!(
+        volume.rules.verdict(&place) == Verdict::Persisted,
+        "the store {:?} lies on this volume and is not declared, so that the next reset would take it; \
+         copy it to a file system that is not reset, or declare {:?} as well, and run this again",
+        options.from,
+        volume.mount_point.join(&place)
+    );
+    Ok(())
+}
+
 fn of_volume(
     volume: &config::Volume,
     from: BorrowedFd<'_>,
     options: &Options,
 ) -> anyhow::Result<Adoption> {
-    let volume = volume::in_running_system(volume);
     let access = if options.dry_run { Access::ReadOnly } else { Access::Writable };
+    with_volume(volume, access, |volume, store| in_volume(volume, store, from, options))
+}
+
+/// Opens a volume as the running system has it, and closes it whatever comes of that.
+fn with_volume<T>(
+    volume: &config::Volume,
+    access: Access,
+    work: impl FnOnce(&config::Volume, &mut dyn Store) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let volume = volume::in_running_system(volume);
     let mut store = volume::store(&volume, access)?;
-    let done = in_store(&volume, store.as_mut(), from, options);
+    let done = work(&volume, store.as_mut());
     match (done, store.close()) {
         (Ok(done), Ok(())) => Ok(done),
         (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
@@ -117,7 +153,7 @@ fn of_volume(
     }
 }
 
-fn in_store(
+fn in_volume(
     volume: &config::Volume,
     store: &mut dyn Store,
     from: BorrowedFd<'_>,
@@ -134,6 +170,8 @@ fn in_store(
         Journal::read(live.as_fd())?.is_none(),
         "a reset was interrupted, and the next boot completes it; nothing is brought over before that"
     );
+    // It goes with the descriptor.
+    let _lock = if options.dry_run { None } else { Some(record::lock(live.as_fd())?) };
     Adopter { volume, from, store: &options.from, live, options }.run()
 }
 
@@ -176,12 +214,20 @@ impl Adopter<'_> {
         }
         self.complete(&pending)?;
         self.bring(&mut adoption)?;
+        for (full, _) in adoption.paths.iter().filter(|(_, fate)| *fate == Fate::Unlinked) {
+            place::unlink(live, self.below(full)?)
+                .with_context(|| format!("cannot remove the link {full:?}"))?;
+        }
         Ok(adoption)
     }
 
     fn fate(&self, path: &Path, full: &Path, adopted: &Adopted) -> anyhow::Result<Fate> {
         let kind = match state_at(self.from, in_the_store(full))? {
-            State::Absent => return Ok(Fate::Absent),
+            State::Absent => {
+                let live = self.live.as_fd();
+                let linked = place::is_link_into(live, path, full, self.from, self.store)?;
+                return Ok(if linked { Fate::Unlinked } else { Fate::Absent });
+            }
             State::Unreachable { ancestor, kind } => {
                 let ancestor = self.store.join(ancestor);
                 return Ok(Fate::Blocked(format!(
@@ -202,18 +248,33 @@ impl Adopter<'_> {
             State::Present { kind } => kind,
         };
         let mounted = volume::is_mount_point(full)?;
-        let stands_for_it = place::stands_for(self.live.as_fd(), path, full, self.store)?;
+        let live = self.live.as_fd();
+        let stands_for_it = place::stands_for(live, path, full, self.from, self.store)?;
+        // What something is mounted on stays what it is, and is filled.
+        let can_be_filled = kind == there && place::can_fill(kind);
         Ok(match (stands_for_it, mounted) {
             (false, _) if adopted.holds(path) => Fate::Already,
-            (false, _) => Fate::Blocked(format!(
+            (false, false) => Fate::Blocked(format!(
                 "a {there} with a content of its own is there; move it away, or keep it and ignore the \
                  store's"
             )),
-            (true, true) if kind != "directory" || there != "directory" => Fate::Blocked(
-                "something is mounted on it; unmount it, and run this again".to_owned(),
-            ),
+            (false, true) => Fate::Blocked(format!(
+                "a {there} with a content of its own is hidden below what is mounted on it; after `mount \
+                 --bind {} /mnt` it is {}: move it away, and run this again",
+                shown(&self.volume.mount_point),
+                shown(&Path::new("/mnt").join(path)),
+            )),
+            (true, true) if !can_be_filled => Fate::Blocked(format!(
+                "something is mounted on a {there}, and in the store is a {kind}; unmount it, and run \
+                 this again"
+            )),
             (true, _) => copied,
         })
+    }
+
+    /// A path of the running system below the volume's root.
+    fn below<'p>(&self, full: &'p Path) -> anyhow::Result<&'p Path> {
+        full.strip_prefix(&self.volume.mount_point).context("BUG: not below the mount point")
     }
 
     /// Puts in their places what an interrupted run had copied.
@@ -238,11 +299,11 @@ impl Adopter<'_> {
         let rules: &Rules = &self.volume.rules;
         let mut pending = Vec::new();
         let mut copies = Vec::new();
-        for (full, fate) in &adoption.paths {
-            if !matches!(fate, Fate::Adopt { .. }) {
-                continue;
-            }
-            let path = full.strip_prefix(&self.volume.mount_point).context("BUG: not below")?;
+        let to_copy =
+            adoption.paths.iter_mut().filter(|(_, fate)| matches!(fate, Fate::Adopt { .. }));
+        let mut fates = Vec::new();
+        for (full, fate) in to_copy {
+            let path = self.below(full)?;
             let name = path.file_name().context("BUG: a path without a name")?;
             let slot = Path::new(&pending.len().to_string()).join(name);
             copies.push(restore::Copied {
@@ -251,36 +312,38 @@ impl Adopter<'_> {
                 rules: rules.at(path).map(Node::without_excluded),
             });
             pending.push(record::Pending { path: path.to_owned(), slot });
+            fates.push(fate);
         }
         if pending.is_empty() {
             return Ok(());
         }
-        restore::ensure_own_directory(live)?;
         let work = record::make_work(live, pending.len())?;
         let brought = restore::move_in(self.from, work.as_fd(), &copies, self.options.threads)?;
-        if let Some(nested) = brought.nested.first() {
-            let of = pending.iter().find(|it| nested.starts_with(&it.slot));
-            let of = of.context("BUG: not among the copies")?;
-            let below = nested.strip_prefix(&of.slot).context("BUG: not below its slot")?;
-            let inside = self.store.join(in_the_store(&self.volume.mount_point)).join(&of.path);
-            record::clear(live)?;
-            anyhow::bail!(
-                "{:?} is a subvolume or a mount of its own, which is not copied with what is around it; \
-                 make it an ordinary directory (cp -a --reflink=auto), and run this again",
-                inside.join(below)
-            );
+        for ((fate, copied), it) in fates.into_iter().zip(&brought.copies).zip(&pending) {
+            let nested =
+                brought.nested.iter().find_map(|nested| nested.strip_prefix(&it.slot).ok());
+            *fate = match nested {
+                Some(below) => Fate::Blocked(self.nested(&copied.path, below)),
+                None => Fate::Adopt { entries: copied.entries, bytes: copied.bytes },
+            };
         }
+        // Their copies are incomplete, and go with the slots.
+        pending.retain(|it| !brought.nested.iter().any(|nested| nested.starts_with(&it.slot)));
+        adoption.bytes = brought.bytes;
         syncfs(live).context("cannot make the copies durable")?;
         record::write_pending(live, &pending)?;
         syncfs(live).context("cannot make it durable")?;
-        self.complete(&pending)?;
-        let fates = adoption.paths.iter_mut().map(|(_, fate)| fate);
-        let fates = fates.filter(|fate| matches!(fate, Fate::Adopt { .. }));
-        for (fate, brought) in fates.zip(&brought.copies) {
-            *fate = Fate::Adopt { entries: brought.entries, bytes: brought.bytes };
-        }
-        adoption.bytes = brought.bytes;
-        Ok(())
+        self.complete(&pending)
+    }
+
+    /// Why something that a subvolume or a mount lies in is not brought over.
+    fn nested(&self, path: &Path, below: &Path) -> String {
+        let inside = self.store.join(path);
+        let nested = if below.as_os_str().is_empty() { inside } else { inside.join(below) };
+        format!(
+            "{nested:?} is a subvolume of its own, which is not copied with what is around it; make it an \
+             ordinary directory (cp -a --reflink=auto), and run this again"
+        )
     }
 }
 
@@ -296,6 +359,9 @@ impl fmt::Display for Fate {
             }
             Self::Already => write!(f, "was brought over before"),
             Self::Absent => write!(f, "is not in the store"),
+            Self::Unlinked => {
+                write!(f, "is not in the store, and the link to its place there is removed")
+            }
             Self::Blocked(why) => write!(f, "cannot be brought over: {why}"),
         }
     }

@@ -5,7 +5,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use rustix::fs::{FileType, Mode, mkdirat, readlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, fsync, mkdirat, openat, readlinkat,
+    statx,
+};
+use rustix::io::Errno;
 
 use super::in_the_store;
 use super::record::{self, Pending};
@@ -21,6 +25,7 @@ pub(super) fn stands_for(
     live: BorrowedFd<'_>,
     path: &Path,
     full: &Path,
+    from: BorrowedFd<'_>,
     store: &Path,
 ) -> anyhow::Result<bool> {
     let (parent, name) = at::open_parent(live, path)?;
@@ -31,12 +36,48 @@ pub(super) fn stands_for(
             at::names(directory.as_fd())?.is_empty()
         }
         FileType::RegularFile => status.stx_size == 0,
-        FileType::Symlink => {
-            let target = readlinkat(&parent, &name, Vec::new())?;
-            Path::new(at::os_name(&target)) == store.join(in_the_store(full))
-        }
+        FileType::Symlink => is_link_into(live, path, full, from, store)?,
         _ => false,
     })
+}
+
+/// Whether a path is a link to the same path in the store, by whatever name that goes there.
+pub(super) fn is_link_into(
+    live: BorrowedFd<'_>,
+    path: &Path,
+    full: &Path,
+    from: BorrowedFd<'_>,
+    store: &Path,
+) -> anyhow::Result<bool> {
+    let Some((parent, name)) = at::present(at::open_parent(live, path))? else { return Ok(false) };
+    let target = match readlinkat(&parent, &name, Vec::new()) {
+        Ok(target) => target,
+        // Nothing is there, or no link.
+        Err(Errno::NOENT | Errno::INVAL) => return Ok(false),
+        Err(error) => return Err(error).context("cannot read the link"),
+    };
+    let target = full.parent().unwrap_or(full).join(at::os_name(&target));
+    if target == store.join(in_the_store(full)) {
+        return Ok(true);
+    }
+    let Some(stored) = at::status_beneath(from, in_the_store(full))? else { return Ok(false) };
+    let linked = at::present(statx(CWD, &target, AtFlags::empty(), StatxFlags::BASIC_STATS))
+        .with_context(|| format!("cannot look where the link leads, at {target:?}"))?;
+    let identity = |it: &Statx| (it.stx_dev_major, it.stx_dev_minor, it.stx_ino);
+    Ok(linked.is_some_and(|linked| identity(&linked) == identity(&stored)))
+}
+
+/// Removes a link.
+pub(super) fn unlink(live: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
+    let (parent, name) = at::open_parent(live, path)?;
+    let seals = restore::unseal(parent.as_fd())?;
+    restore::remove(parent.as_fd(), &name)?;
+    Ok(restore::seal(parent.as_fd(), seals)?)
+}
+
+/// Whether something of a kind can be given another's content without being replaced.
+pub(super) fn can_fill(kind: &str) -> bool {
+    [FileType::Directory, FileType::RegularFile].map(at::kind_name).contains(&kind)
 }
 
 /// Moves a copy to its place, and makes the directories above it that are missing after the store's.
@@ -60,9 +101,7 @@ pub(super) fn put(
     let settled = Settled::look(parent.as_fd())?;
     restore::unseal(parent.as_fd())?;
     if volume::is_mount_point(full)? {
-        let model = at::directory_beneath(store, in_the_store(full))?;
-        let model = model.with_context(|| format!("{full:?} is in the store no more"))?;
-        fill(slot.as_fd(), parent.as_fd(), &name, &Settled::look(model.as_fd())?)?;
+        fill((slot.as_fd(), parent.as_fd()), &name, store, full)?;
     } else {
         restore::remove(parent.as_fd(), &name)?;
         restore::rename((slot.as_fd(), &name), (parent.as_fd(), &name))?;
@@ -75,8 +114,32 @@ pub(super) fn put(
     Ok(())
 }
 
-/// A directory that something is mounted on cannot be replaced, and is filled instead.
+/// What something is mounted on cannot be replaced, and is filled instead, from the copy in `slot`.
 fn fill(
+    (slot, parent): (BorrowedFd<'_>, BorrowedFd<'_>),
+    name: &CStr,
+    store: BorrowedFd<'_>,
+    full: &Path,
+) -> anyhow::Result<()> {
+    if at::kind(&at::status(slot, name)?) == FileType::Directory {
+        let model = at::directory_beneath(store, in_the_store(full))?;
+        let model = model.with_context(|| format!("{full:?} is in the store no more"))?;
+        fill_directory(slot, parent, name, &Settled::look(model.as_fd())?)?;
+    } else {
+        let from = at::open_file(slot, name).context("cannot open the copy")?;
+        let to = at::open_file(parent, name).context("cannot open the mount point")?;
+        restore::unseal(to.as_fd())?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let to = openat(parent, name, flags, Mode::empty())
+            .context("cannot open the mount point to write")?;
+        restore::fill_file(from.as_fd(), to.as_fd())?;
+        // The copy is what a run goes by that comes after an interruption.
+        fsync(&to).context("cannot make it durable")?;
+    }
+    restore::remove(slot, name).map(drop)
+}
+
+fn fill_directory(
     slot: BorrowedFd<'_>,
     parent: BorrowedFd<'_>,
     name: &CStr,
@@ -90,9 +153,7 @@ fn fill(
         restore::rename((from.as_fd(), &entry), (to.as_fd(), &entry))
             .with_context(|| format!("cannot move {:?}", at::os_name(&entry)))?;
     }
-    settled.settle(to.as_fd())?;
-    restore::remove(slot, name)?;
-    Ok(())
+    Ok(settled.settle(to.as_fd())?)
 }
 
 /// Makes the directories above a path that are missing, with the attributes of the store's. Gives

@@ -7,10 +7,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat};
 use serde::{Deserialize, Serialize};
 
 use crate::restore::{self, at, own_directory, trusted_own_directory};
+use crate::rules::OWN_DIRECTORY;
 
 const WORK: &CStr = c"adopt";
 const COMPLETE: &CStr = c"complete";
@@ -37,6 +38,16 @@ impl Adopted {
     pub(super) fn holds(&self, path: &Path) -> bool {
         self.paths.contains(path)
     }
+}
+
+/// Keeps purges, recoveries and other adoptions away until it is closed.
+pub(super) fn lock(live: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
+    restore::ensure_own_directory(live)?;
+    let own = own_directory(live)?;
+    flock(&own, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+        format!("another run is at work in {OWN_DIRECTORY}, a purge perhaps; wait for it")
+    })?;
+    Ok(own)
 }
 
 /// The working directory; `None` where there is none.

@@ -61,7 +61,7 @@ pub use compare::{Difference, Side, differences};
 pub use data::{BytesByRung, is_swap_area};
 pub use equal::{Comparison, Named, same_flags, same_target};
 pub use lay::{Copied, Laid, Reserved, Unit, lay, take_attributes};
-pub use move_in::{MovedIn, move_in};
+pub use move_in::{MovedIn, fill_file, move_in};
 pub use settle::Settled;
 pub use survey::{Place, State, Surveyed, source_of, state_at, survey, survey_excluded};
 

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
+use rustix::fs::ftruncate;
 
-use super::attributes::Scratch;
+use super::attributes::{Handle, SEALING, Scratch};
 use super::data::{BytesByRung, Ladder};
-use super::lay::{Copied, job};
+use super::lay::{Copied, job, take_attributes};
 use super::links::Links;
 use super::walk::Walk;
-use super::{Restored, at, seal_file};
+use super::{Restored, at, seal, seal_file, unseal};
 
 /// What was copied by [`move_in`].
 #[derive(Debug)]
@@ -64,4 +65,21 @@ pub fn move_in(
         })
         .collect();
     Ok(MovedIn { copies, bytes: ladder.bytes(), nested })
+}
+
+/// Gives a regular file that must stay the file that it is the content and every attribute of another.
+/// `to` is open to write. Harmless when an interrupted run has done some of it.
+///
+/// # Errors
+/// What could not be copied, in words.
+pub fn fill_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let status = at::status_of(from).context("cannot read its attributes")?;
+    let flags = Handle::Open(from).flags().context("cannot read its flags")?;
+    unseal(to).context("cannot clear its flags")?;
+    ftruncate(to, 0).context("cannot empty it")?;
+    // Some can be set only while a file is empty.
+    Handle::Open(to).set_flags(flags.difference(SEALING)).context("cannot set its flags")?;
+    Ladder::default().copy(from, to, status.stx_size)?;
+    take_attributes(from, to)?;
+    seal(to, flags & SEALING).context("cannot seal it")
 }

@@ -20,7 +20,7 @@ mod zfs;
 
 use looked::Looked;
 pub use looked::unreachable;
-pub use running::{in_running_system, is_mount_point, other_mount, zfs_clones_blocks};
+pub use running::{in_running_system, is_mount_point, other_mount, place_in, zfs_clones_blocks};
 
 /// One volume of a reset.
 ///

@@ -2,7 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -116,19 +116,45 @@ pub(super) struct Mounted {
 
 /// The mounts that this process sees, and those that the machine's first process sees.
 pub(super) fn all() -> anyhow::Result<Vec<Mounted>> {
-    let mut mounts = Vec::new();
-    for process in ["self", "1"] {
-        let path = format!("/proc/{process}/mountinfo");
-        let text = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
-        for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let mount = parse(line)
-                .with_context(|| format!("{path}: {:?}", String::from_utf8_lossy(line)))?;
-            if !mounts.contains(&mount) {
-                mounts.push(mount);
-            }
+    let mut mounts = of_process("self")?;
+    for mount in of_process("1")? {
+        if !mounts.contains(&mount) {
+            mounts.push(mount);
         }
     }
     Ok(mounts)
+}
+
+fn of_process(process: &str) -> anyhow::Result<Vec<Mounted>> {
+    let path = format!("/proc/{process}/mountinfo");
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+    text.split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            parse(line).with_context(|| format!("{path}: {:?}", String::from_utf8_lossy(line)))
+        })
+        .collect()
+}
+
+/// The mount that an open directory is reached by in this process, and its path in the filesystem
+/// that is mounted there.
+pub(super) fn holding(directory: BorrowedFd<'_>) -> anyhow::Result<(Mounted, PathBuf)> {
+    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let path = std::fs::read_link(&link).with_context(|| format!("cannot read {link}"))?;
+    // Of several on one mount point the last one hides the others.
+    let mount = of_process("self")?
+        .into_iter()
+        .filter(|mount| path.starts_with(&mount.mount_point))
+        .max_by_key(|mount| mount.mount_point.as_os_str().len())
+        .with_context(|| format!("no mount holds {path:?}"))?;
+    let below = path.strip_prefix(&mount.mount_point).context("BUG: not below its mount")?;
+    let inside = joined(&mount.root, below);
+    Ok((mount, inside))
+}
+
+/// Joining an empty path would put a slash at the end.
+fn joined(path: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) }
 }
 
 fn parse(line: &[u8]) -> Option<Mounted> {

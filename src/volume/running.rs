@@ -1,9 +1,11 @@
 //! Volumes as the running system has them.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use darlings_btrfs as fs;
 
 use super::mounts::{self, Mounted};
 use crate::config::{self, Backing};
@@ -33,6 +35,35 @@ pub fn in_running_system(volume: &config::Volume) -> config::Volume {
 /// The list of mounts cannot be read.
 pub fn is_mount_point(path: &Path) -> anyhow::Result<bool> {
     Ok(mounts::all()?.iter().any(|mount| mount.mount_point == path))
+}
+
+/// Where an open directory lies below the root of the volume, whose own is `live`, if it does. It may
+/// be reached by any mount, and on btrfs be in a subvolume that is nested in the volume.
+///
+/// # Errors
+/// The list of mounts cannot be read.
+pub fn place_in(
+    volume: &config::Volume,
+    live: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
+) -> anyhow::Result<Option<PathBuf>> {
+    let (mount, inside) = mounts::holding(directory)?;
+    let root = match &volume.backing {
+        Backing::Zfs(zfs) => {
+            (mount.kind == "zfs" && mount.source == zfs.dataset).then(|| PathBuf::from("/"))
+        }
+        Backing::Btrfs(btrfs) => {
+            let same = fs::is_btrfs(directory)?
+                && fs::filesystem_uuid(directory)? == fs::filesystem_uuid(live)?;
+            same.then(|| Path::new("/").join(&btrfs.subvolume))
+        }
+        Backing::Dir(_) => {
+            let (own, root) = mounts::holding(live)?;
+            (own.device == mount.device).then_some(root)
+        }
+    };
+    let place = root.and_then(|root| inside.strip_prefix(root).map(Path::to_owned).ok());
+    Ok(place)
 }
 
 /// What is mounted at the volume's mount point, in words, if it is something else than the volume. The
