@@ -275,11 +275,11 @@ impl LoopFs {
 
 /// Waits until nobody has a device mounted any more. Another test's process that has a mount
 /// namespace of its own has a copy of every mount that there was when it began, for as long
-/// as it lives.
+/// as it lives: seconds, or a minute where the computer is busy.
 fn wait_until_free(device: &Path) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let exclusive = OFlags::EXCL.bits().cast_signed();
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         match std::fs::File::options().read(true).custom_flags(exclusive).open(device) {
             Err(why) if why.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
                 std::thread::sleep(std::time::Duration::from_millis(20));
