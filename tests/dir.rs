@@ -8,7 +8,7 @@ use common::directory::{Volume, command, config_at, names, on_both, ran};
 use common::put;
 use darlings_testkit::loopfs::{Filesystem, LoopFs, Options};
 use darlings_testkit::model::Rule;
-use darlings_testkit::{Attribute, capability, capture, plant, skip_unless};
+use darlings_testkit::{Attribute, capability, capture, plant, project, skip_unless};
 
 #[test]
 fn a_directory_is_reset_by_moving_and_what_was_moved_aside_is_the_generation() -> Result<()> {
@@ -154,6 +154,48 @@ fn a_directory_that_cannot_be_reset_is_named_with_what_to_do() -> Result<()> {
         &format!("cannot open the directory {blank:?}: No such file or directory (os error 2)"),
     )?;
     assert_eq!(volume.tree()?.diff_lines(&previous), "");
+    volume.close()
+}
+
+#[test]
+fn acls_that_xfs_lists_under_two_names_are_no_obstacle() -> Result<()> {
+    skip_unless!(capability::root_and_xfs(), Ok(()));
+    let volume = Volume::new(Filesystem::Xfs)?;
+    let acl = plant::example_acl(1000, 100);
+    for path in ["live", "live/keep/below", "live/etc", "blank/etc", "blank/keep"] {
+        let directory = volume.fs.path().join(path);
+        plant::xattr(&directory, "system.posix_acl_access", &acl)?;
+        plant::xattr(&directory, "system.posix_acl_default", &acl)?;
+    }
+    let expected = volume.expected()?;
+    volume.reset()?;
+    assert_eq!(volume.tree()?.diff_lines(&expected), "");
+    volume.close()
+}
+
+#[test]
+fn directories_that_give_a_project_to_what_is_in_them_are_no_obstacle() -> Result<()> {
+    skip_unless!(capability::root_and_xfs(), Ok(()));
+    let mut volume = Volume::new(Filesystem::Xfs)?;
+    let live = volume.live();
+    put(&live, "of/mia/kept/file", "kept")?;
+    put(&live, "of/mia/other", "of another project")?;
+    for (path, id) in
+        [("", 7), ("of", 7), ("of/mia", 42), ("of/mia/kept", 42), ("keep", 42), ("keep/below", 9)]
+    {
+        let directory = live.join(path);
+        project::write(std::fs::File::open(&directory)?, id)?;
+        plant::flag(&directory, Attribute::ProjectInherit)?;
+    }
+    for path in ["/of/mia/kept", "/of/mia/other"] {
+        volume.rules.push(Rule::new(path, &[]).map_err(anyhow::Error::msg)?);
+    }
+    let blank = volume.fs.path().join("blank");
+    darlings_testkit::remove::all(&blank)?;
+    std::fs::create_dir(&blank)?;
+    let expected = volume.expected()?;
+    volume.reset()?;
+    assert_eq!(volume.tree()?.diff_lines(&expected), "");
     volume.close()
 }
 

@@ -63,7 +63,7 @@ pub use nested::{
 };
 pub use quota::{Accounting, Usage, subvolume_usage};
 pub use rename::{exchange, rename, rename_noreplace};
-pub use seals::set_seals;
+pub use seals::{project, set_project, set_seals};
 pub use subvolume::{
     Access, EntryKind, ROOT_INODE, STUB_INODE, SubvolumeInfo, TOP_LEVEL, Uuid, create_subvolume,
     delete_subvolume, delete_subvolume_by_id, entry_kind, filesystem_uuid, is_btrfs, is_read_only,

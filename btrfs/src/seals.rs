@@ -1,4 +1,4 @@
-//! The immutable and the append-only flag, and nothing else of a file.
+//! The immutable and the append-only flag, or the project, and nothing else of a file.
 
 use std::os::fd::AsFd;
 
@@ -27,5 +27,23 @@ pub fn set_seals(file: impl AsFd, seals: IFlags) -> rustix::io::Result<()> {
             flags.fsx_xflags &= !bit;
         }
     }
+    ioctl::set_extended_flags(file, flags)
+}
+
+/// The project of an open file or directory, which the quotas of XFS, ext4 and ZFS count by; 0 is none
+/// (`FS_IOC_FSGETXATTR`).
+///
+/// The error is the kernel's own: `ENOTTY` or `EOPNOTSUPP` where the filesystem knows no projects.
+pub fn project(file: impl AsFd) -> rustix::io::Result<u32> {
+    Ok(ioctl::extended_flags(file.as_fd())?.fsx_projid)
+}
+
+/// Gives an open file or directory a project.
+///
+/// The error is the kernel's own, as for [`project`].
+pub fn set_project(file: impl AsFd, project: u32) -> rustix::io::Result<()> {
+    let file = file.as_fd();
+    let mut flags = ioctl::extended_flags(file)?;
+    flags.fsx_projid = project;
     ioctl::set_extended_flags(file, flags)
 }

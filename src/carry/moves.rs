@@ -105,6 +105,11 @@ fn rename_in(from: (&OwnedFd, &CStr), to: (&OwnedFd, &CStr)) -> anyhow::Result<R
             restore::unseal(to.0.as_fd())?;
             Ok(rename()?)
         }
+        // The directory gives what is in it a project, and the entry has another one.
+        Err(Errno::XDEV) => {
+            restore::unseal(to.0.as_fd())?;
+            Ok(rename()?)
+        }
         Err(Errno::NOTEMPTY) => {
             let status = at::status(from.0.as_fd(), from.1)?;
             ensure!(status.stx_ino == STUB_INODE, Errno::NOTEMPTY);

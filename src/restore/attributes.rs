@@ -40,8 +40,11 @@ const KEPT_FLAGS: IFlags = IFlags::from_bits_retain(
         | flag::FS_PROJINHERIT_FL,
 );
 
-/// Flags that forbid every later change to the entry itself.
-pub(super) const SEALING: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
+/// Flags that forbid something later: every change to the entry itself, or, in a directory that gives
+/// all that is in it its project, that something of another project is moved there.
+pub(super) const SEALING: IFlags = IFlags::IMMUTABLE
+    .union(IFlags::APPEND)
+    .union(IFlags::from_bits_retain(flag::FS_PROJINHERIT_FL));
 
 /// Flags that btrfs keeps in step with the extended attribute `btrfs.compression`.
 const COMPRESSION: IFlags = IFlags::from_bits_retain(flag::FS_COMPR_FL | flag::FS_NOCOMP_FL);
@@ -55,12 +58,14 @@ pub(super) struct Scratch {
     pub(super) names: Vec<u8>,
     pub(super) other_names: Vec<u8>,
     pub(super) value: Vec<u8>,
+    /// Whether the tree that is copied may have projects, once that is known.
+    projects: Option<bool>,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
         let buffer = || vec![0; XATTR_MAX];
-        Self { names: buffer(), other_names: buffer(), value: buffer() }
+        Self { names: buffer(), other_names: buffer(), value: buffer(), projects: None }
     }
 }
 
@@ -117,11 +122,17 @@ impl Handle<'_> {
     }
 
     fn remove(self, attribute: &CStr) -> Result<(), Errno> {
-        match self {
+        let removed = match self {
             Self::Open(file) => fremovexattr(file, attribute),
             Self::Named(parent, name) => {
                 lremovexattr(super::at::magic_path(parent, name), attribute)
             }
+        };
+        match removed {
+            // XFS lists an ACL under two names, `system.posix_acl_access` and
+            // `trusted.SGI_ACL_FILE`: it is gone from both once it is removed from one.
+            Err(Errno::NODATA) => Ok(()),
+            removed => removed,
         }
     }
 
@@ -308,6 +319,7 @@ impl Source<'_> {
         if created.mode.is_some() && !mode_is_right {
             target.set_mode(mode).context("cannot set the mode")?;
         }
+        self.copy_project(target, scratch)?;
         if !self.flags.is_empty() {
             target
                 .set_flags(self.flags.difference(SEALING))
@@ -318,8 +330,35 @@ impl Source<'_> {
         Ok(self.flags & SEALING)
     }
 
+    /// Gives `target` the project, which it may have got from the directory it was made in.
+    fn copy_project(&self, target: Handle<'_>, scratch: &mut Scratch) -> anyhow::Result<()> {
+        let (Handle::Open(source), Handle::Open(target)) = (self.handle, target) else {
+            return Ok(());
+        };
+        // btrfs has none, and is not asked for each file.
+        let may_have = match scratch.projects {
+            Some(known) => known,
+            None => *scratch.projects.insert(!darlings_btrfs::is_btrfs(source)?),
+        };
+        if !may_have {
+            return Ok(());
+        }
+        let copy = || -> Result<(), Errno> {
+            let project = darlings_btrfs::project(source)?;
+            if project == darlings_btrfs::project(target)? {
+                return Ok(());
+            }
+            darlings_btrfs::set_project(target, project)
+        };
+        match copy() {
+            // Where quotas know no projects, there is none to be kept.
+            Err(Errno::NOTTY | Errno::OPNOTSUPP) => Ok(()),
+            copied => copied.context("cannot set the project"),
+        }
+    }
+
     fn copy_xattrs(&self, target: Handle<'_>, scratch: &mut Scratch) -> anyhow::Result<()> {
-        let Scratch { names, other_names, value } = scratch;
+        let Scratch { names, other_names, value, .. } = scratch;
         let names = self.handle.list(names).context("cannot list extended attributes")?;
         if names.is_empty() {
             return Ok(());
