@@ -3,8 +3,11 @@
 
 mod common;
 
+use std::process::Command;
+
 use anyhow::Result;
 use common::{Machine, put, subvolumes_of};
+use darlings_testkit::loopfs::run;
 use darlings_testkit::{Attribute, capability, capture, plant, skip_unless};
 
 #[test]
@@ -60,4 +63,55 @@ fn what_is_declared_or_excluded_within_a_subvolume_that_moves_comes_with_it() ->
                    subvolume /keep/sub, which is kept as a whole\n";
     assert!(ran.stderr.contains(warning), "{}", ran.stderr);
     machine.close()
+}
+
+#[test]
+fn what_stands_for_a_subvolume_in_the_blank_is_no_obstacle_to_what_is_kept_there() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for strategy in ["rollback", "carry"] {
+        let mut machine = Machine::new(
+            |blank| {
+                std::fs::create_dir(blank.join("var"))?;
+                for path in ["srv", "var/machines"] {
+                    run(Command::new("btrfs").args(["subvolume", "create"]).arg(blank.join(path)))?;
+                }
+                Ok(())
+            },
+            |live| {
+                for path in ["srv", "var/machines"] {
+                    std::fs::remove_dir(live.join(path))?;
+                }
+                put(live, "srv/data/file", "kept")?;
+                put(live, "srv/other", "erased")?;
+                put(live, "var/machines/file", "kept")?;
+                put(live, "var/machines/cache/file", "erased")
+            },
+        )?
+        .persist("/srv/data", &[])
+        .persist("/var/machines", &["cache"]);
+        strategy.clone_into(&mut machine.strategy);
+
+        for _ in 0..2 {
+            machine.reset_well()?;
+            let tree = capture(&machine.volume.live())?;
+            let paths: Vec<String> = tree.entries.keys().map(ToString::to_string).collect();
+            let kept: Vec<&str> = paths
+                .iter()
+                .map(String::as_str)
+                .filter(|it| !it.starts_with(".darlings"))
+                .collect();
+            let expected = [
+                ".",
+                "srv",
+                "srv/data",
+                "srv/data/file",
+                "var",
+                "var/machines",
+                "var/machines/file",
+            ];
+            assert_eq!(kept, expected, "{strategy}");
+        }
+        machine.close()?;
+    }
+    Ok(())
 }

@@ -264,7 +264,10 @@ impl Restoration<'_> {
         let (parent, name) = at::open_parent(self.trees.target, &path.path)?;
         let wanted_later = matches!(path.state, State::Present { kind: "directory" })
             && self.rules.at(&path.path).is_some_and(Node::has_excluded_below);
-        if wanted_later {
+        // What stands for a subvolume of the blank's cannot be renamed, and nothing is in it.
+        let stub = at::present(at::status(parent.as_fd(), &name))?
+            .is_some_and(|status| status.stx_ino == entry::BTRFS_STUB);
+        if wanted_later && !stub {
             let aside = aside_name(number)?;
             if clear::rename((parent.as_fd(), &name), (self.work.as_fd(), &aside))? {
                 return Ok(at::directory_beneath(self.work.as_fd(), Path::new(os_name(&aside)))?);
@@ -279,17 +282,26 @@ impl Restoration<'_> {
     /// previous state has it.
     fn ensure_connector(&mut self, path: &Path) -> anyhow::Result<bool> {
         let target = self.trees.target;
-        if let Some(there) = at::directory_beneath(target, path)? {
+        let there = at::directory_beneath(target, path)?;
+        let stub = match &there {
+            Some(there) => at::status_of(there.as_fd())?.stx_ino == entry::BTRFS_STUB,
+            None => false,
+        };
+        if let (Some(there), false) = (&there, stub) {
             // A persisted directory on the way has its flags already, and they stay.
             if self.rules.verdict(path) == Verdict::Connector {
                 unseal(there.as_fd())?;
             }
             return Ok(true);
         }
-        if connector_before(self.trees.previous, path, self.attic)?.is_none() {
+        if !stub && connector_before(self.trees.previous, path, self.attic)?.is_none() {
             return Ok(false);
         }
         let (parent, name) = at::open_parent(target, path)?;
+        if stub {
+            // Nothing can be made in what stands for a subvolume of the blank's.
+            clear::remove(parent.as_fd(), &name)?;
+        }
         mkdirat(&parent, &name, Mode::RWXU)?;
         let made = at::open_directory(parent.as_fd(), &name)?;
         Handle::Open(made.as_fd()).strip(Some(Mode::RWXU), &mut self.scratch)?;
