@@ -4,6 +4,7 @@
 //! What a reset would look at first, this looks at too, by the same code. What is only that the
 //! volumes are in use is no problem here; a declared path that cannot be reached is one.
 
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -11,10 +12,18 @@ use serde::Serialize;
 
 use crate::cmdline::Asked;
 use crate::config::{self, Backing, Config, Strategy};
-use crate::generations::{Access, Detail, Store};
+use crate::generations::{Access, Detail, Generation, Store};
 use crate::plan::{VolumePlan, shown};
+use crate::report::bytes_in_words;
 use crate::restore::State;
+use crate::state;
 use crate::volume::{self, Options};
+
+mod fstab;
+mod places;
+
+/// With less than this a reset is not tried: it needs room to lay the blank, and to write down what it does.
+const ROOM: u64 = 4 << 20;
 
 /// What a check found. Its schema is in `docs/nixos.md`; a new field does not change `version`.
 #[derive(Debug, Serialize)]
@@ -54,11 +63,11 @@ pub struct VolumeCheck {
 
 impl Check {
     /// Looks at every volume of `config`. `root_subvolid` is what the kernel was told, see
-    /// [`Options`].
+    /// [`Options`]; `fstab` is the content of fstab(5).
     #[must_use]
-    pub fn of(config: &Config, root_subvolid: Option<u64>) -> Self {
-        let volumes: Vec<_> =
-            config.volumes.iter().map(|volume| VolumeCheck::of(volume, root_subvolid)).collect();
+    pub fn of(config: &Config, root_subvolid: Option<u64>, fstab: &str) -> Self {
+        let look = |volume| VolumeCheck::of(volume, root_subvolid, fstab);
+        let volumes: Vec<_> = config.volumes.iter().map(look).collect();
         let ready = volumes.iter().all(|volume| volume.problems.is_empty());
         Self { version: 1, ready, error: None, volumes }
     }
@@ -80,7 +89,7 @@ impl Check {
 }
 
 impl VolumeCheck {
-    fn of(volume: &config::Volume, root_subvolid: Option<u64>) -> Self {
+    fn of(volume: &config::Volume, root_subvolid: Option<u64>, fstab: &str) -> Self {
         let volume = volume::in_running_system(volume);
         let mut check = Self {
             mount_point: volume.mount_point.clone(),
@@ -97,6 +106,7 @@ impl VolumeCheck {
             check.notes.extend(volume::other_mount(&volume)?);
             Ok(())
         });
+        check.problems.extend(fstab::by_number(&volume, fstab));
         check
     }
 
@@ -174,23 +184,41 @@ impl VolumeCheck {
     fn look_at(&mut self, store: &mut dyn Store, volume: &config::Volume) -> anyhow::Result<()> {
         let seen = store.look(Detail::Retention)?;
         self.generations = Some(seen.generations.len());
-        if let Some(newest) = seen.generations.last() {
-            store.tree(newest).with_context(|| format!("cannot open {}", newest.name))?;
+        for generation in &seen.generations {
+            if let Err(error) = read(store, generation) {
+                self.problems.push(format!("{} cannot be read: {error:#}", generation.name));
+            }
         }
         for other in &seen.others {
             self.notes.push(format!("{} is none of the generations: {}", other.name, other.why));
         }
-        if let (Backing::Zfs(_), Strategy::Rollback) = (&volume.backing, volume.strategy)
-            && !volume::zfs_clones_blocks()?
-        {
-            self.notes.push(
-                "ZFS clones no blocks here (zfs_bclone_enabled is 0, or the version is older than \
-                 2.2): a rollback copies what is kept"
-                    .to_owned(),
-            );
+        let available = store.space()?.available;
+        if available < ROOM {
+            self.problems.push(format!(
+                "there is no room for a reset, with {} left: remove what is not needed, `darlings purge` \
+                 perhaps, or raise the quota",
+                bytes_in_words(available)
+            ));
         }
-        Ok(())
+        if let (Backing::Zfs(zfs), Strategy::Rollback) = (&volume.backing, volume.strategy)
+            && let Some(why) = volume::zfs_clones_no_blocks(zfs)?
+        {
+            self.notes.push(format!("{why}: a rollback copies what is kept"));
+        }
+        let live = store.live()?;
+        self.places(volume, live.as_fd())
     }
+}
+
+/// Whether somebody could get something back from it.
+fn read(store: &mut dyn Store, generation: &Generation) -> anyhow::Result<()> {
+    let tree = store.tree(generation)?;
+    if store.holds_persisted() {
+        state::manifest(tree.as_fd())?;
+    } else {
+        store.manifest(generation)?;
+    }
+    Ok(())
 }
 
 impl std::fmt::Display for Check {

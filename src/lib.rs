@@ -14,6 +14,7 @@ pub mod history;
 pub mod init;
 pub mod journal;
 pub mod lookup;
+mod octal;
 pub mod paint;
 pub mod plan;
 pub mod process;

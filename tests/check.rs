@@ -9,14 +9,21 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use common::{Machine, Whole, put, quoted};
-use darlings_testkit::loopfs::{Filesystem, LoopFs};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, run};
 use darlings_testkit::{capability, skip_unless};
 use serde_json::{Value, json};
 
 /// Runs it, and gives its exit code and its JSON.
 fn check(config: &Path) -> Result<(Option<i32>, Value)> {
+    check_with(config, Path::new("/dev/null"))
+}
+
+/// The same on a machine with this fstab.
+fn check_with(config: &Path, fstab: &Path) -> Result<(Option<i32>, Value)> {
     let output = Command::new(env!("CARGO_BIN_EXE_darlings"))
-        .args(["check", "--json", "--cmdline", "/dev/null", "--config"])
+        .args(["check", "--json", "--cmdline", "/dev/null", "--fstab"])
+        .arg(fstab)
+        .arg("--config")
         .arg(config)
         .env_remove("JOURNAL_STREAM")
         .output()?;
@@ -153,6 +160,130 @@ fn what_will_come_to_pass_is_a_note() -> Result<()> {
     assert_eq!(code, Some(0), "{found}");
     let notes = found["volumes"][0]["notes"].as_array().context("no notes")?;
     assert_eq!(notes[0], "/var/log is no longer declared: it goes to the attic");
+    machine.close()
+}
+
+#[test]
+fn a_generation_that_nobody_can_read_is_a_problem() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let found = problems(|machine| {
+        machine.reset_well()?;
+        let generation = machine.at("@darlings/root/2");
+        let read_only = |value: &str| {
+            run(Command::new("btrfs")
+                .args(["property", "set"])
+                .arg(&generation)
+                .args(["ro", value]))
+        };
+        read_only("false")?;
+        put(&generation, ".darlings/manifest", "{")?;
+        read_only("true").map(drop)
+    })?;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("@darlings/root/2 cannot be read: "), "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn a_volume_that_is_mounted_by_the_number_of_its_subvolume_is_a_problem() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    machine.reset_well()?;
+    let config = write_config(&machine)?;
+    let fstab = machine.beside("fstab");
+    std::fs::write(&fstab, "UUID=1 / btrfs rw,subvolid=256,subvol=/@ 0 0\n")?;
+    let (code, found) = check_with(&config, &fstab)?;
+    assert_eq!(code, Some(1), "{found}");
+    assert_eq!(
+        found["volumes"][0]["problems"],
+        json!([
+            "/ is mounted by subvolid=256 (fstab), which after a reset is the old tree, or no mount at all; \
+             write subvol=@ alone"
+        ])
+    );
+    assert_eq!(check_with(&config, &machine.beside("no-such-fstab"))?.0, Some(0));
+    machine.close()
+}
+
+/// As on a system that still runs on the store of another tool.
+#[test]
+fn what_only_a_bind_mount_has_is_a_problem_before_it_is_gone() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = Machine::new(
+        |_| Ok(()),
+        |live| {
+            for path in ["adopted", "bare", "empty", "whole"] {
+                std::fs::create_dir(live.join(path))?;
+            }
+            put(live, "adopted/file", "own")?;
+            put(live, "file", "")?;
+            symlink("/store/link", live.join("link"))?;
+            Ok(symlink("/elsewhere", live.join("other"))?)
+        },
+    )?;
+    machine.volume.make_subvolume("@store")?;
+    for path in ["adopted/file", "empty/file", "empty/absent/file", "file"] {
+        put(&machine.at("@store"), path, "the store's")?;
+    }
+    std::fs::create_dir(machine.at("@store/bare"))?;
+    let root = machine.volume.fs.mount_at("live", "subvol=@")?;
+    let mut config = format!(
+        "[[volume]]\nmount_point = {}\nbtrfs = {{ device = {}, subvolume = \"@\", blank = \"empty\" }}\n",
+        quoted(&root.display().to_string()),
+        quoted(&machine.volume.fs.device().display().to_string()),
+    );
+    let declared = [
+        "adopted",
+        "bare",
+        "empty/absent",
+        "empty/never",
+        "file",
+        "whole",
+        "link",
+        "other",
+        "never",
+    ];
+    for path in declared {
+        let path = quoted(&root.join(path).display().to_string());
+        config.extend(["[[persist]]\npath = ", &path, "\n"]);
+    }
+    let at = machine.beside("check.toml");
+    std::fs::write(&at, config)?;
+    for path in ["adopted", "bare", "empty", "file"] {
+        let from = machine.at("@store").join(path);
+        run(Command::new("mount").arg("--bind").args([from, root.join(path)]))?;
+    }
+    run(Command::new("mount").args(["-t", "tmpfs", "some-tmpfs"]).arg(root.join("whole")))?;
+    let (code, found) = check(&at)?;
+    for path in ["adopted", "bare", "empty", "file", "whole"] {
+        run(Command::new("umount").arg(root.join(path)))?;
+    }
+    let device = machine.volume.fs.device().display().to_string();
+    let text = found["volumes"][0].to_string();
+    let text = text.replace(&root.display().to_string(), "").replace(&device, "DEVICE");
+    let volume: Value = serde_json::from_str(&text)?;
+    let nothing_there = |path: &str, from: &str| {
+        format!(
+            "{path} is a bind mount of {from} of DEVICE, and the volume itself has nothing there: once \
+             nobody mounts it any more it is empty; bring it over with `darlings adopt`"
+        )
+    };
+    assert_eq!(code, Some(1), "{found}");
+    assert_eq!(
+        volume["problems"],
+        json!([
+            nothing_there("/empty/absent", "/@store/empty"),
+            nothing_there("/file", "/@store/file")
+        ])
+    );
+    assert_eq!(
+        volume["notes"],
+        json!([
+            "/link is a link to /store/link, and a link is what is kept; `darlings adopt` brings what it \
+             leads to",
+            "/whole is on some-tmpfs, which is mounted at /whole and not touched by this volume's reset",
+        ])
+    );
     machine.close()
 }
 

@@ -173,7 +173,8 @@ fn the_check_is_part_of_the_activation_where_there_are_no_pre_switch_checks() ->
     let script = evaluated["old"]["rest"]["activationScripts"]["darlings-check"].as_str();
     let script = script.context("no such script")?;
     assert!(script.starts_with("if [[ -n ${NIXOS_ACTION-} ]]; then\n"), "{script}");
-    assert!(script.contains(&format!("{BINARY} check --config /nix/store/")), "{script}");
+    let check = format!("{BINARY} check --fstab /dev/null --config /nix/store/");
+    assert!(script.contains(&check), "{script}");
     Ok(())
 }
 

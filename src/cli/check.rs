@@ -1,7 +1,10 @@
 //! `darlings check`.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use anyhow::Context as _;
 
 use super::ready;
 use crate::check::Check;
@@ -20,6 +23,9 @@ pub(super) struct Arguments {
     /// The kernel command line, which may mount the root by a number
     #[arg(long, value_name = "FILE", default_value = cmdline::DEFAULT_PATH)]
     cmdline: PathBuf,
+    /// The table of mounts, which may mount a volume by a number
+    #[arg(long, value_name = "FILE", default_value = "/etc/fstab")]
+    fstab: PathBuf,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -43,6 +49,13 @@ fn print(arguments: &Arguments, check: &Check) -> anyhow::Result<()> {
 fn check(arguments: &Arguments) -> anyhow::Result<Check> {
     let config = Config::read(&arguments.config)?;
     let line = CommandLine::read(&arguments.cmdline)?;
+    let fstab = match std::fs::read_to_string(&arguments.fstab) {
+        Ok(fstab) => fstab,
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {:?}", arguments.fstab));
+        }
+    };
     process::enter_mount_namespace()?;
-    Ok(Check::of(&config, line.root_subvolid()))
+    Ok(Check::of(&config, line.root_subvolid(), &fstab))
 }

@@ -20,7 +20,9 @@ mod zfs;
 
 use looked::Looked;
 pub use looked::unreachable;
-pub use running::{in_running_system, is_mount_point, other_mount, place_in, zfs_clones_blocks};
+pub use running::{
+    Cover, cover, in_running_system, is_mount_point, other_mount, place_in, zfs_clones_no_blocks,
+};
 
 /// One volume of a reset.
 ///

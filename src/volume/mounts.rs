@@ -3,13 +3,14 @@
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context as _;
 use rustix::fs::{Mode, OFlags, open};
+
+use crate::octal::unescape;
 
 /// A filesystem mounted to do the work, out of sight of everybody else: see
 /// [`crate::process`].
@@ -125,7 +126,8 @@ pub(super) fn all() -> anyhow::Result<Vec<Mounted>> {
     Ok(mounts)
 }
 
-fn of_process(process: &str) -> anyhow::Result<Vec<Mounted>> {
+/// The mounts that a process sees, by its number or as `self`.
+pub(super) fn of_process(process: &str) -> anyhow::Result<Vec<Mounted>> {
     let path = format!("/proc/{process}/mountinfo");
     let text = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
     text.split(|&byte| byte == b'\n')
@@ -160,36 +162,16 @@ fn joined(path: &Path, below: &Path) -> PathBuf {
 fn parse(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|&byte| byte == b' ');
     let device = text(fields.nth(2)?);
-    let root = path(fields.next()?);
-    let mount_point = path(fields.next()?);
+    let root = unescape(fields.next()?);
+    let mount_point = unescape(fields.next()?);
     fields.find(|field| field == b"-")?;
     let kind = text(fields.next()?);
-    let source = path(fields.next()?).to_string_lossy().into_owned();
+    let source = unescape(fields.next()?).to_string_lossy().into_owned();
     Some(Mounted { device, root, mount_point, kind, source })
 }
 
 fn text(field: &[u8]) -> String {
     String::from_utf8_lossy(field).into_owned()
-}
-
-/// Space, tab, newline and backslash are written as three octal digits.
-fn path(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = (first == b'\\')
-            .then(|| std::str::from_utf8(after.get(..3)?).ok())
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        if let Some(byte) = octal {
-            bytes.push(byte);
-            rest = &after[3..];
-        } else {
-            bytes.push(first);
-            rest = after;
-        }
-    }
-    std::ffi::OsString::from_vec(bytes).into()
 }
 
 #[cfg(test)]

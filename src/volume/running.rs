@@ -2,7 +2,9 @@
 
 use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
@@ -99,18 +101,82 @@ fn other(volume: &config::Volume, mounts: &[Mounted]) -> Option<String> {
     })
 }
 
-/// Whether ZFS would clone blocks if a pool can: the module's switch for it.
+/// What is mounted over a path of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cover {
+    /// Where, at or above the path.
+    pub mount_point: PathBuf,
+    /// What, in words.
+    pub source: String,
+    /// It is a part of a filesystem, as a bind mount is, not the whole of one or of a subvolume.
+    pub is_part: bool,
+}
+
+/// What is mounted over a path in this process' view: innermost, at or above `path`, and below the
+/// volume's own mount point.
 ///
 /// # Errors
-/// It cannot be read.
-pub fn zfs_clones_blocks() -> anyhow::Result<bool> {
+/// The list of mounts cannot be read, or the mount cannot be looked at.
+pub fn cover(mount_point: &Path, path: &Path) -> anyhow::Result<Option<Cover>> {
+    let over = |mount: &Mounted| {
+        mount.mount_point != mount_point
+            && mount.mount_point.starts_with(mount_point)
+            && path.starts_with(&mount.mount_point)
+    };
+    let mounts = mounts::of_process("self")?;
+    let innermost =
+        mounts.into_iter().filter(over).max_by_key(|it| it.mount_point.as_os_str().len());
+    let Some(mount) = innermost else { return Ok(None) };
+    let is_part = if mount.kind == "btrfs" {
+        let at = &mount.mount_point;
+        let inode = std::fs::metadata(at).with_context(|| format!("cannot look at {at:?}"))?.ino();
+        fs::entry_kind(inode) != fs::EntryKind::SubvolumeRoot
+    } else {
+        mount.root != Path::new("/")
+    };
+    let source = if mount.root == Path::new("/") {
+        mount.source
+    } else {
+        format!("{} of {}", mount.root.display(), mount.source)
+    };
+    Ok(Some(Cover { mount_point: mount.mount_point, source, is_part }))
+}
+
+/// Why ZFS would clone no blocks in the dataset's pool, if it would not: what is kept is then copied,
+/// which is slower and takes room.
+///
+/// # Errors
+/// The module's switch cannot be read.
+pub fn zfs_clones_no_blocks(zfs: &config::Zfs) -> anyhow::Result<Option<String>> {
     let path = "/sys/module/zfs/parameters/zfs_bclone_enabled";
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(text.trim() != "0"),
+    let is_on = match std::fs::read_to_string(path) {
+        Ok(text) => text.trim() != "0",
         // 2.1 has neither the switch nor the cloning.
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot read {path}")),
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {path}")),
+    };
+    if !is_on {
+        return Ok(Some(
+            "ZFS clones no blocks here (zfs_bclone_enabled is 0, or the version is older than 2.2)"
+                .to_owned(),
+        ));
     }
+    let pool = zfs.dataset.split('/').next().unwrap_or_default();
+    let unknown = |why: &str| format!("nobody can tell whether {pool} has block_cloning ({why})");
+    // The library has no call that reads the features of a pool.
+    let feature = ["get", "-H", "-o", "value", "feature@block_cloning", pool];
+    let output = match Command::new("zpool").args(feature).output() {
+        Ok(output) if output.status.success() => output,
+        Ok(output) => return Ok(Some(unknown(String::from_utf8_lossy(&output.stderr).trim()))),
+        Err(error) => return Ok(Some(unknown(&format!("zpool: {error}")))),
+    };
+    let value = String::from_utf8_lossy(&output.stdout);
+    Ok(match value.trim() {
+        "enabled" | "active" => None,
+        value => Some(format!(
+            "the feature block_cloning of {pool} is {value} (zpool-features(7) says what enabling it means)"
+        )),
+    })
 }
 
 #[cfg(test)]

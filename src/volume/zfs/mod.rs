@@ -136,6 +136,7 @@ impl Zfs {
         // Nothing but a reset needs the blank, and a missing one may be why somebody asks for more.
         let resets = self.options.asked == Asked::Reset || facts.rolled_back.is_some();
         if resets {
+            self.check_writable()?;
             self.check_blank(blank_name(&self.source).as_deref())?;
             facts.newer = self.newer_than_blank()?;
         }
@@ -243,6 +244,21 @@ impl Zfs {
         Ok(())
     }
 
+    fn check_writable(&self) -> anyhow::Result<()> {
+        let dataset = &self.source.dataset;
+        let property = self.library.property(dataset, "readonly")?;
+        let is_set = property.is_some_and(|it| {
+            // One that a mount gives is gone with it.
+            it.source != fs::Source::Temporary && it.value == fs::Value::Text("on".to_owned())
+        });
+        ensure!(
+            !is_set,
+            "{dataset} has readonly=on, and nothing can be written to it; run `zfs inherit readonly \
+             {dataset}`, or set it to off"
+        );
+        Ok(())
+    }
+
     /// Whether what a run takes content from is there.
     fn check_blank(&self, blank: Option<&str>) -> anyhow::Result<()> {
         let Some(blank) = blank else { return Ok(()) };
@@ -316,17 +332,28 @@ impl Zfs {
     /// What stands in the way of the rollback is found before anything is done: a clone of a
     /// newer snapshot, a hold, a mount that our list does not show. Ours would be one of those.
     fn check_rollback(&mut self, facts: &Facts) -> anyhow::Result<()> {
-        let was_mounted = self.mounted.dataset.is_some();
-        unmount(&mut self.mounted.dataset)?;
         let config::Zfs { dataset, blank, .. } = &self.source;
         let blank = blank.as_deref().context("BUG: a rollback without a blank")?;
-        self.library.check_rollback(&fs::Rollback {
+        let rollback = fs::Rollback {
             dataset,
             blank,
             destroy_first: &facts.newer,
             property: MARK,
             value: "0",
-        })?;
+        };
+        if self.options.dry_run {
+            // In use by the running system, which is no reason against the next boot, and said last.
+            let in_use = |error: &fs::Error| {
+                matches!(error, fs::Error::RollbackRefused { reason: fs::Refusal::Busy, .. })
+            };
+            return match self.library.check_rollback(&rollback) {
+                Err(error) if !in_use(&error) => Err(error.into()),
+                _ => Ok(()),
+            };
+        }
+        let was_mounted = self.mounted.dataset.is_some();
+        unmount(&mut self.mounted.dataset)?;
+        self.library.check_rollback(&rollback)?;
         if was_mounted {
             self.mounted.dataset = mount(dataset, "previous", fs::Access::ReadOnly)?;
         }
@@ -377,7 +404,7 @@ impl Volume for Zfs {
         let carries = facts.rolled_back.is_none()
             && (facts.journal.is_some() || self.volume.strategy == Strategy::Carry);
         let rolls_back = !carries && (interrupted || self.options.asked == Asked::Reset);
-        if rolls_back && !self.options.dry_run {
+        if rolls_back {
             self.check_rollback(&facts)?;
         }
         let (volume, source) = (&self.volume, &self.source);
