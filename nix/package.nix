@@ -28,6 +28,7 @@ rustPlatform.buildRustPackage {
       ../Cargo.lock
       ../Cargo.toml
       ../README.md
+      ../bench
       ../benches
       ../btrfs
       ../src

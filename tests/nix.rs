@@ -147,6 +147,79 @@ fn the_functions_of_the_library_say_what_they_should() -> Result<()> {
 }
 
 #[test]
+fn the_flake_has_what_it_promises() -> Result<()> {
+    let Some(evaluated) = evaluated()? else { return Ok(()) };
+    let mut flake = evaluated["flake"].clone();
+    ensure!(flake["scripts"].take().as_object().is_some_and(|scripts| scripts.len() == 2));
+    let expected = json!({
+        "outputs": {
+            "checks": ["nixos-btrfs", "nixos-zfs", "package", "package-btrfs"],
+            "devShells": ["default"],
+            "formatter": true,
+            "lib": flake["outputs"]["lib"],
+            "nixosModules": ["darlings", "default"],
+            "overlays": ["default"],
+            "packages": ["darlings", "darlings-btrfs", "default"],
+        },
+        "default": "darlings",
+        "overlaid": "darlings",
+        "module": "module.nix",
+        "shell": "/nix/store/nixpkgs/lib",
+        "shellPackages": 14,
+        "package": {
+            "pname": "darlings",
+            "postFixup": "patchelf --add-rpath /nix/store/zfs/lib $out/bin/darlings\n",
+            "mainProgram": "darlings",
+            "libraries": ["/nix/store/zfs/lib/libzfs_core.so.3", "/nix/store/zfs/lib/libnvpair.so.3"],
+        },
+        "withoutZfs": { "postFixup": "", "libraries": [], "withZfs": false },
+        "scripts": null,
+    });
+    assert_eq!(flake, expected);
+    for function in ["fromPersistence", "fromPreservation"] {
+        let functions = flake["outputs"]["lib"].as_array().context("no functions")?;
+        ensure!(functions.contains(&json!(function)), "{functions:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_scripts_of_the_nixos_machines_are_python() -> Result<()> {
+    let Some(evaluated) = evaluated()? else { return Ok(()) };
+    if !has("python3") {
+        return Ok(());
+    }
+    let scripts = evaluated["flake"]["scripts"].as_object().context("no scripts")?;
+    for (name, script) in scripts {
+        let output = Command::new("python3")
+            .args(["-c", "import ast, sys; ast.parse(sys.argv[1])"])
+            .arg(script.as_str().context("no text")?)
+            .output()?;
+        ensure!(output.status.success(), "{name}: {}", text(&output));
+    }
+    Ok(())
+}
+
+/// What the package leaves out, cargo does not miss.
+#[test]
+fn the_package_has_every_member_of_the_workspace() -> Result<()> {
+    let package = fs::read_to_string(here().join("nix/package.nix"))?;
+    let scratch = tempfile::tempdir()?;
+    let taken: Vec<&str> =
+        package.lines().filter_map(|line| line.strip_prefix("      ../")).collect();
+    ensure!(taken.len() > 5, "{taken:?}");
+    for name in taken {
+        std::os::unix::fs::symlink(here().join(name), scratch.path().join(name))?;
+    }
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--no-deps", "--format-version=1", "--manifest-path"])
+        .arg(scratch.path().join("Cargo.toml"))
+        .output()?;
+    ensure!(output.status.success(), "{}", text(&output));
+    Ok(())
+}
+
+#[test]
 fn every_option_has_a_description_a_type_a_default_and_an_example() -> Result<()> {
     let Some(evaluated) = evaluated()? else { return Ok(()) };
     assert_eq!(evaluated["undocumented"], json!([]));

@@ -156,6 +156,8 @@ in
   );
   optionCount = lib.length options;
 
+  flake = import ./flake.nix { inherit lib; };
+
   # Without `enable`, and in the machine of build-vm, nothing is set.
   disabled = rendered (evaluate [
     preSwitchChecks

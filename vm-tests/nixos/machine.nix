@@ -135,14 +135,16 @@ pkgs.testers.runNixOSTest {
             "echo clutter > /etc/clutter",
         )
 
-    with subtest("check finds nothing wrong, and adopt brings the store over"):
+    with subtest("check finds what only the store has, and adopt brings it over"):
         configuration = "${nodes.machine.specialisation.after.configuration.environment.etc."darlings.toml".source}"
+        missing = machine.fail(f"darlings check --config {configuration}")
+        assert "/var/lib/kept is a bind mount of " in missing, missing
         machine.succeed(
-            # What the store is mounted on is empty, and takes its content.
-            "umount /var/lib/kept /home/mia/projects",
-            f"darlings check --config {configuration} >&2",
             f"darlings adopt --config {configuration} --from /persist --dry-run >&2",
             f"darlings adopt --config {configuration} --from /persist >&2",
+            f"darlings check --config {configuration} >&2",
+            # The store is mounted on it all the time.
+            "umount /var/lib/kept",
             "grep -qx precious /var/lib/kept/file",
             "grep -qx precious /persist/var/lib/kept/file",
         )
