@@ -133,7 +133,7 @@ let
     mkOption {
       type = nullOr str;
       default = null;
-      defaultText = literalExpression ''"empty"'';
+      defaultText = lib.literalMD ''`"empty"`, for the strategy `rollback` on ZFS `"blank"`'';
       example = "blank";
       description = ''
         ${what}, or the word `empty`. A NixOS system starts from an empty root, since everything that
