@@ -61,7 +61,7 @@ install() {
     if grep --quiet --extended-regexp '^[[:space:]]*dir[[:space:]]*=' "${dracutsysrootdir-}$darlings_config"; then
         unit=darlings-reset-dir.service
     fi
-    inst_simple /usr/bin/darlings
+    inst_binary /usr/bin/darlings
     inst_simple "$darlings_config"
     inst_multiple "$systemdsystemunitdir/$unit"
 

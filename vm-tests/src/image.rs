@@ -69,6 +69,11 @@ impl Boot {
         Ok(Self { kernel: boot.join("kernel"), initrds: boot })
     }
 
+    /// The guests' Debian, as a tree. Not to be written to.
+    pub(crate) fn debian(&self) -> PathBuf {
+        self.initrds.join("debian")
+    }
+
     /// The initrd that has a filesystem's module and tools.
     #[must_use]
     pub fn initrd(&self, filesystem: Filesystem) -> PathBuf {
@@ -83,7 +88,7 @@ impl Image {
         let made_from = [DEBIAN.as_slice(), &DISKS].concat();
         let disks = Cache::open()?.product("disks", &made_from, "a minute", |to| {
             let archive = to.join("root.tar");
-            recipe("root-tar", [boot.initrds.join("debian").as_os_str(), archive.as_os_str()])?;
+            recipe("root-tar", [boot.debian().as_os_str(), archive.as_os_str()])?;
             for filesystem in Filesystem::ALL {
                 fill(&boot, filesystem, &archive, to)?;
             }
@@ -115,7 +120,12 @@ fn recipe<'a>(
     script: &str,
     arguments: impl IntoIterator<Item = &'a std::ffi::OsStr>,
 ) -> Result<()> {
-    program::run(Command::new(Path::new(RECIPE).join(script)).args(arguments)).map(drop)
+    program::run(Command::new(recipe_path(script)).args(arguments)).map(drop)
+}
+
+/// Where a script of the recipe is.
+pub(crate) fn recipe_path(script: &str) -> PathBuf {
+    Path::new(RECIPE).join(script)
 }
 
 struct Cache {

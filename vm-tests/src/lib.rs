@@ -5,6 +5,7 @@
 //! | [`image`] | builds the kernel, the initrds and the filled disks once, and keeps them |
 //! | [`archive`] | writes the extra cpio that carries a test's files into the initrd |
 //! | [`disk`] | throw-away disks |
+//! | `dracut` | an initrd that dracut makes with the project's module |
 //! | [`qemu`] | starts one guest, waits for it with a limit, and never leaves it running |
 //! | [`run`] | runs one command in the initrd of a guest and boots no root |
 //! | [`mod@bench`] | measures resets on ZFS beside other tools, and what a reset adds to a boot |
@@ -14,13 +15,15 @@
 //!
 //! A test changes nothing but the extra cpio: the binary, its configuration, the
 //! unit that ships with the project, and the scripts to run at each moment of a
-//! boot. So a change of code needs no new image.
+//! boot. So a change of code needs no new image. Where dracut has put the project
+//! into an initrd, only the scripts are in the extra cpio.
 
 pub mod accelerator;
 pub mod archive;
 pub mod bench;
 pub mod capability;
 pub mod disk;
+mod dracut;
 pub mod image;
 pub mod machine;
 pub(crate) mod program;

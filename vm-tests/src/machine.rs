@@ -14,7 +14,7 @@ use crate::disk::Disk;
 use crate::image::Image;
 use crate::qemu::Guest;
 use crate::rendered::Rendered;
-use crate::{Filesystem, program, run};
+use crate::{Filesystem, dracut, program, run};
 
 const STEP: &str = include_str!("../guest/step");
 const BEFORE: &str = include_str!("../guest/units/darlings-vm-before.service");
@@ -29,6 +29,18 @@ const PURGE_UNIT: &str = include_str!("../../systemd/darlings-purge.service");
 const ZFS_DROP_IN: &str = include_str!("../../systemd/examples/zfs.conf");
 const BTRFS_DROP_IN: &str = include_str!("../../systemd/examples/btrfs.conf");
 
+/// In place of one that waits for every device.
+const SETTLED: &str = r"[Unit]
+DefaultDependencies=no
+Requires=dev-disk-by\x2did-virtio\x2droot\x2dpart1.device
+After=dev-disk-by\x2did-virtio\x2droot\x2dpart1.device
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+";
+
 /// Units of the initrd that do nothing for a virtual machine, and take seconds
 /// when emulated. Not among them: those that make static device nodes, without
 /// which udev finds no btrfs ready, and what orders local-fs-pre.target.
@@ -40,7 +52,7 @@ const LIMIT: Duration = Duration::from_secs(420);
 
 /// What the machine's kernel and systemd are told. Not systemd's limit of 90 s for a device and
 /// for a unit: emulated on a busy computer, a boot was seen to wait longer for udev to see the disk.
-const OPTIONS: &str = "root=fstab rw systemd.unit=darlings-vm.target loglevel=5 SYSTEMD_COLORS=0 \
+const OPTIONS: &str = "rw systemd.unit=darlings-vm.target loglevel=5 SYSTEMD_COLORS=0 \
     systemd.show_status=yes systemd.default_device_timeout_sec=300 \
     systemd.default_timeout_start_sec=300";
 
@@ -72,19 +84,20 @@ impl Moment {
 
 /// What differs between the two machines.
 impl Filesystem {
-    /// The initrd's `/etc/fstab`, which mounts everything, as NixOS writes it.
-    fn fstab(self) -> &'static str {
+    /// The initrd's `/etc/fstab`, which mounts everything, as NixOS writes it: the root, and what is
+    /// mounted in it.
+    fn fstab(self) -> (&'static str, &'static str) {
         match self {
-            Self::Zfs => {
-                "rpool/local/root /sysroot zfs defaults 0 0\n\
-                 rpool/local/usr /sysroot/usr zfs ro 0 0\n\
-                 rpool/safe/home /sysroot/home zfs x-initrd.mount 0 0\n"
-            }
-            Self::Btrfs => {
-                "LABEL=root /sysroot btrfs subvol=@,noatime 0 0\n\
-                 LABEL=root /sysroot/usr btrfs subvol=@usr,noatime,ro 0 0\n\
-                 LABEL=root /sysroot/home btrfs subvol=@home,noatime,x-initrd.mount 0 0\n"
-            }
+            Self::Zfs => (
+                "rpool/local/root /sysroot zfs defaults 0 0\n",
+                "rpool/local/usr /sysroot/usr zfs ro 0 0\n\
+                 rpool/safe/home /sysroot/home zfs x-initrd.mount 0 0\n",
+            ),
+            Self::Btrfs => (
+                "LABEL=root /sysroot btrfs subvol=@,noatime 0 0\n",
+                "LABEL=root /sysroot/usr btrfs subvol=@usr,noatime,ro 0 0\n\
+                 LABEL=root /sysroot/home btrfs subvol=@home,noatime,x-initrd.mount 0 0\n",
+            ),
         }
     }
 
@@ -222,8 +235,10 @@ pub struct Machine {
     configuration: Option<String>,
     /// Units other than those that the project ships.
     rendered: Option<Rendered>,
+    /// The initrd that has the project already, because dracut put it there.
+    initrd: Option<PathBuf>,
     darlings: PathBuf,
-    _scratch: TempDir,
+    scratch: TempDir,
 }
 
 impl Machine {
@@ -242,8 +257,9 @@ impl Machine {
             files,
             configuration: None,
             rendered: None,
+            initrd: None,
             darlings: built("DARLINGS_BIN", "darlings", "darlings")?,
-            _scratch: scratch,
+            scratch,
         })
     }
 
@@ -260,6 +276,15 @@ impl Machine {
         Ok(())
     }
 
+    /// Installs the reset as a package does on a machine that boots by dracut, and has dracut make the
+    /// machine's initrd.
+    pub fn configure_with_dracut(&mut self, configuration: &str) -> Result<()> {
+        let initrd =
+            dracut::initrd(&self.image.boot, configuration, &self.darlings, self.scratch.path())?;
+        self.initrd = Some(initrd);
+        Ok(())
+    }
+
     /// Puts another program on the scripts' PATH under the given name.
     pub fn program(&mut self, file: &Path, name: &str) {
         self.files.push((file.to_owned(), name.to_owned()));
@@ -268,11 +293,14 @@ impl Machine {
     /// Boots it once. A boot that neither reaches the root nor stops is an error
     /// that holds the console.
     pub fn boot(&mut self, boot: &Boot) -> Result<Booted> {
+        let root =
+            if self.initrd.is_some() { self.filesystem.root_options() } else { "root=fstab" };
+        let initrd = self.initrd.clone().unwrap_or_else(|| self.image.boot.initrd(self.filesystem));
         let ended = Guest {
             kernel: &self.image.boot.kernel,
-            initrd: &self.image.boot.initrd(self.filesystem),
+            initrd: &initrd,
             extra: &self.archive(boot)?,
-            options: &format!("{OPTIONS}{}", boot.options),
+            options: &format!("{root} {OPTIONS}{}", boot.options),
             disks: std::slice::from_ref(&self.disk),
             memory: 2048,
             limit: LIMIT,
@@ -330,6 +358,8 @@ impl Machine {
             archive.file(&format!("/etc/systemd/system/{name}"), 0o644, text.as_bytes())
         };
         let (drop_in, device) = self.filesystem.device();
+        let by_dracut = self.initrd.is_some();
+        let device = if by_dracut { self.filesystem.reachable_after() } else { device };
         unit("darlings-vm-before.service", BEFORE)?;
         unit(
             "darlings-vm-before.service.d/10-device.conf",
@@ -337,6 +367,13 @@ impl Machine {
         )?;
         unit("darlings-vm-after.service", AFTER)?;
         unit("emergency.service", EMERGENCY)?;
+        if by_dracut && self.filesystem == Filesystem::Zfs {
+            // In this fstab, not in that of the root, where dracut's machines have it.
+            unit("sysusr-usr.mount.d/10-pool.conf", "[Unit]\nAfter=zfs-import.target\n")?;
+            // The import waits for all devices to settle, 180 s at most by a clock that runs fast on a
+            // busy computer. One device is all there is.
+            unit("systemd-udev-settle.service", SETTLED)?;
+        }
         for unit in UNUSED {
             archive.symlink(&format!("/etc/systemd/system/{unit}"), "/dev/null")?;
         }
@@ -350,11 +387,13 @@ impl Machine {
         if boot.scripts.contains_key(&Moment::Before) {
             require("sysroot.mount", "darlings-vm-before.service")?;
         }
-        if self.filesystem == Filesystem::Zfs {
+        if self.filesystem == Filesystem::Zfs && !by_dracut {
             require("sysroot.mount", "zfs-import-rpool.service")?;
             require("sysusr-usr.mount", "zfs-import-rpool.service")?;
         }
-        archive.file("/etc/fstab", 0o644, self.filesystem.fstab().as_bytes())?;
+        let (root, inside) = self.filesystem.fstab();
+        let root = if by_dracut { "" } else { root };
+        archive.file("/etc/fstab", 0o644, format!("{root}{inside}").as_bytes())?;
 
         if let Some(configuration) = &self.configuration {
             let units = "/etc/systemd/system";
