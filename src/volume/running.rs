@@ -163,12 +163,22 @@ pub fn zfs_clones_no_blocks(zfs: &config::Zfs) -> anyhow::Result<Option<String>>
     }
     let pool = zfs.dataset.split('/').next().unwrap_or_default();
     let unknown = |why: &str| format!("nobody can tell whether {pool} has block_cloning ({why})");
-    // The library has no call that reads the features of a pool.
-    let feature = ["get", "-H", "-o", "value", "feature@block_cloning", pool];
-    let output = match Command::new("zpool").args(feature).output() {
-        Ok(output) if output.status.success() => output,
-        Ok(output) => return Ok(Some(unknown(String::from_utf8_lossy(&output.stderr).trim()))),
-        Err(error) => return Ok(Some(unknown(&format!("zpool: {error}")))),
+    // The library has no call that reads the features of a pool. A switch of NixOS has few programs on
+    // its PATH.
+    let run = |program: &&str| {
+        let feature = ["get", "-H", "-o", "value", "feature@block_cloning", pool];
+        Command::new(program).args(feature).output()
+    };
+    let mut outputs =
+        ["zpool", "/run/booted-system/sw/bin/zpool", "/usr/sbin/zpool"].iter().map(run);
+    let is_there = |output: &std::io::Result<_>| !matches!(output, Err(error) if error.kind() == ErrorKind::NotFound);
+    let output = match outputs.find(is_there) {
+        Some(Ok(output)) if output.status.success() => output,
+        Some(Ok(output)) => {
+            return Ok(Some(unknown(String::from_utf8_lossy(&output.stderr).trim())));
+        }
+        Some(Err(error)) => return Ok(Some(unknown(&format!("zpool: {error}")))),
+        None => return Ok(Some(unknown("there is no program zpool"))),
     };
     let value = String::from_utf8_lossy(&output.stdout);
     Ok(match value.trim() {
