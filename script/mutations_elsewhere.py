@@ -24,12 +24,12 @@ ELSEWHERE = [
     (
         "durable: nothing after the exchange",
         DURABLE,
-        r"left: Previous",
+        r"left: (Previous|Between)",
         [(
             EXECUTE,
-            "        let synced = self.top().and_then(|top| Ok(fs::sync(top)?));\n"
-            "        self.or_undo(synced)\n",
-            "        self.or_undo(Ok(()))\n",
+            "            if !fs::is_read_only(&old)? {\n                fs::set_read_only(&old, true)?;\n"
+            "            }\n            Ok(fs::sync(self.top()?)?)\n",
+            "            drop(old);\n            Ok(())\n",
         )],
     ),
     (

@@ -14,7 +14,7 @@ use super::plan::{Facts, Moving, NEXT, ready_name};
 use super::{Btrfs, Named, each_directory, os};
 use crate::carry;
 use crate::config::Strategy;
-use crate::plan::{Does, Phase, Step, Tree, VolumePlan};
+use crate::plan::{Does, Step, Tree, VolumePlan};
 use crate::restore::{self, Outcome, Trees, at, restore};
 use crate::state::{self, Manifest};
 use crate::volume::{Looked, Standing};
@@ -24,7 +24,7 @@ use crate::volume::{Looked, Standing};
 pub(super) struct Work {
     pub(super) does: Does,
     pub(super) generation: u64,
-    /// The step that ends the commit.
+    /// The exchange, or the last of the steps that follow it before the volume counts as reset.
     commits: Option<Step>,
     /// It completes a run that was interrupted after the exchange.
     resumes: bool,
@@ -70,8 +70,7 @@ impl Work {
         self.does = plan.does;
         self.generation = plan.generation;
         self.resumes = plan.resumes;
-        let commits = plan.steps.iter().rfind(|planned| planned.phase == Phase::Commit);
-        self.commits = commits.map(|planned| planned.step.clone());
+        self.commits = plan.steps.iter().map(|planned| &planned.step).rfind(commits).cloned();
         self.moving = moving;
         self.looked = facts.looked;
         self.nested = facts.nested;
@@ -83,6 +82,12 @@ impl Work {
         self.home = None;
         self.first = None;
     }
+}
+
+/// Whether a step makes the exchange, or belongs to it.
+fn commits(step: &&Step) -> bool {
+    let follows = matches!(step, Step::MoveNested { .. } | Step::SetDefault | Step::Settle);
+    follows || matches!(step, Step::Exchange { .. })
 }
 
 impl Btrfs {
@@ -267,8 +272,14 @@ impl Btrfs {
     /// disk has. Once for all that the commit does is enough: a transaction holds everything that was
     /// changed before what it holds, and renaming a subvolume keeps fsync(2) from going past it.
     fn make_durable(&mut self) -> anyhow::Result<()> {
-        let synced = self.top().and_then(|top| Ok(fs::sync(top)?));
-        self.or_undo(synced)
+        let durable = self.old().and_then(|old| {
+            // It commits the transaction, so it comes before the sync, which then has little to do.
+            if !fs::is_read_only(&old)? {
+                fs::set_read_only(&old, true)?;
+            }
+            Ok(fs::sync(self.top()?)?)
+        });
+        self.or_undo(durable)
     }
 
     /// Takes away from the live root what forbids the exchange. The generation, or an undone
@@ -310,6 +321,9 @@ impl Btrfs {
 
     fn undo_exchange(&mut self) -> anyhow::Result<()> {
         let (live, old) = (self.live()?, self.old()?);
+        if fs::is_read_only(&old)? {
+            fs::set_read_only(&old, false)?;
+        }
         while let Some(Moving { from, to }) = self.work.moved.last() {
             move_subvolume((live.as_fd(), to), (old.as_fd(), from))?;
             self.work.moved.pop();
