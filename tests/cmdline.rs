@@ -338,7 +338,7 @@ fn of_two_volumes_one_without_the_generation_keeps_both_from_being_restored() ->
     let ran = asked_with(&machine, &config, "darlings=restore:2", &[])?;
     assert_eq!(ran.code, Some(10));
     let error = "error: no volume was restored; all are as they were: /home: there is no \
-                 generation to restore\n";
+                 generation yet\n";
     assert_eq!(ran.stderr, error);
     assert_eq!(machine.whole()?.differences(&before), "");
 

@@ -46,10 +46,12 @@ impl Recovered {
     }
 
     fn directories(&self, word: &str) -> String {
-        self.made.iter().map(|path| format!("{word} {}\n", shown(path.as_ref()))).collect()
+        let lines = self.made.iter().map(|path| format!("{word} {}\n", shown(path.as_ref())));
+        lines.collect::<Vec<_>>().concat()
     }
 
     fn bytes_in_words(&self) -> String {
-        ways_in_words(self.bytes).into_iter().map(|way| format!(", {way}")).collect()
+        let ways = ways_in_words(self.bytes).into_iter().map(|way| format!(", {way}"));
+        ways.collect::<Vec<_>>().concat()
     }
 }

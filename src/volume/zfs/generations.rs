@@ -53,7 +53,10 @@ impl Generations {
     pub(in crate::volume) fn open(source: &config::Zfs) -> anyhow::Result<Self> {
         let dataset = source.dataset.clone();
         let library = fs::Zfs::open()?;
-        ensure!(library.exists(&dataset)?, "there is no dataset {dataset}");
+        ensure!(
+            library.exists(&dataset)?,
+            "there is no dataset {dataset}; correct the configuration, or import the pool that has it"
+        );
         Ok(Self {
             library,
             live: Some(live(&dataset, fs::Access::ReadWrite)?),
