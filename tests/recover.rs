@@ -273,8 +273,8 @@ fn what_is_nowhere_or_cannot_be_is_told_with_what_to_do() -> Result<()> {
     refused(
         &["/proc/version"],
         2,
-        "/proc/version is not on the volume /: something else is mounted at /proc, of which there are \
-         no generations",
+        "/proc/version is not on the volume /: something else is mounted at /proc, which is \
+         not reset, so there are no generations of it",
     )?;
     let said = machine.say(&["recover", "/root/try.sh", "--from", "newest"])?;
     assert_eq!(said.code, Some(2));
