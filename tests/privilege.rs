@@ -4,13 +4,22 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use common::strace::{CHANGING, HARMLESS};
 use common::{Machine, as_the_unit_does, put};
 use darlings_testkit::loopfs::run;
-use darlings_testkit::{capability, capture, fill, skip_unless};
+use darlings_testkit::{capability, capture, fill, plant, skip_unless};
+
+/// A home that only its owner may go into, as on most machines: root may by its capabilities alone.
+fn home_of_mia(root: &Path) -> Result<()> {
+    let home = root.join("home/mia");
+    std::fs::create_dir_all(&home)?;
+    plant::mode(&home, 0o700)?;
+    Ok(plant::owner(&home, 1000, 1000)?)
+}
 
 #[test]
 fn everything_comes_back_with_the_capabilities_that_the_unit_leaves() -> Result<()> {
@@ -21,15 +30,21 @@ fn everything_comes_back_with_the_capabilities_that_the_unit_leaves() -> Result<
     ] {
         for strategy in ["rollback", "carry"] {
             let machine = Machine::new(
-                |blank| put(blank, "etc/os-release", "of the blank"),
+                |blank| {
+                    home_of_mia(blank)?;
+                    put(blank, "etc/os-release", "of the blank")
+                },
                 |live| {
                     let keep = live.join("keep");
                     std::fs::create_dir(&keep)?;
                     assert_eq!(fill::everything(&keep)?, []);
+                    home_of_mia(live)?;
+                    put(live, "home/mia/work/file", "kept")?;
+                    put(live, "home/mia/erased", "erased")?;
                     put(live, "etc/erased", "erased")
                 },
             )?;
-            let mut machine = machine.persist("/keep", &[]);
+            let mut machine = machine.persist("/keep", &[]).persist("/home/mia/work", &[]);
             strategy.clone_into(&mut machine.strategy);
             let expected = machine.expected()?;
             let mut command = as_the_unit_does(unit);
