@@ -100,7 +100,11 @@ impl Guest<'_> {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            // Without the old timer the kernel measures its clock by the HPET. Emulated on a busy
+            // computer the old one is late: a clock was taken for a hundred times slower than it
+            // was, time ran away, and the machine stood still with "rcu_preempt detected stalls".
+            .args(["-machine", "q35,pit=off"])
             .args(Accelerator::best().options())
             // One processor. Under emulation a second one now and then loses its timer
             // interrupts and stands still ("rcu_preempt kthread timer wakeup didn't happen"),
