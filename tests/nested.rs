@@ -115,3 +115,38 @@ fn what_stands_for_a_subvolume_in_the_blank_is_no_obstacle_to_what_is_kept_there
     }
     Ok(())
 }
+
+#[test]
+fn what_stands_for_a_subvolume_at_a_kept_path_is_kept_as_an_ordinary_directory() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for (strategy, path, excludes) in [
+        ("carry", "/var/machines", &[][..]),
+        ("rollback", "/var/machines", &[]),
+        ("carry", "/var", &["machines"]),
+        ("rollback", "/var", &["machines"]),
+    ] {
+        let mut machine = Machine::new(
+            |blank| {
+                std::fs::create_dir(blank.join("var"))?;
+                let at = blank.join("var/machines");
+                run(Command::new("btrfs").args(["subvolume", "create"]).arg(at)).map(drop)
+            },
+            |_| Ok(()),
+        )?
+        .persist(path, excludes);
+        strategy.clone_into(&mut machine.strategy);
+        let live = machine.volume.live();
+        std::fs::remove_dir(live.join("var/machines"))?;
+        std::fs::remove_dir(live.join("var"))?;
+        std::fs::remove_dir(&live)?;
+        // A copy of the blank, as after a restore.
+        machine.volume.snapshot("@blank", "@", false)?;
+
+        for _ in 0..2 {
+            machine.reset_well()?;
+            put(&live, "var/machines/file", "can be made")?;
+        }
+        machine.close()?;
+    }
+    Ok(())
+}

@@ -173,7 +173,7 @@ impl Arranging<'_> {
     /// What stands in the attic for a subvolume that comes back from there goes: it would come back
     /// itself some day, as an empty directory.
     fn clear_stub(&mut self, stub: &Path) {
-        let to = Path::new(WORK).join(ASIDE).join("stub");
+        let to = Path::new(WORK).join(ASIDE).join(format!("stub-{}", self.layout.moves.len()));
         let (from, path) = (stub.to_owned(), stub.to_owned());
         self.layout.moves.push(Move { from, to, path, why: Why::Clear });
     }

@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use darlings_btrfs::STUB_INODE;
-use rustix::fs::{AtFlags, Mode, mkdirat, renameat, unlinkat};
+use rustix::fs::{Mode, mkdirat, renameat};
 use rustix::io::Errno;
 
 use super::layout::{Move, Why};
@@ -111,10 +110,9 @@ fn rename_in(from: (&OwnedFd, &CStr), to: (&OwnedFd, &CStr)) -> anyhow::Result<R
             Ok(rename()?)
         }
         Err(Errno::NOTEMPTY) => {
-            let status = at::status(from.0.as_fd(), from.1)?;
-            ensure!(status.stx_ino == STUB_INODE, Errno::NOTEMPTY);
-            unlinkat(from.0, from.1, AtFlags::REMOVEDIR)?;
-            Ok(Renamed::Missing)
+            let moved = restore::move_stub((from.0.as_fd(), from.1), (to.0.as_fd(), to.1))?;
+            ensure!(moved, Errno::NOTEMPTY);
+            Ok(Renamed::Done)
         }
         result => Ok(result?),
     }

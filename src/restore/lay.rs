@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
 use anyhow::Context as _;
-use rustix::fs::{Mode, fstatfs, mkdirat};
+use rustix::fs::{AtFlags, Mode, fstatfs, mkdirat, unlinkat};
 use rustix::io::Errno;
 
 use super::attributes::{Created, Handle, Scratch, Source, remove_labels, unseal};
@@ -233,6 +233,28 @@ pub(super) fn stand_in(root: BorrowedFd<'_>, nested: &Path) -> anyhow::Result<()
         Ok(was.settle(parent.as_fd())?)
     };
     make().with_context(|| format!("cannot make {nested:?}"))
+}
+
+/// Moves what a snapshot has in the place of a subvolume, which cannot be renamed: an ordinary empty
+/// directory takes its place. Answers whether it was one.
+///
+/// # Errors
+/// As mkdirat(2) and unlinkat(2), and the attribute that could not be copied.
+pub fn move_stub(
+    from: (BorrowedFd<'_>, &CStr),
+    to: (BorrowedFd<'_>, &CStr),
+) -> anyhow::Result<bool> {
+    if at::status(from.0, from.1)?.stx_ino != darlings_btrfs::STUB_INODE {
+        return Ok(false);
+    }
+    let stub = at::open_directory(from.0, from.1)?;
+    mkdirat(to.0, to.1, Mode::RWXU)?;
+    let made = at::open_directory(to.0, to.1)?;
+    let mut scratch = Scratch::default();
+    Handle::Open(made.as_fd()).strip(Some(Mode::RWXU), &mut scratch)?;
+    copy_attributes(stub.as_fd(), made.as_fd(), &mut scratch)?;
+    unlinkat(from.0, from.1, AtFlags::REMOVEDIR)?;
+    Ok(true)
 }
 
 /// Sees that a connector is in its unit, and open for what comes. `None` when neither the blank

@@ -60,7 +60,7 @@ pub use clear::{exchange, remove, remove_telling, rename};
 pub use compare::{Difference, Side, differences};
 pub use data::{BytesByRung, is_swap_area};
 pub use equal::{Comparison, Named, same_flags, same_target};
-pub use lay::{Copied, Laid, Reserved, Unit, lay, take_attributes};
+pub use lay::{Copied, Laid, Reserved, Unit, lay, move_stub, take_attributes};
 pub use move_in::{MovedIn, fill_file, move_in};
 pub use settle::Settled;
 pub use survey::{Place, State, Surveyed, source_of, state_at, survey, survey_excluded};

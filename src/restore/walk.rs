@@ -14,12 +14,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use anyhow::Context as _;
 use rustix::fs::{FileType, Mode, SeekFrom, Statx, mkdirat, seek};
+use rustix::io::Errno;
 
 use super::at::{self, BATCH, Entry, next_batch};
 use super::attributes::{Created, Handle, Scratch, Source, seal, unseal};
 use super::clear;
 use super::data::Ladder;
 use super::entry::{Files, Place, device, make_directory};
+use super::lay::move_stub;
 use super::links::{Links, lock};
 use crate::rules::Node;
 
@@ -401,10 +403,13 @@ impl<'j> Worker<'_, 'j> {
             if let Some(blank) = blank {
                 // What is left of it is thrown away, so its seals are of no use to anyone.
                 unseal(blank.as_fd()).context("cannot clear the flags of the blank's directory")?;
-                let from = (blank.as_fd(), name);
-                if clear::rename(from, (pair.target.as_fd(), name))
-                    .context("cannot move the blank's content into place")?
-                {
+                let (from, to) = ((blank.as_fd(), name), (pair.target.as_fd(), name));
+                let moved = match clear::rename(from, to) {
+                    Err(Errno::NOTEMPTY) => move_stub(from, to)
+                        .and_then(|moved| moved.then_some(true).context(Errno::NOTEMPTY)),
+                    moved => moved.map_err(anyhow::Error::from),
+                };
+                if moved.context("cannot move the blank's content into place")? {
                     return Ok(());
                 }
             }
