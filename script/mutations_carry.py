@@ -253,8 +253,8 @@ CARRY = [
         r": existence .* != absent",
         [(
             RESTORE,
-            "            clear::remove(parent.as_fd(), &name)?;\n",
-            "            if matches!(path.state, State::Present { .. }) {\n"
+            "        } else {\n            clear::remove(parent.as_fd(), &name)?;\n",
+            "        } else {\n            if matches!(path.state, State::Present { .. }) {\n"
             "                clear::remove(parent.as_fd(), &name)?;\n            }\n",
         )],
     ),
