@@ -70,7 +70,8 @@ impl Work {
         self.does = plan.does;
         self.generation = plan.generation;
         self.resumes = plan.resumes;
-        self.commits = plan.steps.iter().map(|planned| &planned.step).rfind(commits).cloned();
+        let mut steps = plan.steps.iter().map(|planned| &planned.step);
+        self.commits = steps.rfind(|step| commits(step)).cloned();
         self.moving = moving;
         self.looked = facts.looked;
         self.nested = facts.nested;
@@ -85,7 +86,7 @@ impl Work {
 }
 
 /// Whether a step makes the exchange, or belongs to it.
-fn commits(step: &&Step) -> bool {
+fn commits(step: &Step) -> bool {
     let follows = matches!(step, Step::MoveNested { .. } | Step::SetDefault | Step::Settle);
     follows || matches!(step, Step::Exchange { .. })
 }
