@@ -25,10 +25,10 @@ fn each_fault(
     calls: &[strace::Call],
     mut strike: impl FnMut(&strace::Call, &'static str) -> Result<bool>,
 ) -> Result<()> {
-    let stride = strace::stride(5)?;
+    let every = strace::stride(5)?;
     for (first, fault) in FAULTS.into_iter().enumerate() {
         let (mut struck, mut completed) = (0, 0);
-        for call in calls.iter().skip(first % stride).step_by(stride) {
+        for call in calls.iter().skip(first % every).step_by(every) {
             let all_the_same =
                 strike(call, fault).with_context(|| format!("{fault} at {call:?}"))?;
             struck += 1;
