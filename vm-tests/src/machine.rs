@@ -290,6 +290,30 @@ impl Machine {
         self.files.push((file.to_owned(), name.to_owned()));
     }
 
+    /// Where a file that belongs to this machine goes: its disk is there, and all of it goes with it.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Has every write and flush of the next boot written down: see `darlings_testkit::power`.
+    pub fn record(&mut self) -> Result<PathBuf> {
+        let to = self.scratch.path().join("recording");
+        self.disk = self.disk.clone().recorded(to.clone())?;
+        Ok(to)
+    }
+
+    /// The disk as it was installed. Not to be written to.
+    #[must_use]
+    pub fn installed(&self) -> PathBuf {
+        self.image.disk(self.filesystem)
+    }
+
+    /// Takes the disk out and puts this image of one in.
+    pub fn put_in(&mut self, image: PathBuf) {
+        self.disk = Disk::raw(image, "root");
+    }
+
     /// Boots it once. A boot that neither reaches the root nor stops is an error
     /// that holds the console.
     pub fn boot(&mut self, boot: &Boot) -> Result<Booted> {

@@ -56,6 +56,33 @@ pub const AFTER: &str = r#"
         done
         "#;
 
+/// A script that writes down a generation of each volume, as `generation_root` and `generation_home`.
+#[must_use]
+pub fn generation(filesystem: Filesystem, number: u32) -> String {
+    let mount = match filesystem {
+        Filesystem::Zfs => format!(
+            "root=rpool/local/root home=rpool/safe/home
+             generation() {{ mount -t zfs -o ro \"${{!1}}@darlings-{number}\" /run/volume; }}"
+        ),
+        Filesystem::Btrfs => format!(
+            "generation() {{
+                mount -t btrfs -o ro,noatime,subvol=\"@darlings/$1/{number}\" \\
+                    /dev/disk/by-label/root /run/volume
+             }}"
+        ),
+    };
+    format!(
+        r#"{mount}
+        mkdir -p /run/volume
+        for name in root home; do
+            generation "$name"
+            testkit capture --json --output "$RESULTS/generation_$name" /run/volume
+            umount /run/volume
+        done
+        "#
+    )
+}
+
 /// A tree that a boot wrote down.
 pub fn read(booted: &Booted, moment: Moment, name: &str) -> Result<Tree> {
     serde_json::from_slice(booted.file(moment, name)?)

@@ -137,6 +137,19 @@ impl Blanks {
             |volume| Ok((volume, trees::read(booted, Moment::Before, &format!("blank_{volume}"))?));
         trees::VOLUMES.into_iter().map(read).collect::<Result<_>>().map(Self)
     }
+
+    /// What a reset must leave of a volume, by the model.
+    pub(crate) fn expected(
+        &self,
+        volume: &str,
+        previous: &Previous,
+        declared: &Declared,
+    ) -> Result<Tree> {
+        let rules = rules(declared, volume)?;
+        let expected = model::expected(&self.0[volume], previous.volume(volume), &rules)
+            .map_err(|error| anyhow::anyhow!("the model refuses the rules: {error:?}"))?;
+        Ok(expected.tree)
+    }
 }
 
 /// Compares each volume, entry by entry, with what a reset must leave of what was there before.
@@ -147,21 +160,48 @@ pub(crate) fn compare(
     blanks: &Blanks,
     declared: &Declared,
 ) -> Result<()> {
-    ensure!(booted.ending == Ending::Root, "boot {boot} stopped:\n{}", booted.console);
+    let previous = Previous::of(booted)?;
+    let told = format!("boot {boot}");
+    must_be_reset(booted, &told, blanks, &previous, declared)?;
+    println!("{told} of {}: {:.1?}", filesystem.name(), booted.took);
+    Ok(())
+}
+
+/// The volumes before a reset.
+pub(crate) struct Previous(BTreeMap<&'static str, Tree>);
+
+impl Previous {
+    /// Those that a boot wrote down.
+    pub(crate) fn of(booted: &Booted) -> Result<Self> {
+        let read = |volume| Ok((volume, trees::read(booted, Moment::Before, volume)?));
+        trees::VOLUMES.into_iter().map(read).collect::<Result<_>>().map(Self)
+    }
+
+    /// One of them.
+    pub(crate) fn volume(&self, name: &str) -> &Tree {
+        &self.0[name]
+    }
+}
+
+/// Demands that a boot came up with what a reset must leave of a previous state.
+pub(crate) fn must_be_reset(
+    booted: &Booted,
+    told: &str,
+    blanks: &Blanks,
+    previous: &Previous,
+    declared: &Declared,
+) -> Result<()> {
+    ensure!(booted.ending == Ending::Root, "{told} stopped:\n{}", booted.console);
     for volume in trees::VOLUMES {
-        let previous = trees::read(booted, Moment::Before, volume)?;
         // A kept file may have another name in what was moved aside.
         let result = trees::read(booted, Moment::After, volume)?.without(".darlings");
-        let expected = model::expected(&blanks.0[volume], &previous, &rules(declared, volume)?)
-            .map_err(|error| anyhow::anyhow!("the model refuses the rules: {error:?}"))?;
-        let differences = expected.tree.diff(&result);
+        let differences = blanks.expected(volume, previous, declared)?.diff(&result);
         ensure!(
             differences.is_empty(),
-            "boot {boot}: {volume} is not what a reset must leave (expected, then found):\n{}\n--- console:\n{}",
+            "{told}: {volume} is not what a reset must leave (expected, then found):\n{}\n--- console:\n{}",
             difference::lines(&differences),
             booted.console
         );
     }
-    println!("boot {boot} of {}: {:.1?}", filesystem.name(), booted.took);
     Ok(())
 }

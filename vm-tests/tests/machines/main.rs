@@ -4,4 +4,5 @@ mod boots_again_and_again;
 mod common;
 mod failed_reset;
 mod nixos;
+mod power_cuts;
 mod ten_boots;
