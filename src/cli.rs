@@ -134,7 +134,7 @@ struct ResetArguments {
     /// darlings=restore:previous or darlings=restore:N
     #[arg(long, value_name = "FILE", default_value = cmdline::DEFAULT_PATH)]
     cmdline: PathBuf,
-    /// Threads that bring persisted paths over; by default one for each processor, up to 4
+    /// Threads that bring persisted paths over; by default two for each processor, up to 4
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
 }

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     /// Say what would be brought over and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Threads that copy; by default one for each processor, up to 4
+    /// Threads that copy; by default two for each processor, up to 4
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
 }

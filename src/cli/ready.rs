@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use crate::config::{Config, ConfigError};
 use crate::plan::shown;
 pub(super) use crate::report::json;
-use crate::{lookup, process};
+use crate::{lookup, process, restore};
 
 /// The exit code of what cannot be done as it was asked for.
 const WRONG_USE: u8 = 2;
@@ -82,10 +82,9 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// How many threads bring files over: as many as were asked for, or one for each processor, up to 4.
+/// How many threads bring files over: as many as were asked for, or as many as is usual.
 pub(super) fn threads(asked: Option<u16>) -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    asked.map_or(processors.min(4), usize::from)
+    asked.map_or_else(restore::usual_threads, usize::from)
 }
 
 /// The exit code of a command that has done its work and found that all is well, or that it is not.

@@ -292,6 +292,8 @@ pub(super) struct Source<'a> {
     pub status: &'a Statx,
     /// Its flags, already read.
     pub flags: IFlags,
+    /// Whether it may have extended attributes: false spares looking once more.
+    pub has_xattrs: bool,
 }
 
 impl Source<'_> {
@@ -358,6 +360,9 @@ impl Source<'_> {
     }
 
     fn copy_xattrs(&self, target: Handle<'_>, scratch: &mut Scratch) -> anyhow::Result<()> {
+        if !self.has_xattrs {
+            return Ok(());
+        }
         let Scratch { names, other_names, value, .. } = scratch;
         let names = self.handle.list(names).context("cannot list extended attributes")?;
         if names.is_empty() {

@@ -32,16 +32,26 @@ impl Files<'_> {
         path: impl Fn() -> PathBuf,
         scratch: &mut Scratch,
     ) -> anyhow::Result<u64> {
-        let (opened, status) = place.open()?;
-        let bytes = if opened.is_some() { status.stx_size } else { 0 };
-        let make = |scratch: &mut Scratch| match &opened {
-            Some(file) => self.restore_regular(place, file.as_fd(), &status, scratch),
-            None => restore_special(place, &status, scratch).map(|()| Unsealed::nothing()),
+        self.make(place, &place.look(scratch)?, path, scratch)
+    }
+
+    /// The same with what was seen of the entry.
+    pub(super) fn make(
+        &self,
+        place: &Place<'_>,
+        seen: &Seen,
+        path: impl Fn() -> PathBuf,
+        scratch: &mut Scratch,
+    ) -> anyhow::Result<u64> {
+        let status = &seen.status;
+        let make = |scratch: &mut Scratch| match &seen.file {
+            Some(file) => self.restore_regular(place, file.as_fd(), seen, scratch),
+            None => restore_special(place, seen, scratch).map(|()| Unsealed::nothing()),
         };
         if status.stx_nlink < 2 {
-            return make(scratch)?.seal().map(|()| bytes);
+            return make(scratch)?.seal().map(|()| seen.bytes());
         }
-        match self.links.claim(&status) {
+        match self.links.claim(status) {
             Claim::First(making) => {
                 let seals = make(scratch)?.seals;
                 making.made(path(), seals);
@@ -53,26 +63,17 @@ impl Files<'_> {
                     .with_context(|| format!("cannot link it to {first:?}"))?;
             }
         }
-        Ok(bytes)
+        Ok(seen.bytes())
     }
 
     fn restore_regular(
         &self,
         place: &Place<'_>,
         source: BorrowedFd<'_>,
-        status: &Statx,
+        seen: &Seen,
         scratch: &mut Scratch,
     ) -> anyhow::Result<Unsealed> {
-        let handle = Handle::Open(source);
-        let flags = handle.flags().context("cannot read the flags of chattr(1)")?;
-        // A user's file is none, whatever is in it: nobody could stop all resets with one.
-        if flags.contains(IFlags::NOCOW) && status.stx_uid == 0 {
-            anyhow::ensure!(
-                !is_swap_area(source).context("cannot look for a swap area in it")?,
-                "it is a swap file, which cannot be activated once a generation shares its \
-                 extents; give it a subvolume of its own that is not reset"
-            );
-        }
+        let Seen { status, flags, .. } = seen;
         let mode = permissions(status);
         let made_with = mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO);
         let new = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -89,11 +90,8 @@ impl Files<'_> {
             copy.set_flags(before_data).context("cannot set the flags of chattr(1)")?;
         }
         self.ladder.copy(source, target.as_fd(), status.stx_size)?;
-        let seals = Source { handle, status, flags }.copy_to(
-            copy,
-            Created { mode: Some(made_with) },
-            scratch,
-        )?;
+        let created = Created { mode: Some(made_with) };
+        let seals = seen.source(Handle::Open(source)).copy_to(copy, created, scratch)?;
         Ok(Unsealed { target: Some(target), seals })
     }
 }
@@ -151,9 +149,9 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Opens the entry if it is a regular file, and reads its attributes. Nothing else is ever
-    /// opened.
-    fn open(&self) -> anyhow::Result<(Option<OwnedFd>, Statx)> {
+    /// Reads what is needed to make the entry anew, all but its bytes. A regular file is opened, and
+    /// nothing else ever is.
+    pub(super) fn look(&self, scratch: &mut Scratch) -> anyhow::Result<Seen> {
         let (file, status) = if self.kind == FileType::RegularFile {
             let file = open_file(self.source, self.name).context("cannot open the file")?;
             let status = at::status_of(file.as_fd());
@@ -166,7 +164,46 @@ impl Place<'_> {
             at::kind(&status) == self.kind,
             "it was replaced while it was read; is the volume mounted somewhere?"
         );
-        Ok((file, status))
+        let handle = match &file {
+            Some(file) => Handle::Open(file.as_fd()),
+            None => Handle::Named(self.source, self.name),
+        };
+        let flags = handle.flags().context("cannot read the flags of chattr(1)")?;
+        // A user's file is none, whatever is in it: nobody could stop all resets with one.
+        if let Some(file) = &file
+            && flags.contains(IFlags::NOCOW)
+            && status.stx_uid == 0
+        {
+            anyhow::ensure!(
+                !is_swap_area(file.as_fd()).context("cannot look for a swap area in it")?,
+                "it is a swap file, which cannot be activated once a generation shares its \
+                 extents; give it a subvolume of its own that is not reset"
+            );
+        }
+        let xattrs = handle.list(&mut scratch.names).context("cannot list extended attributes")?;
+        let has_xattrs = !xattrs.is_empty();
+        Ok(Seen { file, status, flags, has_xattrs })
+    }
+}
+
+/// What was read of an entry that is no directory.
+pub(super) struct Seen {
+    /// Open, if it is a regular file.
+    file: Option<OwnedFd>,
+    status: Statx,
+    flags: IFlags,
+    has_xattrs: bool,
+}
+
+impl Seen {
+    /// Its bytes, if it is a regular file.
+    pub(super) fn bytes(&self) -> u64 {
+        if self.file.is_some() { self.status.stx_size } else { 0 }
+    }
+
+    fn source<'s>(&'s self, handle: Handle<'s>) -> Source<'s> {
+        let Self { status, flags, has_xattrs, .. } = self;
+        Source { handle, status, flags: *flags, has_xattrs: *has_xattrs }
     }
 }
 
@@ -190,7 +227,8 @@ impl Unsealed {
 }
 
 /// Makes a symbolic link, a fifo, a socket or a device.
-fn restore_special(place: &Place<'_>, status: &Statx, scratch: &mut Scratch) -> anyhow::Result<()> {
+fn restore_special(place: &Place<'_>, seen: &Seen, scratch: &mut Scratch) -> anyhow::Result<()> {
+    let status = &seen.status;
     let kind = at::kind(status);
     let mode = permissions(status);
     let made_with = match kind {
@@ -215,6 +253,5 @@ fn restore_special(place: &Place<'_>, status: &Statx, scratch: &mut Scratch) -> 
         target.strip(made_with, scratch)?;
     }
     let handle = Handle::Named(place.source, place.name);
-    let source = Source { handle, status, flags: IFlags::empty() };
-    source.copy_to(target, Created { mode: made_with }, scratch).map(drop)
+    seen.source(handle).copy_to(target, Created { mode: made_with }, scratch).map(drop)
 }

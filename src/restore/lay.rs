@@ -307,7 +307,7 @@ pub(super) fn copy_attributes(
     let (handle, target) = (Handle::Open(from), Handle::Open(to));
     target.strip(Some(Mode::RWXU), scratch)?;
     let (status, flags) = (at::status_of(from)?, handle.flags()?);
-    let source = Source { handle, status: &status, flags };
+    let source = Source { handle, status: &status, flags, has_xattrs: true };
     source.copy_to(target, Created { mode: Some(Mode::RWXU) }, scratch).map(drop)
 }
 

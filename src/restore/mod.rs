@@ -343,7 +343,7 @@ impl Restoration<'_> {
         }
         let handle = Handle::Open(before.as_fd());
         let (status, flags) = (at::status_of(before.as_fd())?, handle.flags()?);
-        let source = Source { handle, status: &status, flags };
+        let source = Source { handle, status: &status, flags, has_xattrs: true };
         let created = Created { mode: Some(Mode::RWXU) };
         let seals = source.copy_to(made, created, &mut self.scratch)?;
         self.seal_connector(path, target.as_fd(), seals)
@@ -464,4 +464,12 @@ pub fn prepare_process() -> anyhow::Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).context("cannot raise the limit of open files")
+}
+
+/// How many threads copy where nobody says it: more than there are processors, up to four, because
+/// some of them wait for the disk.
+#[must_use]
+pub fn usual_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (2 * processors).min(4)
 }

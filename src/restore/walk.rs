@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use anyhow::Context as _;
 use rustix::fs::{FileType, Mode, SeekFrom, Statx, mkdirat, seek};
@@ -20,7 +20,7 @@ use super::at::{self, BATCH, Entry, next_batch};
 use super::attributes::{Created, Handle, Scratch, Source, seal, unseal};
 use super::clear;
 use super::data::Ladder;
-use super::entry::{Files, Place, device, make_directory};
+use super::entry::{Files, Place, Seen, device, make_directory};
 use super::lay::move_stub;
 use super::links::{Links, lock};
 use crate::rules::Node;
@@ -38,6 +38,14 @@ pub(super) struct Job<'r> {
     pub(super) entries: AtomicU64,
     /// Bytes of its regular files.
     pub(super) bytes: AtomicU64,
+}
+
+impl Job<'_> {
+    /// Counts an entry and its bytes, if it is a regular file.
+    fn count(&self, bytes: u64) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// A directory whose entries are being restored.
@@ -132,11 +140,20 @@ impl<'j> Opened<'j> {
         let directory = Arc::new(Directory { above, name, open, status, job, rules, unfinished });
         Self { directory, pair }
     }
+
+    /// An entry of it and where that goes.
+    fn place<'a>(&'a self, entry: &'a Entry) -> Place<'a> {
+        let (source, target) = (self.pair.source.as_fd(), self.pair.target.as_fd());
+        Place { source, target, name: &entry.name, kind: entry.kind, inherits: false }
+    }
 }
 
 /// What all threads of a walk share.
 pub(super) struct Walk<'j> {
     files: Files<'j>,
+    /// Held by the thread that makes files; see [`Walk::turn`].
+    turn: Mutex<()>,
+    takes_turns: bool,
     queue: Mutex<Queue<'j>>,
     changed: Condvar,
     /// Threads that wait for work; read without the lock, only as a hint.
@@ -158,6 +175,12 @@ struct Queue<'j> {
 /// Entries that one thread keeps for itself before it gives some away.
 const SHARE_FROM: usize = 64;
 
+/// Entries that a thread looks at before it makes them. Their files are open meanwhile.
+const GROUP: usize = 16;
+
+/// Bytes of a file that is not small: making it has less to do with others.
+const LARGE: u64 = 1 << 20;
+
 /// Levels that one thread keeps open, with two descriptors each.
 const OPEN_LEVELS: usize = 16;
 
@@ -165,6 +188,8 @@ impl<'j> Walk<'j> {
     pub(super) fn new(target: BorrowedFd<'j>, ladder: &'j Ladder, links: &'j Links) -> Self {
         Self {
             files: Files { target, ladder, links },
+            turn: Mutex::default(),
+            takes_turns: false,
             queue: Mutex::default(),
             changed: Condvar::new(),
             idle: AtomicUsize::new(0),
@@ -185,11 +210,13 @@ impl<'j> Walk<'j> {
         scratch: &mut Scratch,
     ) -> anyhow::Result<()> {
         let status = at::status(source, name).context("cannot read its attributes")?;
-        job.entries.fetch_add(1, Ordering::Relaxed);
         let place = Place { source, target, name, kind: at::kind(&status), inherits: true };
         if place.kind != FileType::Directory {
-            return self.restore_file(job, &place, || job.path.clone(), scratch);
+            let bytes = self.files.restore(&place, || job.path.clone(), scratch)?;
+            job.count(bytes);
+            return Ok(());
         }
+        job.count(0);
         let above = at::status_of(source).context("cannot read the directory above it")?;
         let directory = make_directory(&place, device(&above), scratch)?;
         let Some(made) = directory else {
@@ -202,7 +229,8 @@ impl<'j> Walk<'j> {
     }
 
     /// Restores everything that was added, with this many threads.
-    pub(super) fn run(self, threads: usize) -> anyhow::Result<Vec<PathBuf>> {
+    pub(super) fn run(mut self, threads: usize) -> anyhow::Result<Vec<PathBuf>> {
+        self.takes_turns = darlings_btrfs::is_btrfs(self.files.target)?;
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 scope.spawn(|| self.work());
@@ -267,16 +295,14 @@ impl<'j> Walk<'j> {
         self.changed.notify_one();
     }
 
-    fn restore_file(
-        &self,
-        job: &Job<'_>,
-        place: &Place<'_>,
-        path: impl Fn() -> PathBuf,
-        scratch: &mut Scratch,
-    ) -> anyhow::Result<()> {
-        let bytes = self.files.restore(place, path, scratch)?;
-        job.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(())
+    /// Waits until no other thread makes small files, where that is better.
+    ///
+    /// btrfs gives new files numbers one after the other, so that all of them go to the last leaf of
+    /// one tree. Threads that make files at the same time put each other to sleep several times for
+    /// every file. What can be done at the same time is looking at the files of the previous state,
+    /// which is about as much work, and waits for the disk.
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        self.takes_turns.then(|| lock(&self.turn))
     }
 
     fn found_nested(&self, path: PathBuf) {
@@ -337,9 +363,7 @@ impl<'j> Worker<'_, 'j> {
         match task {
             Task::Enter(opened) => self.descend(opened),
             Task::Entries(opened, entries) => {
-                for entry in &entries {
-                    self.restore_entry(&opened, entry)?;
-                }
+                self.restore_entries(&opened, &entries)?;
                 self.finished_one(opened)
             }
         }
@@ -452,22 +476,37 @@ impl<'j> Worker<'_, 'j> {
             directory.unfinished.fetch_add(1, Ordering::Relaxed);
             self.walk.give_away(Task::Entries(level.opened()?, others));
         }
-        for entry in &files {
-            self.restore_entry(&opened, entry)?;
+        self.restore_entries(&opened, &files)
+    }
+
+    fn restore_entries(&mut self, opened: &Opened<'j>, entries: &[Entry]) -> anyhow::Result<()> {
+        for group in entries.chunks(GROUP) {
+            let (mut small, mut large) = (Vec::with_capacity(group.len()), Vec::new());
+            for entry in group {
+                let seen = opened
+                    .place(entry)
+                    .look(&mut self.scratch)
+                    .with_context(|| at_path(&opened.directory, &entry.name))?;
+                let those = if seen.bytes() < LARGE { &mut small } else { &mut large };
+                those.push((entry, seen));
+            }
+            self.make(opened, &large)?;
+            let turn = self.walk.turn();
+            self.make(opened, &small)?;
+            drop(turn);
         }
         Ok(())
     }
 
-    fn restore_entry(&mut self, opened: &Opened<'j>, entry: &Entry) -> anyhow::Result<()> {
-        let Opened { directory, pair } = opened;
-        directory.job.entries.fetch_add(1, Ordering::Relaxed);
-        let (source, target) = (pair.source.as_fd(), pair.target.as_fd());
-        let Entry { name, kind, .. } = entry;
-        let place = Place { source, target, name, kind: *kind, inherits: false };
-        let path = || at::join(&directory.path(), name);
-        self.walk
-            .restore_file(directory.job, &place, path, &mut self.scratch)
-            .with_context(|| at_path(directory, name))
+    fn make(&mut self, opened: &Opened<'j>, entries: &[(&Entry, Seen)]) -> anyhow::Result<()> {
+        let Opened { directory, .. } = opened;
+        for (entry, seen) in entries {
+            let path = || at::join(&directory.path(), &entry.name);
+            let made = self.walk.files.make(&opened.place(entry), seen, path, &mut self.scratch);
+            let bytes = made.with_context(|| at_path(directory, &entry.name))?;
+            directory.job.count(bytes);
+        }
+        Ok(())
     }
 
     fn make_below(
@@ -481,7 +520,7 @@ impl<'j> Worker<'_, 'j> {
         let place = Place { source, target, name, kind, inherits: false };
         let made = make_directory(&place, device(&above.status), &mut self.scratch)
             .with_context(|| at_path(above, name))?;
-        above.job.entries.fetch_add(1, Ordering::Relaxed);
+        above.job.count(0);
         let Some(made) = made else {
             self.walk.found_nested(at::join(&above.path(), name));
             return Ok(None);
@@ -511,7 +550,7 @@ impl<'j> Worker<'_, 'j> {
         let (handle, target) =
             (Handle::Open(pair.source.as_fd()), Handle::Open(pair.target.as_fd()));
         let flags = handle.flags().context("cannot read the flags of chattr(1)")?;
-        let source = Source { handle, status: &directory.status, flags };
+        let source = Source { handle, status: &directory.status, flags, has_xattrs: true };
         let created = Created { mode: Some(Mode::RWXU) };
         let seals = source.copy_to(target, created, &mut self.scratch)?;
         seal(pair.target.as_fd(), seals).context("cannot set its flags")
