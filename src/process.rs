@@ -11,7 +11,9 @@ use rustix::process::setpriority_process;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Gives the process its own view of the mounts. What it mounts from now on is seen by nobody
-/// else and is gone when it ends, however it ends. Call before any thread is started.
+/// else and is gone when it ends, however it ends. What others unmount goes from this view as well,
+/// where mounts are shared, as systemd makes them: a copy that stayed would keep a disk busy that
+/// somebody takes away meanwhile. Call before any thread is started.
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN`.
@@ -20,8 +22,8 @@ pub fn enter_mount_namespace() -> anyhow::Result<()> {
     // that are in use; only CLONE_NEWNS is passed, which leaves the descriptors alone.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
         .context("cannot get a mount namespace; run as root")?;
-    let flags = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-    mount_change("/", flags).context("cannot make the mount namespace private")
+    let flags = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
+    mount_change("/", flags).context("cannot keep the namespace's mounts from the others")
 }
 
 /// The lowest of the ordinary CPU priorities (`nice(1)`).
