@@ -35,8 +35,12 @@ impl Ran {
     }
 }
 
-/// Runs `darlings reset` to its end, below the words of `before` (`strace ...`).
-pub(crate) fn reset_below(before: &[&str], configuration: &str, arguments: &[&str]) -> Result<Ran> {
+/// A `darlings reset` that is to be run, below the words of `before` (`strace ...`).
+pub(crate) fn reset_command(
+    before: &[&str],
+    configuration: &str,
+    arguments: &[&str],
+) -> Result<Command> {
     fs::write(CONFIGURATION, configuration)?;
     if Path::new(REPORT).exists() {
         fs::remove_file(REPORT)?;
@@ -44,11 +48,15 @@ pub(crate) fn reset_below(before: &[&str], configuration: &str, arguments: &[&st
     let program = env::var(PROGRAM).unwrap_or_else(|_| "darlings".to_owned());
     let own = [program.as_str(), "reset", "--config", CONFIGURATION, "--report", REPORT];
     let words = [before, &own, arguments].concat();
-    let output = Command::new(words[0])
-        .args(&words[1..])
-        .env_remove("JOURNAL_STREAM")
-        .output()
-        .with_context(|| format!("cannot run {words:?}"))?;
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).env_remove("JOURNAL_STREAM");
+    Ok(command)
+}
+
+/// Runs `darlings reset` to its end, below the words of `before` (`strace ...`).
+pub(crate) fn reset_below(before: &[&str], configuration: &str, arguments: &[&str]) -> Result<Ran> {
+    let mut command = reset_command(before, configuration, arguments)?;
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let report = match fs::read(REPORT) {
         Ok(text) => Some(serde_json::from_slice(&text)?),
         Err(why) if why.kind() == io::ErrorKind::NotFound => None,

@@ -11,6 +11,7 @@
 //! | `interrupted` | killed at every call to ZFS, and at many that change files |
 //! | `carry` | what is particular to `carry`, and what a purge leaves of it |
 //! | `carry_interrupted` | killed, failing, or cut off from power at every call that changes something |
+//! | `failing_disk` | a disk that fails below a pool, before a reset and while it runs |
 //! | `power_cuts` | the disk as it can have been at any moment, writes lost and out of order |
 //! | `generated` | random trees, both strategies, against the model |
 //! | `asked` | words on the kernel command line: generations that are kept and restored |
@@ -27,6 +28,7 @@ mod carry_interrupted;
 mod cloning;
 mod encrypted;
 mod every_attribute;
+mod failing_disk;
 mod full_pool;
 mod generated;
 mod guest;

@@ -59,7 +59,7 @@ fn mounted<T>(name: &str, flags: MountFlags, action: impl FnOnce(&Path) -> Resul
 }
 
 /// Changes a dataset.
-pub(crate) fn change(name: &str, action: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(crate) fn change<T>(name: &str, action: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     mounted(name, MountFlags::empty(), action)
 }
 

@@ -15,7 +15,7 @@ use darlings_vm_tests::disk::Disk;
 
 use crate::guest::{CUTS, checks, in_guest_with};
 use crate::machine::{Machine, Strategy, reset};
-use crate::pools::{DATASET, MIB, POOL, create_pool_on, export, patiently, sh, tree};
+use crate::pools::{DATASET, MIB, POOL, change, create_pool_on, export, patiently, sh, tree};
 use crate::{carry_interrupted, interrupted};
 
 #[test]
@@ -81,13 +81,36 @@ fn count() -> Result<usize> {
 }
 
 /// What a reset is expected to find and to leave.
-enum Known {
+pub(crate) enum Known {
     Rollback(interrupted::Golden),
     Carry(carry_interrupted::Golden),
 }
 
 impl Known {
-    fn machine(&self) -> &Machine {
+    /// The machine of `interrupted`, in a pool that is there.
+    pub(crate) fn in_pool(strategy: Strategy) -> Result<Self> {
+        Self::in_pool_with(strategy, |_| Ok(()))
+    }
+
+    /// The same, and more in its previous state.
+    pub(crate) fn in_pool_with(
+        strategy: Strategy,
+        more: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let machine = interrupted::machine_in_pool()?.by(strategy);
+        change(DATASET, more)?;
+        let (previous, expected) = (tree(DATASET)?, machine.expected()?);
+        Ok(match strategy {
+            Strategy::Rollback => {
+                Self::Rollback(interrupted::Golden { machine, previous, expected })
+            }
+            Strategy::Carry => {
+                Self::Carry(carry_interrupted::Golden { machine, previous, expected })
+            }
+        })
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
         match self {
             Self::Rollback(golden) => &golden.machine,
             Self::Carry(golden) => &golden.machine,
@@ -95,14 +118,14 @@ impl Known {
     }
 
     /// I1 and I2: what a cut has left, or that it is nothing that it may be.
-    fn found(&self) -> Result<String> {
+    pub(crate) fn found(&self) -> Result<String> {
         Ok(match self {
             Self::Rollback(golden) => format!("{:?}", golden.found()?),
             Self::Carry(golden) => format!("{:?}", golden.found()?),
         })
     }
 
-    fn check_result(&self) -> Result<()> {
+    pub(crate) fn check_result(&self) -> Result<()> {
         match self {
             Self::Rollback(golden) => golden.machine.must_be(&golden.expected),
             Self::Carry(golden) => {
@@ -150,12 +173,7 @@ fn power_cuts(strategy: Strategy) -> Result<()> {
 
 fn recorded_reset(strategy: Strategy) -> Result<(Known, Recorded)> {
     create_pool_on(POOL, PARTITION, &interrupted::OPTIONS)?;
-    let machine = interrupted::machine_in_pool()?.by(strategy);
-    let (previous, expected) = (tree(DATASET)?, machine.expected()?);
-    let known = match strategy {
-        Strategy::Rollback => Known::Rollback(interrupted::Golden { machine, previous, expected }),
-        Strategy::Carry => Known::Carry(carry_interrupted::Golden { machine, previous, expected }),
-    };
+    let known = Known::in_pool(strategy)?;
     let name = format!("{strategy:?}");
     // As at a boot: imported just now.
     patiently(|| export(POOL))?;
@@ -250,8 +268,8 @@ fn cut_everywhere(
     Ok(tried.examples())
 }
 
-/// I1, I2 and I3 on the pool that a cut has left.
-fn recovers(known: &Known, device: &str) -> Result<String> {
+/// I1, I2 and I3 on the pool that a cut has left. Gives what was found.
+pub(crate) fn recovers(known: &Known, device: &str) -> Result<String> {
     sh("zpool", &["import", "-N", "-d", device, POOL]).context("the pool cannot be imported")?;
     let found = known.found()?;
     let ran = reset(&known.machine().config(), &[])?.well()?;
