@@ -100,6 +100,13 @@ NO_CLONES = (
 )
 NO_REFLINKS = (DATA, "if first <= Rung::Reflink as u8 {", "if first > 9 {")
 
+LIVE = '        self.mounted.dataset = mount(&self.source.dataset, "live", fs::Access::ReadWrite)?;\n'
+UNMARKED = (
+    f"{ZFS}/execute.rs",
+    LIVE,
+    "        self.library.clear_user_property(&self.source.dataset, MARK)?;\n" + LIVE,
+)
+
 MACHINES = [
     (
         "power cut: carry on ZFS moves before what was laid is durable",
@@ -115,7 +122,7 @@ MACHINES = [
     (
         "power cut: the stage goes before the dataset is complete",
         ("zfs_reset", "power_cuts::after_a_power_cut_at_any_moment_of_a_rollback"),
-        r"holds the persisted paths, is missing|does not exist",
+        r"cannot mount \S+/darlings-stage@darlings-1",
         [(
             f"{ZFS}/execute.rs",
             "    fn complete(&mut self) -> anyhow::Result<()> {\n        unmount(&mut self.mounted.dataset)?;\n",
@@ -127,12 +134,41 @@ MACHINES = [
         "power cut: the mark of a rollback is taken away before the dataset is filled",
         ("zfs_reset", "power_cuts::after_a_power_cut_at_any_moment_of_a_rollback"),
         r"neither the previous state",
+        [UNMARKED],
+    ),
+    (
+        "boot after a power cut: what an interrupted run left on btrfs is not removed",
+        ("machines", "power_cuts::a_btrfs_root_boots_after_a_power_cut_in_a_carry"),
+        r"this boot stopped",
         [(
-            f"{ZFS}/execute.rs",
-            '        self.mounted.dataset = mount(&self.source.dataset, "live", fs::Access::ReadWrite)?;\n',
-            "        self.library.clear_user_property(&self.source.dataset, MARK)?;\n"
-            '        self.mounted.dataset = mount(&self.source.dataset, "live", fs::Access::ReadWrite)?;\n',
+            f"{BTRFS}/execute.rs",
+            "            Step::Discard { leftover } => self.discard(Path::new(leftover))?,\n",
+            "            Step::Discard { leftover } if leftover.len() > 999 => {\n"
+            "                self.discard(Path::new(leftover))?;\n            }\n"
+            "            Step::Discard { .. } => {}\n",
         )],
+    ),
+    (
+        "failing disk: ZFS: what is kept is read and copied",
+        ("zfs_reset", "a_disk_that_fails_below_a_pool"),
+        r"exit code Some\(10\)",
+        [NO_CLONES],
+    ),
+    (
+        "failing disk: ZFS: a pool that is suspended is not noticed",
+        ("zfs_reset", "a_disk_that_fails_below_a_pool"),
+        r"FAILED: \w*a_pool_that_is_suspended",
+        [(
+            f"{ZFS}/mod.rs",
+            "            Some(fs::PoolState::Suspended) => bail!(",
+            "            Some(fs::PoolState::Faulted) => bail!(",
+        )],
+    ),
+    (
+        "failing disk: ZFS: the mark of a rollback is taken away before the dataset is filled",
+        ("zfs_reset", "a_disk_that_fails_below_a_pool"),
+        r"neither the previous state",
+        [UNMARKED],
     ),
     (
         "failing disk: btrfs: what is kept is read and copied",
@@ -194,15 +230,15 @@ MACHINES = [
         [NO_CLONES],
     ),
     (
-        "encryption: the key is unloaded",
+        "encryption: the key's place is changed",
         ("zfs_reset", "an_encrypted_dataset"),
-        r"unavailable",
+        r'^left: "prompt"',
         [(
             f"{ZFS}/mod.rs",
             "        results.into_iter().collect()\n",
-            "        let it = &self.source.dataset;\n"
-            '        std::process::Command::new("zfs").args(["unload-key", "-a"]).status()?;\n'
-            "        let _ = it;\n        results.into_iter().collect()\n",
+            "        let it = [\"set\", \"keylocation=prompt\", &self.source.dataset];\n"
+            '        std::process::Command::new("zfs").args(it).status()?;\n'
+            "        results.into_iter().collect()\n",
         )],
     ),
 ]
