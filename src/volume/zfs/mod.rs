@@ -136,7 +136,6 @@ impl Zfs {
         // Nothing but a reset needs the blank, and a missing one may be why somebody asks for more.
         let resets = self.options.asked == Asked::Reset || facts.rolled_back.is_some();
         if resets {
-            self.check_writable()?;
             self.check_blank(blank_name(&self.source).as_deref())?;
             facts.newer = self.newer_than_blank()?;
         }
@@ -240,21 +239,6 @@ impl Zfs {
             self.library.exists(dataset)?,
             "there is no dataset {dataset}; {}",
             self.where_else(rest)?
-        );
-        Ok(())
-    }
-
-    fn check_writable(&self) -> anyhow::Result<()> {
-        let dataset = &self.source.dataset;
-        let property = self.library.property(dataset, "readonly")?;
-        let is_set = property.is_some_and(|it| {
-            // One that a mount gives is gone with it.
-            it.source != fs::Source::Temporary && it.value == fs::Value::Text("on".to_owned())
-        });
-        ensure!(
-            !is_set,
-            "{dataset} has readonly=on, and nothing can be written to it; run `zfs inherit readonly \
-             {dataset}`, or set it to off"
         );
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! `darlings check`, `init` and `adopt`: in the running system, where the dataset is mounted.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use darlings_testkit::{Attribute, Compare, capture, difference, fill};
 
 use crate::guest::{checks, in_guest};
@@ -18,6 +19,8 @@ fn a_running_system_is_checked_and_moves_in() -> Result<()> {
         checks![
             check_finds_what_is_missing_and_changes_nothing,
             check_looks_at_generations_and_at_cloning,
+            check_finds_what_would_stop_the_reset_in_the_dataset,
+            check_finds_a_bind_mount_and_adopt_fills_below_it,
             init_takes_a_blank_of_an_empty_dataset_or_of_what_is_live,
             adopt_brings_a_store_over_and_a_reset_keeps_it,
         ],
@@ -109,6 +112,94 @@ fn check_looks_at_generations_and_at_cloning() -> Result<()> {
     fs::write("/sys/module/zfs/parameters/zfs_bclone_enabled", "0")?;
     let (code, found) = check(&rollback.config())?;
     ensure!(code == Some(0) && !clones(&found), "{found:#}");
+    fs::write("/sys/module/zfs/parameters/zfs_bclone_enabled", "1")?;
+
+    let held = format!("{DATASET}@darlings-1");
+    sh("zfs", &["hold", "somebody", &held])?;
+    let (code, found) = check(&rollback.config())?;
+    let problem = only_problem(&found)?;
+    ensure!(
+        code == Some(1) && problem.contains(&format!("{held} must be destroyed first")),
+        "{problem}"
+    );
+    sh("zfs", &["release", "somebody", &held])?;
+    ensure!(check(&rollback.config())?.0 == Some(0), "the hold is gone");
+    Ok(())
+}
+
+fn only_problem(found: &serde_json::Value) -> Result<String> {
+    let problems = found["volumes"][0]["problems"].as_array().context("no problems")?;
+    let [problem] = problems.as_slice() else { bail!("{found:#}") };
+    Ok(problem.as_str().context("no text")?.to_owned())
+}
+
+fn check_finds_what_would_stop_the_reset_in_the_dataset() -> Result<()> {
+    let options = ["-o", "feature@block_cloning=disabled"];
+    let machine = Machine::new(&options, |_| Ok(()), |live| put(live, "keep/file", "x"))?
+        .by(Strategy::Rollback)
+        .persist("keep", &[]);
+    use_it(DATASET, IN_USE)?;
+    let (code, found) = check(&machine.config())?;
+    let notes = found["volumes"][0]["notes"].to_string();
+    ensure!(
+        code == Some(0) && notes.contains("the feature block_cloning of tank is disabled"),
+        "{found:#}"
+    );
+
+    let used = sh("zfs", &["get", "-Hpo", "value", "used", DATASET])?;
+    let quota = used.trim().parse::<u64>()? + (1 << 20);
+    sh("zfs", &["set", &format!("quota={quota}"), DATASET])?;
+    let (code, found) = check(&machine.config())?;
+    let problem = only_problem(&found).with_context(|| format!("quota {quota}"))?;
+    ensure!(code == Some(1) && problem.starts_with("there is no room for a reset, "), "{problem}");
+    Ok(())
+}
+
+/// As on a system that still runs on another tool: what is mounted is the store's.
+fn check_finds_a_bind_mount_and_adopt_fills_below_it() -> Result<()> {
+    Machine::new(&["-O", "xattr=sa"], |_| Ok(()), |_| Ok(()))?;
+    use_it(DATASET, IN_USE)?;
+    sh("zfs", &["create", "-p", "-o", "mountpoint=legacy", "tank/safe/persist"])?;
+    use_it("tank/safe/persist", STORE)?;
+    let (own, store) = (Path::new(IN_USE), Path::new(STORE).join("tmp/in-use"));
+    fs::create_dir_all(own.join("log"))?;
+    put(own, "id", "")?;
+    put(&store, "log/messages", "precious")?;
+    put(&store, "id", "0123")?;
+    let mut configuration = format!(
+        "[[volume]]\nmount_point = {IN_USE:?}\nzfs = {{ dataset = {DATASET:?}, blank = \"empty\" }}\n"
+    );
+    for name in ["log", "id"] {
+        writeln!(configuration, "[[persist]]\npath = \"{IN_USE}/{name}\"")?;
+        let (from, to) = (store.join(name), own.join(name));
+        let path = |path: &Path| path.display().to_string();
+        sh("mount", &["--bind", &path(&from), &path(&to)])?;
+    }
+    let unmount = || sh("umount", &[&format!("{IN_USE}/log"), &format!("{IN_USE}/id")]);
+    let checked = check(&configuration)?;
+    let adopted = darlings("adopt", &configuration, &["--from", STORE])?;
+    let again = check(&configuration)?;
+    unmount()?;
+    let (code, found) = checked;
+    let problems = found["volumes"][0]["problems"].to_string();
+    ensure!(
+        code == Some(1)
+            && problems.contains(
+                "/tmp/in-use/log is a bind mount of /tmp/in-use/log of tank/safe/persist"
+            )
+            && problems
+                .contains("/tmp/in-use/id is a bind mount of /tmp/in-use/id of tank/safe/persist"),
+        "{found:#}"
+    );
+    ensure!(adopted.0 == Some(0), "{adopted:?}");
+    ensure!(again.0 == Some(0), "{:#}", again.1);
+    ensure!(fs::read_to_string(own.join("log/messages"))? == "precious", "{adopted:?}");
+    ensure!(fs::read_to_string(own.join("id"))? == "0123", "{adopted:?}");
+
+    let lock = fs::File::open(own.join(".darlings"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    let (code, _, error) = darlings("adopt", &configuration, &["--from", STORE])?;
+    ensure!(code == Some(1) && error.contains("another run is at work in .darlings"), "{error}");
     Ok(())
 }
 
