@@ -21,9 +21,27 @@ use crate::{Filesystem, program, run};
 /// What the guest with ZFS does.
 const SCRIPT: &str = include_str!("../guest/bench");
 
+/// Something that can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Resets on ZFS of many small files.
+    ZfsKept,
+    /// Resets on ZFS of big files.
+    ZfsBig,
+    /// Boots, and bind mounts by systemd.
+    Boot,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::ZfsKept, Self::ZfsBig, Self::Boot];
+}
+
 /// What is measured and how often.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What is measured at all.
+    pub parts: Vec<Part>,
     /// Where lines are added.
     pub results: PathBuf,
     /// The words by which the run was asked for.
@@ -46,27 +64,50 @@ pub struct Settings {
 /// The guest that failed, with what it said.
 pub fn run(settings: &Settings) -> Result<()> {
     ensure!(settings.rounds > 0, "nothing is measured in no rounds");
-    let said = zfs(settings)?;
-    let mut facts = vec![format!(
-        "Debian in QEMU with {}",
-        match Accelerator::best() {
-            Accelerator::Kvm => "KVM",
-            Accelerator::Tcg => "TCG: everything is emulated, so that only ratios say something",
-        }
-    )];
-    facts.extend(said.lines().filter_map(|line| line.strip_prefix("#version ")).map(String::from));
+    let mut facts = vec![
+        format!(
+            "Debian in QEMU with {}",
+            match Accelerator::best() {
+                Accelerator::Kvm => "KVM",
+                Accelerator::Tcg =>
+                    "TCG: everything is emulated, so that only ratios say something",
+            }
+        ),
+        load()?,
+    ];
+    let wants = |part| settings.parts.contains(&part);
+    let mut measured = Vec::new();
+    if wants(Part::ZfsKept) || wants(Part::ZfsBig) {
+        let said = zfs(settings)?;
+        let versions = said.lines().filter_map(|line| line.strip_prefix("#version "));
+        facts.extend(versions.map(String::from));
+        measured = lines(&said)?;
+    }
+    // What is measured later may fail, and this is complete.
     let day = program::run(std::process::Command::new("date").args(["--utc", "+%Y-%m-%d"]))?;
     let machine = json!({
         "kind": "machine", "name": "guest", "asked": settings.asked, "day": day.trim(),
         "facts": facts, "versions": [],
     });
     append(&settings.results, &[machine])?;
-    append(&settings.results, &lines(&said)?)?;
-    append(&settings.results, &boot::measure(settings)?)
+    append(&settings.results, &measured)?;
+    if wants(Part::Boot) {
+        boot::measure(settings)?;
+    }
+    Ok(())
+}
+
+/// What else this computer does. It slows guests down more than anything in them.
+fn load() -> Result<String> {
+    let text = fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
+    let load = text.split_whitespace().next().context("/proc/loadavg is empty")?;
+    Ok(format!("load {load} of the computer at the start of a part"))
 }
 
 fn zfs(settings: &Settings) -> Result<String> {
-    let &Settings { large, mebibytes, rounds, ref files, .. } = settings;
+    let &Settings { mebibytes, rounds, ref parts, .. } = settings;
+    let large = if parts.contains(&Part::ZfsBig) { settings.large } else { 0 };
+    let files = if parts.contains(&Part::ZfsKept) { &*settings.files } else { &[] };
     let files: Vec<String> = files.iter().map(u32::to_string).collect();
     let scratch = tempfile::tempdir().context("cannot make a directory for a disk")?;
     let script = scratch.path().join("bench");

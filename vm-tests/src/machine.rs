@@ -142,6 +142,7 @@ impl Filesystem {
 pub struct Boot {
     scripts: BTreeMap<Moment, String>,
     options: String,
+    limit: Option<Duration>,
 }
 
 impl Boot {
@@ -164,6 +165,13 @@ impl Boot {
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(' ');
         self.options.push_str(option);
+        self
+    }
+
+    /// Lets it take so long, where its scripts have much to do.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
         self
     }
 }
@@ -327,7 +335,7 @@ impl Machine {
             options: &format!("{root} {OPTIONS}{}", boot.options),
             disks: std::slice::from_ref(&self.disk),
             memory: 2048,
-            limit: LIMIT,
+            limit: boot.limit.unwrap_or(LIMIT),
             stream: false,
         }
         .run()?;

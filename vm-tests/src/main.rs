@@ -51,6 +51,9 @@ enum Command {
     },
     /// Measure resets on ZFS beside other tools, and the boot; script/bench calls it
     Bench {
+        /// Only these parts; all by default
+        #[arg(long = "only", value_enum, value_delimiter = ',')]
+        parts: Vec<bench::Part>,
         /// Where lines of JSON are added
         #[arg(long, value_name = "FILE")]
         results: PathBuf,
@@ -58,13 +61,13 @@ enum Command {
         #[arg(long, default_value = "vm bench")]
         asked: String,
         /// Numbers of small files on ZFS
-        #[arg(long, value_delimiter = ',', default_value = "1000,3000,10000")]
+        #[arg(long, value_delimiter = ',', default_value = "100,1000,3000")]
         files: Vec<u32>,
         /// Big files on ZFS
-        #[arg(long, default_value_t = 8)]
+        #[arg(long, default_value_t = 4)]
         large: u32,
         /// Their size in MiB
-        #[arg(long, default_value_t = 64)]
+        #[arg(long, default_value_t = 32)]
         mebibytes: u32,
         /// Numbers of bind mounts by systemd
         #[arg(long, value_delimiter = ',', default_value = "1,10,100")]
@@ -134,10 +137,19 @@ fn work(cli: Cli) -> Result<u8> {
             }
             Ok(finished.status)
         }
-        Command::Bench { results, asked, files, large, mebibytes, mounts, rounds } => {
-            let settings =
-                bench::Settings { results, asked, files, large, mebibytes, mounts, rounds };
-            bench::run(&settings).map(|()| 0)
+        Command::Bench { parts, results, asked, files, large, mebibytes, mounts, rounds } => {
+            let parts = if parts.is_empty() { bench::Part::ALL.to_vec() } else { parts };
+            bench::run(&bench::Settings {
+                parts,
+                results,
+                asked,
+                files,
+                large,
+                mebibytes,
+                mounts,
+                rounds,
+            })?;
+            Ok(0)
         }
     }
 }

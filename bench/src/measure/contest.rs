@@ -11,6 +11,7 @@ use darlings_testkit::loopfs::run;
 
 use crate::Settings;
 use crate::stage::Stage;
+use crate::watch;
 
 /// Seconds that a reset may take whatever is in the tree, on a busy machine too.
 const FIXED: f64 = 0.5;
@@ -81,26 +82,28 @@ impl Contestant {
     }
 }
 
-/// Resets the template's copy once, and gives what that took and the peak memory, if it is told.
-/// The filesystem is mounted again afterwards.
-pub(crate) fn reset(
+/// Where the scripts mount the top level, the root and what is kept.
+const MOUNTED: [&str; 3] = ["top", "root", "persist"];
+
+/// What resets the live subvolume, once the filesystem is not mounted.
+fn command(
     settings: &Settings,
-    stage: &mut Stage,
+    stage: &Stage,
     contestant: Contestant,
     declared: &[String],
-) -> Result<(Took, Option<f64>)> {
-    let (list, report) = (stage.list(declared)?, stage.beside("report.json"));
-    let directories = ["top", "root", "persist"].map(|name| stage.beside(name));
+) -> Result<Command> {
+    let list = stage.list(declared)?;
+    let directories = MOUNTED.map(|name| stage.beside(name));
     for directory in &directories {
         std::fs::create_dir_all(directory)?;
     }
-    let mut command = match contestant.script() {
+    Ok(match contestant.script() {
         None => {
             let config = stage.configure(contestant.name(), declared)?;
             let mut command = Command::new(&settings.darlings);
             // This machine's own command line may have a word for darlings.
             command.args(["reset", "--cmdline", "/dev/null", "--config"]).arg(config);
-            command.arg("--report").arg(&report);
+            command.arg("--report").arg(stage.beside("report.json"));
             command
         }
         Some(script) => {
@@ -114,13 +117,27 @@ pub(crate) fn reset(
             command.env("TOP", top).env("ROOT", root).env("PERSIST", persist);
             command
         }
-    };
+    })
+}
+
+/// Resets the template's copy once, and gives what that took and the peak memory, if it is told.
+/// The filesystem is mounted again afterwards.
+pub(crate) fn reset(
+    settings: &Settings,
+    stage: &mut Stage,
+    contestant: Contestant,
+    declared: &[String],
+) -> Result<(Took, Option<f64>)> {
+    let mut command = command(settings, stage, contestant, declared)?;
     stage.cold()?;
     let took = timed(&mut command)?;
-    let memory = if contestant.script().is_none() { Some(peak(&report)?) } else { None };
+    let memory = match contestant.script() {
+        None => Some(peak(&stage.beside("report.json"))?),
+        Some(_) => None,
+    };
     if contestant == Contestant::Bind {
-        for mounted in &directories[1..] {
-            run(Command::new("umount").arg("--recursive").arg(mounted))?;
+        for mounted in &MOUNTED[1..] {
+            run(Command::new("umount").arg("--recursive").arg(stage.beside(mounted)))?;
         }
     }
     stage.volume.fs.remount_fresh()?;
@@ -176,21 +193,45 @@ impl<'a> Notes<'a> {
 
     /// Why a contestant is left out that is expected to take so many seconds, after others of the row
     /// that are expected to take theirs; if it is.
-    fn too_slow(&self, expected: f64, others: f64) -> Option<String> {
-        let rounds = self.settings.rounds;
+    fn too_slow(&self, rounds: usize, expected: f64, others: f64) -> Option<String> {
+        let rounds = if rounds == 1 { "one round".into() } else { format!("{rounds} rounds") };
         let patience = self.settings.patience.as_secs_f64();
         if expected > patience {
             return Some(format!(
-                "{rounds} rounds would take about {expected:.0} s, and this run gives a contestant \
+                "{rounds} would take about {expected:.0} s, and this run gives a contestant \
                  {patience:.0} s"
             ));
         }
         // What was made must be removed again.
         self.settings.lacks(1.6 * (expected + others)).then(|| {
-            format!(
-                "{rounds} rounds would take about {expected:.0} s, and the run was to end before"
-            )
+            format!("{rounds} would take about {expected:.0} s, and the run was to end before")
         })
+    }
+
+    /// The peak memory of scripts, in one more round that is not timed.
+    pub(crate) fn memory(
+        &self,
+        stage: &mut Stage,
+        (set, count): (&str, u64),
+        scripts: &[Contestant],
+        declared: &[String],
+    ) -> Result<()> {
+        let at = count.to_string();
+        for &script in scripts {
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let expected = self.expected(set, count, script.name()) / self.settings.rounds as f64;
+            if let Some(why) = self.too_slow(1, expected, 0.0) {
+                self.left_out("memory", &at, script.name(), &why)?;
+                continue;
+            }
+            stage.fresh()?;
+            let mut command = command(self.settings, stage, script, declared)?;
+            stage.cold()?;
+            let memory = watch::peak(&mut command)?;
+            stage.volume.fs.remount_fresh()?;
+            self.measured("memory", &at, script.name(), vec![memory])?;
+        }
+        stage.clear()
     }
 
     fn took(&mut self, set: &str, count: u64, who: &str, seconds: f64) {
@@ -211,7 +252,7 @@ impl<'a> Notes<'a> {
         let mut others = 0.0;
         for &contestant in contestants {
             let expected = self.expected(set, count, contestant.name());
-            if let Some(why) = self.too_slow(expected, others) {
+            if let Some(why) = self.too_slow(self.settings.rounds, expected, others) {
                 self.left_out(set, &at, contestant.name(), &why)?;
                 continue;
             }

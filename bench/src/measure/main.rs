@@ -13,6 +13,7 @@ mod resets;
 mod size;
 mod space;
 mod stage;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -59,6 +59,8 @@ pub(crate) fn files(settings: &Settings) -> Result<()> {
         for (who, memories) in notes.row(&mut stage, ("kept", count), &all, &[FILES.into()])? {
             notes.measured("memory", &at, who.name(), memories)?;
         }
+        let scripts = [Contestant::Cp, Contestant::Rsync];
+        notes.memory(&mut stage, ("kept", count), &scripts, &[FILES.into()])?;
         let all = [Contestant::Carry, Contestant::Rollback, Contestant::Wipe];
         notes.row(&mut stage, ("erased", count), &all, &[OTHER.into()])?;
         if count <= settings.purged {

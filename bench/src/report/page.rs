@@ -70,9 +70,27 @@ fn machine(name: &str, lines: &[Line]) -> Result<String> {
         })
         .collect();
     let mut text = String::new();
+    // A run may have been made in parts: what they have in common is said once.
+    let mut runs: Vec<((&str, &str), Vec<&str>)> = Vec::new();
     for Machine { asked, day, facts, versions, .. } in machines {
-        writeln!(text, "Measured on {day} by `{asked}`.\n")?;
+        let run = (day.as_str(), asked.as_str());
+        let index = runs.iter().position(|(known, _)| *known == run).unwrap_or_else(|| {
+            runs.push((run, Vec::new()));
+            runs.len() - 1
+        });
+        let told = &mut runs[index].1;
         for line in facts.iter().chain(versions) {
+            if !told.contains(&line.as_str()) {
+                told.push(line);
+            }
+        }
+    }
+    for ((day, asked), told) in runs {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        writeln!(text, "Measured on {day} by `{asked}`.\n")?;
+        for line in told {
             writeln!(text, "- {line}")?;
         }
     }

@@ -150,3 +150,29 @@ fn what_means_nothing_is_an_error_that_names_it() {
     let lacks = "the README lacks the lines <!-- made by script/bench --> and <!-- until here -->, in this order";
     assert_eq!(said, Err(lacks.to_owned()));
 }
+
+#[test]
+fn what_the_parts_of_one_run_say_of_their_machine_is_said_once() -> anyhow::Result<()> {
+    let part = |load: &str, day: &str| {
+        Line::Machine(Machine {
+            name: "guest".into(),
+            asked: "script/bench --vm".into(),
+            day: day.into(),
+            facts: vec!["Debian in QEMU".into(), load.into()],
+            versions: vec![],
+        })
+    };
+    let parts = [
+        part("load 1.5", "2026-11-24"),
+        part("load 2.0", "2026-11-24"),
+        part("load 1.5", "2026-11-25"),
+    ];
+    assert_eq!(
+        page("{{machine guest}}\n", &parts)?,
+        "Measured on 2026-11-24 by `script/bench --vm`.\n\n\
+         - Debian in QEMU\n- load 1.5\n- load 2.0\n\n\
+         Measured on 2026-11-25 by `script/bench --vm`.\n\n\
+         - Debian in QEMU\n- load 1.5\n"
+    );
+    Ok(())
+}
