@@ -220,6 +220,8 @@ impl<'a> Notes<'a> {
         for &script in scripts {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let expected = self.expected(set, count, script.name()) / self.settings.rounds as f64;
+            // Nothing is known of one that no round was begun of.
+            let expected = expected.max(FIXED);
             if let Some(why) = self.too_slow(1, expected, 0.0) {
                 self.left_out("memory", &at, script.name(), &why)?;
                 continue;
