@@ -9,7 +9,6 @@ AGAIN = "src/carry/again.rs"
 TIDY = "src/carry/tidy.rs"
 UNDO = "src/carry/undo.rs"
 LAYOUT = "src/carry/layout.rs"
-MOVES = "src/carry/moves.rs"
 LAY = "src/restore/lay.rs"
 CLEAR = "src/restore/clear.rs"
 RESTORE = "src/restore/mod.rs"
@@ -224,7 +223,7 @@ CARRY = [
         "carry: the directory that stands for a subvolume stays",
         NESTED,
         r".",
-        [(MOVES, "            unlinkat(from.0, from.1, AtFlags::REMOVEDIR)?;\n", "")],
+        [(LAY, "    unlinkat(from.0, from.1, AtFlags::REMOVEDIR)?;\n", "")],
     ),
     (
         "rollback: a connector's mode",
