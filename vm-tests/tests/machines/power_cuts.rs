@@ -77,9 +77,12 @@ fn boots_after_power_cuts(test: &str, filesystem: Filesystem, strategy: &str) ->
 
     let log = Log::read(&recording)?;
     let range = log.between(BEGIN, END)?;
-    // The first and the last of them are before the reset and after it.
-    let cuts = log.cuts(&range, count()? + 2, 1);
-    let inside = cuts.get(1..cuts.len().saturating_sub(1)).unwrap_or_default();
+    // Spread over the whole reset. Of those, the later ones: until something is committed it is the
+    // previous state that is booted. The very last is after the reset.
+    let count = count()?;
+    let cuts = log.cuts(&range, 2 * count + 2, 1);
+    let end = cuts.len().saturating_sub(1);
+    let inside = cuts.get(end.saturating_sub(count)..end).unwrap_or_default();
     ensure!(!inside.is_empty(), "nothing was written between {range:?}");
     println!("{} and {strategy}: {} records", filesystem.name(), log.written(&range).len());
     let installed = machine.installed();
