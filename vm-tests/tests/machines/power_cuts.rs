@@ -138,6 +138,8 @@ fn used(filesystem: Filesystem) -> String {
         chroot /run/used env PATH="/mnt:$PATH" bash -euo pipefail <<'END'
         {clutter}
 END
+        # Part of the filesystem may be mounted elsewhere, so that unmounting it writes nothing.
+        sync
         umount --recursive /run/used
         "#
     )
