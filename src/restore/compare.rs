@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rustix::fs::{FileType, Statx};
-use rustix::io::Errno;
 use serde::Serialize;
 
 use super::at;
 use super::attributes::permissions;
-use super::entry::{BTRFS_STUB, device};
+use super::entry::{device, is_stub};
 use super::equal::{Comparison, Named, same_flags, same_target};
 
 /// Something that two entries differ in.
@@ -206,10 +205,9 @@ fn open(side: Side<'_>, below: &Path) -> anyhow::Result<(std::os::fd::OwnedFd, C
 }
 
 /// Whether an entry is the root of another subvolume or filesystem, or stands for one.
-fn is_nested(parent: BorrowedFd<'_>, status: &Statx) -> Result<bool, Errno> {
+fn is_nested(parent: BorrowedFd<'_>, status: &Statx) -> anyhow::Result<bool> {
     let directory = at::kind(status) == FileType::Directory;
-    Ok(directory
-        && (status.stx_ino == BTRFS_STUB || device(status) != device(&at::status_of(parent)?)))
+    Ok(directory && (is_stub(parent, status)? || device(status) != device(&at::status_of(parent)?)))
 }
 
 /// Whether two names are of one inode that nothing was done to in between: whatever is done to one

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use darlings_btrfs::STUB_INODE;
 use rustix::fs::{
     AtFlags, FileType, IFlags, Mode, OFlags, Statx, linkat, makedev, mkdirat, mknodat, openat,
     readlinkat, symlinkat,
@@ -115,7 +116,7 @@ pub(super) fn make_directory(
         // An empty stub where a snapshot left out a subvolume has a device number of its own
         // and nothing in it; it is restored as the empty directory that it looks like.
         anyhow::ensure!(
-            status.stx_ino == BTRFS_STUB,
+            is_stub(source.as_fd(), &status)?,
             "another filesystem is mounted here; unmount it"
         );
     }
@@ -133,9 +134,17 @@ pub(super) fn device(status: &Statx) -> (u32, u32) {
     (status.stx_dev_major, status.stx_dev_minor)
 }
 
-/// Inode number of the directory that stands for a subvolume in a snapshot of what holds it
-/// (`BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`).
-pub(super) const BTRFS_STUB: u64 = 2;
+/// Whether an entry is the directory that stands for a subvolume in a snapshot of what holds it
+/// (`BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`). `near` is that directory, or the one that it is in.
+///
+/// Its inode number tells, but on btrfs only: any directory of ZFS can have that number, and the root
+/// of each ext4 has it.
+///
+/// # Errors
+/// As statfs(2).
+pub(super) fn is_stub(near: BorrowedFd<'_>, status: &Statx) -> anyhow::Result<bool> {
+    Ok(status.stx_ino == STUB_INODE && darlings_btrfs::is_btrfs(near)?)
+}
 
 /// One entry and where it goes.
 pub(super) struct Place<'a> {
@@ -254,4 +263,19 @@ fn restore_special(place: &Place<'_>, seen: &Seen, scratch: &mut Scratch) -> any
     }
     let handle = Handle::Named(place.source, place.name);
     seen.source(handle).copy_to(target, Created { mode: made_with }, scratch).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at once")]
+
+    use super::*;
+
+    #[test]
+    fn a_directory_with_the_number_of_a_stub_is_one_on_btrfs_only() {
+        let proc = std::fs::File::open("/proc").unwrap();
+        let mut status = at::status_of(proc.as_fd()).unwrap();
+        status.stx_ino = STUB_INODE;
+        assert!(!is_stub(proc.as_fd(), &status).unwrap());
+    }
 }

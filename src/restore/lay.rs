@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::attributes::{Created, Handle, Scratch, Source, remove_labels, unseal};
 use super::data::{BytesByRung, Ladder};
+use super::entry::is_stub;
 use super::links::Links;
 use super::settle::Settled;
 use super::walk::{Job, Walk};
@@ -244,7 +245,7 @@ pub fn move_stub(
     from: (BorrowedFd<'_>, &CStr),
     to: (BorrowedFd<'_>, &CStr),
 ) -> anyhow::Result<bool> {
-    if at::status(from.0, from.1)?.stx_ino != darlings_btrfs::STUB_INODE {
+    if !is_stub(from.0, &at::status(from.0, from.1)?)? {
         return Ok(false);
     }
     let stub = at::open_directory(from.0, from.1)?;

@@ -265,8 +265,10 @@ impl Restoration<'_> {
         let wanted_later = matches!(path.state, State::Present { kind: "directory" })
             && self.rules.at(&path.path).is_some_and(Node::has_excluded_below);
         // What stands for a subvolume of the blank's cannot be renamed, and nothing is in it.
-        let stub = at::present(at::status(parent.as_fd(), &name))?
-            .is_some_and(|status| status.stx_ino == entry::BTRFS_STUB);
+        let stub = match at::present(at::status(parent.as_fd(), &name))? {
+            Some(status) => entry::is_stub(parent.as_fd(), &status)?,
+            None => false,
+        };
         if wanted_later && !stub {
             let aside = aside_name(number)?;
             if clear::rename((parent.as_fd(), &name), (self.work.as_fd(), &aside))? {
@@ -284,7 +286,7 @@ impl Restoration<'_> {
         let target = self.trees.target;
         let there = at::directory_beneath(target, path)?;
         let stub = match &there {
-            Some(there) => at::status_of(there.as_fd())?.stx_ino == entry::BTRFS_STUB,
+            Some(there) => entry::is_stub(there.as_fd(), &at::status_of(there.as_fd())?)?,
             None => false,
         };
         if let (Some(there), false) = (&there, stub) {
