@@ -90,9 +90,16 @@ fn check_finds_what_is_missing_and_changes_nothing() -> Result<()> {
     let (code, found) = check(&machine.config().replace(DATASET, "tank/local/nothing"))?;
     ensure!(code == Some(1), "{found:#}");
     let problems = found["volumes"][0]["problems"].as_array().context("no problems")?;
-    ensure!(problems.len() == 1, "{problems:?}");
-    let problem = problems[0].as_str().context("no text")?;
-    ensure!(problem.contains("there is no dataset tank/local/nothing"), "{problem}");
+    ensure!(
+        *problems
+            == [
+                "there is no dataset tank/local/nothing; imported are: tank; correct the name, or \
+                 import the pool that has it",
+                "the generations cannot be read: there is no dataset tank/local/nothing; correct the \
+                 configuration, or import the pool that has it",
+            ],
+        "{problems:?}"
+    );
     Ok(())
 }
 
