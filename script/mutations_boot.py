@@ -29,14 +29,14 @@ UNITS = [
     (
         "dracut: the reset does not wait for the import",
         FOR_ZFS,
-        r"^Requires=zfs-import-cache.service$",
-        [(DRACUT, "units+=(zfs-import-scan.service zfs", "units+=(zfs")],
+        r"^Wants=zfs-import-cache.service$",
+        [(DRACUT, "imports=(zfs-import-scan.service zfs", "imports=(zfs")],
     ),
     (
         "dracut: the reset does not wait for the keys",
         FOR_ZFS,
         r"^After=zfs-import-scan",
-        [(DRACUT, 'then echo "After=dracut-pre-mount.service"; fi', "then :; fi")],
+        [(DRACUT, '        echo "After=dracut-pre-mount.service"\n', "")],
     ),
     (
         "dracut: a device is not escaped",

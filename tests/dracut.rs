@@ -216,7 +216,7 @@ fn an_initrd_for_zfs_has_the_libraries_and_waits_for_the_import() -> Result<()> 
     assert_eq!(
         fs::read_to_string(content.join(drop_in))?,
         "[Unit]\n\
-         Requires=zfs-import-scan.service zfs-import-cache.service\n\
+         Wants=zfs-import-scan.service zfs-import-cache.service\n\
          After=zfs-import-scan.service zfs-import-cache.service\n\
          After=dracut-pre-mount.service\n"
     );

@@ -37,21 +37,25 @@ installkernel() {
 
 # The lines of [Unit] that name what makes the volumes reachable.
 darlings_requirements() {
-    local device units=()
-    while IFS= read -r device; do
-        units+=("$(systemd-escape --path --suffix=device "$device")")
-    done < <(darlings_values device)
-    if [[ -n $(darlings_values dataset) ]]; then
-        # Whichever does not apply is skipped, which counts as success. Not zfs-import.target, which is
-        # reached even when the import has failed.
-        units+=(zfs-import-scan.service zfs-import-cache.service)
-    fi
-    [[ ${#units[@]} -gt 0 ]] || return 0
+    local device devices=() imports=(zfs-import-scan.service zfs-import-cache.service)
+    [[ -n $(darlings_values device)$(darlings_values dataset) ]] || return 0
     echo "[Unit]"
-    echo "Requires=${units[*]}"
-    echo "After=${units[*]}"
-    # Where the keys of an encrypted pool are loaded.
-    if [[ -n $(darlings_values dataset) ]]; then echo "After=dracut-pre-mount.service"; fi
+    while IFS= read -r device; do
+        devices+=("$(systemd-escape --path --suffix=device "$device")")
+    done < <(darlings_values device)
+    if [[ ${#devices[@]} -gt 0 ]]; then
+        echo "Requires=${devices[*]}"
+        echo "After=${devices[*]}"
+    fi
+    if [[ -n $(darlings_values dataset) ]]; then
+        # Wanted, not required: the imports require systemd-udev-settle.service, which is stopped before
+        # the switch to the root, and would take this unit with it, and the root's mount. A reset finds
+        # by itself that a pool is not there. Whichever import does not apply is skipped.
+        echo "Wants=${imports[*]}"
+        echo "After=${imports[*]}"
+        # Where the keys of an encrypted pool are loaded.
+        echo "After=dracut-pre-mount.service"
+    fi
 }
 
 # Called by dracut: everything that is no driver.

@@ -393,9 +393,10 @@ impl Machine {
         let by_dracut = self.initrd.is_some();
         let device = if by_dracut { self.filesystem.reachable_after() } else { device };
         unit("darlings-vm-before.service", BEFORE)?;
+        // Wanted, not required: see what darlings' dracut module says of the imports.
         unit(
             "darlings-vm-before.service.d/10-device.conf",
-            &format!("[Unit]\nRequires={device}\nAfter={device}\n"),
+            &format!("[Unit]\nWants={device}\nAfter={device}\n"),
         )?;
         unit("darlings-vm-after.service", AFTER)?;
         unit("emergency.service", EMERGENCY)?;
