@@ -149,6 +149,16 @@ MACHINES = [
         )],
     ),
     (
+        "boot after a power cut: a dataset that was rolled back is taken for the previous state",
+        ("machines", "power_cuts::a_zfs_root_boots_after_a_power_cut_in_a_rollback"),
+        r"existence directory != absent",
+        [(
+            f"{ZFS}/mod.rs",
+            "            rolled_back: self.rolled_back()?,\n",
+            "            rolled_back: self.rolled_back()?.filter(|_| false),\n",
+        )],
+    ),
+    (
         "failing disk: ZFS: what is kept is read and copied",
         ("zfs_reset", "a_disk_that_fails_below_a_pool"),
         r"exit code Some\(10\)",
