@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use common::changes::{Noise, clear, shuffle};
 use common::made_up;
 use darlings::cmdline::Asked;
@@ -23,7 +23,7 @@ use darlings_testkit::loopfs::{Filesystem, LoopFs};
 use darlings_testkit::model::Rule;
 use darlings_testkit::{Compare, Flags, RelPath, Tree, capability, capture, skip_unless};
 use proptest::prelude::any;
-use proptest::test_runner::{TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 
 /// Cases of a run that nobody told how many; `DARLINGS_CASES` does.
 const CASES: u32 = 60;
@@ -178,18 +178,10 @@ fn check(fs: &LoopFs, strategy: Strategy, case: &Case, seed: u64, tally: &mut Ta
 fn what_is_told_is_what_the_next_reset_does_and_the_fast_way_tells_the_same() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     darlings::restore::prepare_process()?;
-    let cases = match std::env::var("DARLINGS_CASES") {
-        Ok(number) => number.parse().context("DARLINGS_CASES is no number")?,
-        Err(_) => CASES,
-    };
+    let mut runner = generate::runner(CASES)?;
+    let cases = runner.config().cases;
     let fs = LoopFs::new(Filesystem::Btrfs)?;
     let tally = RefCell::new(Tally::default());
-    let mut runner = TestRunner::new(proptest::test_runner::Config {
-        cases,
-        failure_persistence: None,
-        max_shrink_time: 60_000,
-        ..proptest::test_runner::Config::default()
-    });
     let outcome = runner.run(&(generate::case(), any::<u64>()), |(case, seed)| {
         for strategy in [Strategy::Rollback, Strategy::Carry] {
             let checked = check(&fs, strategy, &case, seed, &mut tally.borrow_mut());

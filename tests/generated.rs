@@ -7,7 +7,7 @@ mod common;
 use std::cell::RefCell;
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use common::made_up::{config, configurable};
@@ -19,7 +19,7 @@ use darlings_testkit::generate::{self, Case};
 use darlings_testkit::loopfs::{Filesystem, LoopFs};
 use darlings_testkit::model;
 use darlings_testkit::{Tree, capability, capture, skip_unless};
-use proptest::test_runner::{TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 
 /// Cases of a run that nobody told how many; `DARLINGS_CASES` does.
 const CASES: u32 = 250;
@@ -129,19 +129,10 @@ fn both_strategies_make_of_random_trees_what_the_model_says_and_again_the_second
 {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     darlings::restore::prepare_process()?;
-    let cases = match std::env::var("DARLINGS_CASES") {
-        Ok(number) => number.parse().context("DARLINGS_CASES is no number")?,
-        Err(_) => CASES,
-    };
+    let mut runner = generate::runner(CASES)?;
+    let cases = runner.config().cases;
     let fs = LoopFs::new(Filesystem::Btrfs)?;
     let tally = RefCell::new(Tally::default());
-    let limit = Duration::from_secs(60).as_millis();
-    let mut runner = TestRunner::new(proptest::test_runner::Config {
-        cases,
-        failure_persistence: None,
-        max_shrink_time: u32::try_from(limit)?,
-        ..proptest::test_runner::Config::default()
-    });
     let start = Instant::now();
     let outcome = runner.run(&generate::case(), |case| {
         for strategy in [Strategy::Rollback, Strategy::Carry] {

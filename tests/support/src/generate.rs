@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use proptest::test_runner::{Config, RngSeed, TestRunner};
 use rustix::fs::FileType;
 
 use crate::attributes::Attribute;
@@ -80,6 +81,38 @@ pub struct Case {
     pub previous: GeneratedTree,
     /// The configuration; valid but for ancestors that the blank may have as non-directories.
     pub rules: Vec<Rule>,
+}
+
+/// Seed of a run that nobody told anything: a commit passes or fails the same everywhere.
+const USUAL_SEED: u64 = 20_261_201;
+
+/// A runner for `usual` cases that are the same every time, or, where `DARLINGS_CASES` says how
+/// many, for so many new ones. Their seed is printed; `PROPTEST_RNG_SEED` repeats it. A failing case
+/// is made smaller for a minute.
+///
+/// # Errors
+///
+/// When `DARLINGS_CASES` is no number.
+pub fn runner(usual: u32) -> Result<TestRunner> {
+    let told = std::env::var("DARLINGS_CASES").ok().filter(|number| !number.is_empty());
+    let config = Config { failure_persistence: None, max_shrink_time: 60_000, ..Config::default() };
+    let rng_seed = match (config.rng_seed, &told) {
+        (fixed @ RngSeed::Fixed(_), _) => fixed,
+        (RngSeed::Random, None) => RngSeed::Fixed(USUAL_SEED),
+        (RngSeed::Random, Some(_)) => RngSeed::Fixed(new_seed()),
+    };
+    let cases = match told {
+        Some(number) => number.parse().context("DARLINGS_CASES is no number")?,
+        None => usual,
+    };
+    eprintln!("{cases} cases, PROPTEST_RNG_SEED={rng_seed}");
+    Ok(TestRunner::new(Config { cases, rng_seed, ..config }))
+}
+
+/// Another one in every process.
+fn new_seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// A name from the pool.

@@ -3,17 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::env;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use darlings_testkit::attributes::Attribute;
 use darlings_testkit::generate::{self, Case, GeneratedTree, Node};
 use darlings_testkit::model::{self, Rule};
 use darlings_testkit::{RelPath, remove};
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::TestCaseError;
 
-use crate::guest::{CASES, checks, in_guest};
+use crate::guest::{checks, in_guest};
 use crate::machine::{Machine, Strategy, reset};
 use crate::pools::{DATASET, POOL, create_pool, sh, tree};
 
@@ -78,17 +77,9 @@ fn configurable(rules: &[Rule]) -> Vec<Rule> {
 fn on_random_trees() -> Result<()> {
     create_pool(POOL, 512, &["-O", "acltype=posixacl", "-O", "xattr=sa"])?;
     sh("zfs", &["create", "-p", "tank/local"])?;
-    let cases = match env::var(CASES).unwrap_or_default().as_str() {
-        "" => FEW,
-        number => number.parse().context("the number of cases is no number")?,
-    };
+    let mut runner = generate::runner(FEW)?;
+    let cases = runner.config().cases;
     let tally = RefCell::new(Tally::default());
-    let mut runner = TestRunner::new(Config {
-        cases,
-        failure_persistence: None,
-        max_shrink_time: u32::try_from(Duration::from_secs(60).as_millis())?,
-        ..Config::default()
-    });
     let start = Instant::now();
     let outcome = runner.run(&generate::case(), |mut case| {
         without_foreign_flags(&mut case.blank);

@@ -22,6 +22,8 @@ const INSIDE: &str = "DARLINGS_TEST_IS_IN_A_GUEST";
 const ONLY: &str = "DARLINGS_TEST_ONLY";
 /// How many random cases are to be tried; few without it.
 pub(crate) const CASES: &str = "DARLINGS_CASES";
+/// Repeats the cases of another run.
+pub(crate) const SEED: &str = "PROPTEST_RNG_SEED";
 /// Every so many calls are interrupted; few without it.
 pub(crate) const STRIDE: &str = "DARLINGS_STRIDE";
 /// How many power cuts of each recorded reset are tried; few without it.
@@ -58,10 +60,12 @@ pub(crate) fn in_guest_with(
     }
     let scratch = tempfile::tempdir().context("cannot make a directory for a disk")?;
     let only = env::var(ONLY).unwrap_or_default();
-    let [cases, stride, cuts] =
-        [CASES, STRIDE, CUTS].map(|variable| env::var(variable).unwrap_or_default());
+    let told: String = [CASES, SEED, STRIDE, CUTS]
+        .into_iter()
+        .filter_map(|variable| Some(format!(" {variable}='{}'", env::var(variable).ok()?)))
+        .collect();
     let script = format!(
-        "export {INSIDE}=1 {ONLY}='{only}' {CASES}='{cases}' {STRIDE}='{stride}' {CUTS}='{cuts}'\n\
+        "export {INSIDE}=1 {ONLY}='{only}'{told}\n\
          exec zfs-reset --exact {test} --nocapture --test-threads=1"
     );
     let mut command = run::Command::new(Filesystem::Zfs, &script);
