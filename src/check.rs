@@ -114,8 +114,12 @@ impl VolumeCheck {
     fn or_problem(&mut self, what: &str, look: impl FnOnce(&mut Self) -> anyhow::Result<()>) {
         if let Err(error) = look(self) {
             let error = format!("{error:#}");
-            // Whatever is missing is missing for all, and some say more of it.
-            let same = |known: &String| known.contains(&error) || error.contains(known.as_str());
+            // Whatever is missing is missing for all. Some say more of it; the remedy, after the
+            // semicolon, is in the words of whoever looks.
+            let problem = |told: &str| told.split_once(';').map_or(told, |(it, _)| it).to_owned();
+            let same = |known: &String| {
+                known.contains(&problem(&error)) || error.contains(&problem(known))
+            };
             if !self.problems.iter().any(same) {
                 self.problems.push(format!("{what}{error}"));
             }

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::octal::unescape;
@@ -66,6 +66,16 @@ impl Mount {
     pub(super) fn is(&self, other: &Mounted) -> bool {
         other.mount_point == self.path
     }
+}
+
+/// What went wrong in any of these, in one error: none is left undone because another failed.
+pub(super) fn all_done(
+    results: impl IntoIterator<Item = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let failed = results.into_iter().filter_map(Result::err);
+    let told: Vec<String> = failed.map(|error| format!("{error:#}")).collect();
+    ensure!(told.is_empty(), "{}", told.join("; and "));
+    Ok(())
 }
 
 impl AsFd for Mount {
@@ -176,7 +186,16 @@ fn text(field: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mounted, parse};
+    use super::{Mounted, all_done, parse};
+
+    #[test]
+    fn every_failure_is_told_and_none_is_no_failure() {
+        let failed = |why: &'static str| Err(anyhow::anyhow!(why).context("cannot unmount"));
+        let results = [failed("busy"), Ok(()), failed("gone")];
+        let told = all_done(results).map_err(|error| error.to_string());
+        assert_eq!(told, Err("cannot unmount: busy; and cannot unmount: gone".to_owned()));
+        assert!(all_done([Ok(()), Ok(())]).is_ok());
+    }
 
     #[test]
     fn a_line_of_mountinfo_is_read_with_its_escapes() {

@@ -247,7 +247,8 @@ impl Store for Generations {
     }
 
     fn close(&mut self) -> anyhow::Result<()> {
-        let snapshots = self.snapshots.drain(..).try_for_each(|mount| mount.close(fs::unmount));
-        super::unmount(&mut self.live).and(snapshots)
+        let snapshots = self.snapshots.drain(..).map(|mount| mount.close(fs::unmount));
+        let live = super::unmount(&mut self.live);
+        mounts::all_done(snapshots.chain([live]))
     }
 }

@@ -138,6 +138,11 @@ impl Zfs {
         if resets {
             self.check_blank(blank_name(&self.source).as_deref())?;
             facts.newer = self.newer_than_blank()?;
+            facts.newer_generations =
+                generations::numbers(&self.library, &self.source.dataset, &snapshots)?
+                    .into_iter()
+                    .map(|number| generation_name(&self.source, number))
+                    .collect();
         }
         if facts.journal.is_none()
             && facts.rolled_back.is_none()
@@ -420,7 +425,6 @@ impl Volume for Zfs {
 
     fn close(&mut self) -> anyhow::Result<()> {
         let Mounts { dataset, blank, stage } = &mut self.mounted;
-        let results = [unmount(dataset), unmount(stage), unmount(blank)];
-        results.into_iter().collect()
+        mounts::all_done([unmount(dataset), unmount(stage), unmount(blank)])
     }
 }

@@ -23,11 +23,14 @@ pub(super) struct Facts {
     pub(super) has_stage: bool,
     /// Full names of snapshots and bookmarks newer than the blank, oldest first.
     pub(super) newer: Vec<String>,
+    /// Full names of the generations among them: those that bear the mark of a reset, whatever they
+    /// are called.
+    pub(super) newer_generations: Vec<String>,
     /// What was seen of the trees: of the previous state, or, after a rollback, of the stage.
     pub(super) looked: Looked,
     /// What a `carry` that was interrupted has still to do.
     pub(super) journal: Option<(carry::Journal, carry::Stage)>,
-    /// The highest number of a snapshot of ours; 0 when there is none.
+    /// The highest number in the name of a snapshot that is called as ours are; 0 when there is none.
     pub(super) highest: u64,
     /// The restore that made the dataset what it is, or is making it so, if it was one.
     pub(super) restore: Option<state::Restore>,
@@ -55,7 +58,8 @@ pub(super) fn generation_name(source: &config::Zfs, generation: u64) -> String {
     format!("{}@{OURS}{generation}", source.dataset)
 }
 
-/// The number in the name of a snapshot that this tool made.
+/// The number in the name of a snapshot that is called as ours are. Whether it is one of ours, only
+/// its mark says.
 pub(super) fn own_number(name: &str) -> Option<u64> {
     name.split_once('@')?.1.strip_prefix(OURS)?.parse().ok()
 }
@@ -119,8 +123,11 @@ pub(super) fn rollback(
     facts: &Facts,
 ) -> anyhow::Result<VolumePlan> {
     let blank = blank_name(source).context("BUG: a rollback without a blank")?;
-    let foreign: Vec<&str> =
-        facts.newer.iter().filter(|name| own_number(name).is_none()).map(String::as_str).collect();
+    let (ours, foreign): (Vec<&str>, Vec<&str>) = facts
+        .newer
+        .iter()
+        .map(String::as_str)
+        .partition(|&name| facts.newer_generations.iter().any(|ours| ours == name));
     ensure!(
         foreign.is_empty() || source.newer_snapshots == NewerSnapshots::Destroy,
         "{} would be destroyed by a rollback to {}, since ZFS destroys what is newer; destroy or \
@@ -150,7 +157,7 @@ pub(super) fn rollback(
     add(Phase::Finish, Step::DestroyStage { stage });
 
     let mut warnings = facts.looked.unreachable(&volume.mount_point);
-    if facts.newer.iter().any(|name| own_number(name).is_some()) {
+    if !ours.is_empty() {
         warnings.push(
             "the rollback destroys the generations of an earlier strategy; they are named below"
                 .into(),
@@ -239,21 +246,24 @@ pub(super) mod tests {
 
     #[test]
     fn newer_snapshots_of_others_are_refused_unless_the_configuration_gives_them_up() {
-        let newer = ["rpool/root@darlings-3", "rpool/root@mine", "rpool/root#sent"];
+        let newer = ["rpool/root@darlings-3", "rpool/root@darlings-2", "rpool/root#sent"];
         let newer = newer.map(String::from).to_vec();
-        let facts = Facts { newer, highest: 3, ..Facts::default() };
+        let newer_generations = vec![newer[0].clone()];
+        let facts = Facts { newer, newer_generations, highest: 3, ..Facts::default() };
         assert_eq!(
             plan(NewerSnapshots::Refuse, &facts).unwrap_err().to_string(),
-            "rpool/root@mine, rpool/root#sent would be destroyed by a rollback to \
+            "rpool/root@darlings-2, rpool/root#sent would be destroyed by a rollback to \
              rpool/root@blank, since ZFS destroys what is newer; destroy or send away what you do \
              not need, or write newer_snapshots = \"destroy\""
         );
         let plan = plan(NewerSnapshots::Destroy, &facts).unwrap();
         assert_eq!(plan.generation, 4);
-        assert!(steps(&plan).contains(
-            &"roll back to rpool/root@blank, destroying rpool/root@darlings-3, rpool/root@mine, \
-              rpool/root#sent"
-                .to_owned()
-        ));
+        assert!(
+            steps(&plan).contains(
+                &"roll back to rpool/root@blank, destroying rpool/root@darlings-3, \
+              rpool/root@darlings-2, rpool/root#sent"
+                    .to_owned()
+            )
+        );
     }
 }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | record a disk of this computer | [`Recorder`]; a guest's is recorded by its QEMU |
 //! | know where in a recording something began and ended | [`mark()`], [`Log::between`] |
-//! | choose moments | [`Log::cuts`], [`Log::try_cuts`] |
+//! | choose moments | [`Log::cuts`], [`Log::flushes`], [`Log::try_cuts`] |
 //! | make the disk of a moment | [`Log::apply`], [`Log::disk_after`] |
 
 mod cut;

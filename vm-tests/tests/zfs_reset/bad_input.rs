@@ -169,9 +169,9 @@ fn snapshots_that_are_not_ours_are_refused_unless_they_may_be_destroyed() -> Res
     sh("zfs", &["bookmark", "tank/local/root@blank", "tank/local/root#of-the-blank"])?;
     sh("zfs", &["snapshot", "tank/local/root@mine"])?;
     sh("zfs", &["bookmark", "tank/local/root@mine", "tank/local/root#sent"])?;
-    sh("zfs", &["snapshot", "tank/local/root@darlings-mine"])?;
+    sh("zfs", &["snapshot", "tank/local/root@darlings-7"])?;
     let words = "error: no volume was reset; all are as they were: /: tank/local/root@mine, \
-                 tank/local/root@darlings-mine, tank/local/root#sent would be destroyed by a \
+                 tank/local/root@darlings-7, tank/local/root#sent would be destroyed by a \
                  rollback to tank/local/root@blank, since ZFS destroys what is newer; destroy \
                  or send away what you do not need, or write newer_snapshots = \"destroy\"\n";
     refused(&machine.config(), words)?;
@@ -204,7 +204,7 @@ fn snapshots_that_are_not_ours_are_refused_unless_they_may_be_destroyed() -> Res
         step.unwrap()["destroys"],
         serde_json::json!([
             "tank/local/root@mine",
-            "tank/local/root@darlings-mine",
+            "tank/local/root@darlings-7",
             "tank/local/root#sent"
         ])
     );
@@ -227,7 +227,7 @@ fn snapshots_that_are_not_ours_are_refused_unless_they_may_be_destroyed() -> Res
 
     // Ours, of an earlier strategy, go without being asked, and are named; so does the number.
     machine.more.clear();
-    sh("zfs", &["snapshot", "tank/local/root@darlings-41"])?;
+    sh("zfs", &["snapshot", "-o", "darlings:generation=41", "tank/local/root@darlings-41"])?;
     let ran = reset(&machine.config(), &[])?.well()?;
     assert_eq!(ran.report.context("no report")?["volumes"][0]["generation"], 42);
     assert_eq!(tree(DATASET)?.diff_lines(&expected), "");

@@ -119,6 +119,20 @@ impl Log {
         cuts.into_iter().collect()
     }
 
+    /// The moments right after each flush of a range, with nothing missing: what follows one thing
+    /// that was made durable, and comes before the next.
+    #[must_use]
+    pub fn flushes(&self, range: &Range<usize>) -> Vec<Cut> {
+        let flushes = range.clone().filter(|&at| self.records[at].kind == Kind::Flush);
+        let after = |flush| Cut { at: flush + 1, flushed: flush + 1, arrived: vec![], torn: None };
+        let mut cuts: Vec<Cut> = flushes.map(after).collect();
+        // Of flushes with nothing between them one will do.
+        cuts.dedup_by_key(|cut| {
+            self.records[..cut.at].iter().rposition(|it| it.kind == Kind::Write)
+        });
+        cuts
+    }
+
     fn cut(&self, at: usize, start: usize, way: Way, noise: &mut Noise) -> Cut {
         let flush = (start..at).rfind(|&at| self.records[at].kind == Kind::Flush);
         let flushed = flush.map_or(start, |flush| flush + 1);
@@ -253,6 +267,17 @@ mod tests {
         };
         assert!(dropped > 40 && cuts.iter().filter(reordered).count() > 20, "{cuts:#?}");
         assert!(cuts.iter().any(|cut| cut.torn.is_some()));
+        Ok(())
+    }
+
+    #[test]
+    fn after_a_flush_nothing_is_missing_and_two_flushes_in_a_row_are_one_moment() -> Result<()> {
+        let mut log = log()?;
+        log.records.push(record(Kind::Flush, 0));
+        log.records.push(record(Kind::Flush, 0));
+        let after = |at| Cut { at, flushed: at, arrived: vec![], torn: None };
+        assert_eq!(log.flushes(&(0..23)), [after(11), after(22)]);
+        assert_eq!(log.flushes(&(11..23)), [after(22)]);
         Ok(())
     }
 
