@@ -149,6 +149,16 @@ MACHINES = [
         )],
     ),
     (
+        "boot after a power cut: the journal of a carry on ZFS is not looked at",
+        ("machines", "power_cuts::a_zfs_root_boots_after_a_power_cut_in_a_carry"),
+        r"existence directory != absent",
+        [(
+            f"{ZFS}/mod.rs",
+            "        facts.journal = journal?;\n",
+            "        facts.journal = journal?.filter(|_| false);\n",
+        )],
+    ),
+    (
         "boot after a power cut: a dataset that was rolled back is taken for the previous state",
         ("machines", "power_cuts::a_zfs_root_boots_after_a_power_cut_in_a_rollback"),
         r"existence directory != absent",

@@ -108,7 +108,7 @@ impl Settings {
                 darlings,
                 results,
                 scratch,
-                rounds: 7,
+                rounds: 5,
                 end,
                 patience: Duration::from_secs(1800),
                 files: &[1000, 10_000, 100_000, 1_000_000],
