@@ -418,8 +418,18 @@ fn check_dir(table: &DirTable) -> Result<Dir, Wrong> {
 
 /// A subvolume's path may begin with a slash, as in the mount option `subvol=`.
 fn subvolume_path(key: &str, text: &Spanned<String>) -> Result<PathBuf, Wrong> {
-    normal_relative(text.get_ref().trim_start_matches('/'))
-        .map_err(|error| wrong_path(&format!("volume.btrfs.{key}"), text, &error))
+    normal_relative(text.get_ref().trim_start_matches('/')).map_err(|error| match error {
+        PathError::Empty => Wrong::at(
+            text,
+            format!(
+                "volume.btrfs.{key}: {:?} is the top level of the filesystem, which nothing can \
+                 take the place of; name what lies below it (a root that is the top level is moved \
+                 first: `btrfs subvolume snapshot / /@`, and boot that)",
+                text.get_ref()
+            ),
+        ),
+        error => wrong_path(&format!("volume.btrfs.{key}"), text, &error),
+    })
 }
 
 fn default_generations(subvolume: &Path) -> PathBuf {

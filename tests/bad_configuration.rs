@@ -140,6 +140,12 @@ fn what_a_volume_cannot_be_is_told_with_its_line_and_what_to_do() -> Result<()> 
     let root = r#"dataset = "rpool/root", blank = "blank""#;
     for (config, told) in [
         (
+            VOLUME.replace("\"@\"", "\"/\""),
+            ":3:48: volume.btrfs.subvolume: \"/\" is the top level of the filesystem, which nothing \
+             can take the place of; name what lies below it (a root that is the top level is moved \
+             first: `btrfs subvolume snapshot / /@`, and boot that)",
+        ),
+        (
             zfs("strategy = \"rollback\"\nkeep = { generations = 3 }\n", root),
             ":4:8: volume.keep: `rollback` on ZFS keeps no generation, since a rollback destroys \
              later snapshots; remove `keep`, or write strategy = \"carry\"",
