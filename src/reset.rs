@@ -185,11 +185,13 @@ impl Run {
                  resume it, or boot once with `noresume`"
             );
         }
-        self.plan(config, options, open)?;
+        let planned = self.plan(config, options, open);
         if options.dry_run {
-            return Ok(());
+            return planned;
         }
+        planned.map_err(|error| self.complete_unfinished(error))?;
         if let Err(error) = self.phase(Phase::Prepare) {
+            let error = self.complete_unfinished(error);
             return Err(self.abandon_from(0, error));
         }
         if let Err((failed, error)) = self.commit() {
@@ -241,34 +243,33 @@ impl Run {
     /// Commits the volumes in turn. A failure names the first that is not committed.
     fn commit(&mut self) -> Result<(), (usize, anyhow::Error)> {
         for (index, open) in self.volumes.iter_mut().enumerate() {
-            open.phase(Phase::Commit).map_err(|error| (index, error))?;
-            if let Some(report) = &mut open.report {
-                report.committed = report.plan.does != Does::Nothing;
-            }
+            open.commit().map_err(|error| (index, error))?;
         }
         Ok(())
     }
 
     /// Tidies the first `committed` volumes, all of them even if one fails.
     fn finish(&mut self, committed: usize) -> anyhow::Result<()> {
-        let tidy = |open: &mut Open| -> anyhow::Result<()> {
-            open.phase(Phase::Finish)?;
-            if let Some(report) = &mut open.report {
-                report.tidied = report.committed;
-            }
-            Ok(())
-        };
-        all(self.volumes[..committed].iter_mut().map(tidy))
+        all(self.volumes[..committed].iter_mut().map(Open::tidy))
+    }
+
+    /// Completes the volumes that an earlier run had begun, where this run can begin nothing because
+    /// of others. They are not to be used before, and what is wrong with the others may stay so.
+    fn complete_unfinished(&mut self, error: anyhow::Error) -> anyhow::Error {
+        let begun = self.volumes.iter_mut().filter(|open| open.resumes());
+        begun.fold(error, |error, open| match open.complete() {
+            Ok(()) => error,
+            Err(failed) => and_then(&error, &failed),
+        })
     }
 
     /// Gives up the volumes from `first` on. What cannot be tidied is added to the error.
     fn abandon_from(&mut self, first: usize, error: anyhow::Error) -> anyhow::Error {
         // The last first: volumes may have made directories that others then used.
-        self.volumes[first..].iter_mut().rev().fold(error, |error, open| {
-            match open.volume.abandon() {
-                Ok(()) => error,
-                Err(left) => and_then(&error, &left),
-            }
+        let begun = self.volumes[first..].iter_mut().filter(|open| !open.resumes());
+        begun.rev().fold(error, |error, open| match open.volume.abandon() {
+            Ok(()) => error,
+            Err(left) => and_then(&error, &left),
         })
     }
 
@@ -351,6 +352,32 @@ fn and_then(first: &anyhow::Error, next: &anyhow::Error) -> anyhow::Error {
 }
 
 impl Open {
+    /// Whether it goes on with what an earlier run had begun.
+    fn resumes(&self) -> bool {
+        self.report.as_ref().is_some_and(|report| report.plan.resumes)
+    }
+
+    fn complete(&mut self) -> anyhow::Result<()> {
+        self.commit()?;
+        self.tidy()
+    }
+
+    fn commit(&mut self) -> anyhow::Result<()> {
+        self.phase(Phase::Commit)?;
+        if let Some(report) = &mut self.report {
+            report.committed = report.plan.does != Does::Nothing;
+        }
+        Ok(())
+    }
+
+    fn tidy(&mut self) -> anyhow::Result<()> {
+        self.phase(Phase::Finish)?;
+        if let Some(report) = &mut self.report {
+            report.tidied = report.committed;
+        }
+        Ok(())
+    }
+
     fn phase(&mut self, phase: Phase) -> anyhow::Result<()> {
         let Some(report) = &mut self.report else { return Ok(()) };
         let steps: Vec<_> =

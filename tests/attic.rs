@@ -259,3 +259,31 @@ fn subvolumes_in_what_is_put_away_go_to_the_attic_stay_there_and_come_back() -> 
     }
     Ok(())
 }
+
+#[test]
+fn an_attic_that_somebody_else_has_made_is_erased_and_stops_nothing() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for strategy in STRATEGIES {
+        let machine = machine(strategy, |live| put(live, "keep/file", "kept"), &["/keep"])?;
+        reset(&machine)?;
+        // Whoever owns a volume's root can give root's directory another name.
+        let live = machine.volume.live();
+        std::fs::rename(live.join(".darlings"), live.join("elsewhere"))?;
+        put(&live, ".darlings/attic/5.json", "planted")?;
+        put(&live, ".darlings/trash/file", "planted")?;
+        put(&live, ".darlings/reset/journal", "planted")?;
+        put(&machine.volume.make_subvolume("@/.darlings/attic/planted")?, "file", "planted")?;
+        plant::owner(&live.join(".darlings"), 1000, 100)?;
+        let ran = machine.purge("generations = 2", &[])?;
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{strategy}");
+        assert!(live.join(".darlings/trash/file").exists(), "{strategy}");
+        for _ in 0..2 {
+            reset(&machine)?;
+            assert_eq!(machine.text("keep/file")?.as_deref(), Some("kept"), "{strategy}");
+            assert!(!live.join(".darlings/attic").exists(), "{strategy}");
+            assert!(!live.join("elsewhere").exists(), "{strategy}");
+        }
+        machine.close()?;
+    }
+    Ok(())
+}

@@ -65,6 +65,33 @@ fn killed_at_any_call_and_killed_again_while_recovering_the_next_run_gives_the_r
 }
 
 #[test]
+fn a_directory_that_is_half_moved_is_not_called_as_it_was_and_needs_no_blank_to_be_completed()
+-> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let (volume, expected) = Volume::experienced(Filesystem::Ext4)?;
+    let killed = volume.inject("renameat2", "signal=SIGKILL", 3)?;
+    ensure!(killed.code != Some(0), "it went on");
+    volume.fs.remount_read_only()?;
+    let ran = volume.run(&[])?;
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let told = format!(
+        "error: not all volumes were reset: / is between the previous state and the result (every \
+         persisted path is safe; running `darlings reset` again completes it; do not use it \
+         before): /: {:?} is mounted read-only; mount it writable before the reset",
+        volume.live()
+    );
+    assert_eq!(ran.stderr.lines().last(), Some(told.as_str()));
+    volume.fs.remount_writable()?;
+
+    let blank = volume.fs.path().join("blank");
+    std::fs::rename(&blank, volume.fs.path().join("elsewhere"))?;
+    volume.reset()?;
+    assert_eq!(volume.tree()?.diff_lines(&expected), "");
+    assert_eq!(volume.leftovers()?, Vec::<String>::new());
+    volume.close()
+}
+
+#[test]
 fn a_call_that_fails_is_undone_to_the_last_attribute_or_completed_by_the_next_run() -> Result<()> {
     skip_unless!(capability::root_and_ext4(), Ok(()));
     let points = points(Filesystem::Ext4)?;

@@ -346,6 +346,39 @@ fn between_the_exchange_and_moving_nested_subvolumes_the_next_run_moves_them() -
 }
 
 #[test]
+fn a_volume_that_was_begun_is_not_called_as_it_was_and_needs_no_blank_to_be_completed() -> Result<()>
+{
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    let previous = Live::of(&machine)?;
+    let result = result_of(&machine)?;
+    exchanged(&machine)?;
+    // Somebody looks at it, and boots on.
+    let at = machine.beside("looked-at");
+    std::fs::create_dir(&at)?;
+    let device = machine.volume.fs.device();
+    run(Command::new("mount").args(["-o", "subvol=@"]).arg(device).arg(&at))?;
+    let ran = machine.run(machine.config(), &[]);
+    run(Command::new("umount").arg(&at))?;
+    let ran = ran?;
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let told = format!(
+        "error: not all volumes were reset: / is between the previous state and the result (every \
+         persisted path is safe; running `darlings reset` again completes it; do not use it \
+         before): /: the subvolume \"@\" is mounted at {at:?}; a volume is reset before it is \
+         mounted: unmount it, or reboot"
+    );
+    assert_eq!(ran.stderr.lines().last(), Some(told.as_str()));
+    assert_eq!(standing(&machine, &previous, &result)?, Standing::Between);
+
+    std::fs::rename(machine.volume.blank(), machine.at("elsewhere"))?;
+    machine.reset_well()?;
+    assert_eq!(Live::of(&machine)?.differences(&result), "");
+    assert_eq!(leftovers(&machine)?, Vec::<String>::new());
+    machine.close()
+}
+
+#[test]
 fn somebody_who_used_the_machine_between_two_runs_loses_nothing() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     let machine = machine()?;

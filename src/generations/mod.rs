@@ -24,7 +24,7 @@ pub use min_free::MinFree;
 use retention::Dated;
 
 use crate::cmdline::Which;
-use crate::restore::at;
+use crate::restore::{at, trusted_own_directory};
 use crate::rules::OWN_DIRECTORY;
 use crate::state::{self, Manifest};
 
@@ -132,9 +132,12 @@ pub fn close_after<T>(result: anyhow::Result<T>, store: &mut dyn Store) -> anyho
 /// # Errors
 /// It cannot be found out.
 pub fn unfinished(store: &dyn Store, live: BorrowedFd<'_>) -> anyhow::Result<Option<String>> {
-    let journal = Path::new(OWN_DIRECTORY).join("reset/journal");
-    let found = at::status_beneath(live, &journal)
-        .with_context(|| format!("cannot look for {journal:?}"))?;
+    let journal = Path::new("reset/journal");
+    let found = match trusted_own_directory(live)? {
+        Some(own) => at::status_beneath(own.as_fd(), journal)
+            .with_context(|| format!("cannot look for {OWN_DIRECTORY}/{}", journal.display()))?,
+        None => None,
+    };
     if found.is_some() { Ok(Some("its journal is there".to_owned())) } else { store.unfinished() }
 }
 

@@ -22,11 +22,9 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// Opens it; `None` for a volume that was never reset.
+    /// Opens it; `None` for a volume that was never reset, or where somebody else has made it.
     pub(super) fn open(live: BorrowedFd<'_>) -> anyhow::Result<Option<Self>> {
-        let directory = at::directory_beneath(live, Path::new(OWN_DIRECTORY))
-            .with_context(|| format!("cannot open {OWN_DIRECTORY}"))?;
-        Ok(directory.map(|directory| Self { directory }))
+        Ok(restore::trusted_own_directory(live)?.map(|directory| Self { directory }))
     }
 
     /// One purge at a time; the lock goes with the process.

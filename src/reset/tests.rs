@@ -33,7 +33,9 @@ enum Fault {
     HalfWay,
     /// It cannot be unmounted.
     Close,
-    /// An earlier run left it half way, and what would complete it is gone.
+    /// An earlier run left it half way.
+    Begun,
+    /// The same, and what would complete it is gone.
     Stranded,
 }
 
@@ -52,23 +54,28 @@ impl Volume for Fake {
         }
         let step =
             |phase, name: &str| Planned { phase, step: Step::Secure { name: name.to_owned() } };
+        let mut steps = vec![
+            step(Phase::Prepare, "prepare"),
+            step(Phase::Commit, "commit"),
+            step(Phase::Finish, "finish"),
+        ];
+        if self.fault == Fault::Begun {
+            self.standing = Standing::Unfinished;
+            steps.remove(0);
+        }
         Ok(VolumePlan {
             mount_point: PathBuf::from(&self.name),
             volume: self.name.clone(),
             does: Does::Reset,
             generation: 1,
             previous_state: Some("1".into()),
-            resumes: false,
+            resumes: self.fault == Fault::Begun,
             paths: Vec::new(),
             put_away: Vec::new(),
             returned: Vec::new(),
             leaving: Vec::new(),
             warnings: Vec::new(),
-            steps: vec![
-                step(Phase::Prepare, "prepare"),
-                step(Phase::Commit, "commit"),
-                step(Phase::Finish, "finish"),
-            ],
+            steps,
             restore: None,
         })
     }
@@ -228,6 +235,27 @@ fn what_cannot_be_planned_leaves_every_volume_as_it_was_and_names_all_that_is_wr
             "no volume was reset; all are as they were: a: made to fail\nc: made to fail".into()
         )
     );
+}
+
+#[test]
+fn what_was_begun_is_completed_although_nothing_can_be_begun_on_the_others() {
+    let (log, ended) = run(&[Fault::Begun, Fault::Plan, Fault::Nothing]);
+    assert_eq!(log, ["a commit", "a finish", "a close", "b close", "c close"]);
+    assert_eq!(ended.report.outcome, Ending::Failed);
+    assert_eq!(
+        ended.report.error.as_deref(),
+        Some(
+            "not all volumes were reset: a is the complete result, b and c are the complete \
+             previous state: b: made to fail"
+        )
+    );
+    let committed: Vec<bool> = ended.report.volumes.iter().map(|it| it.committed).collect();
+    assert_eq!(committed, [true, false]);
+
+    let (log, ended) = run(&[Fault::Nothing, Fault::Begun, Fault::At(Phase::Prepare)]);
+    let expected = ["a prepare", "c prepare", "b commit", "b finish", "c abandon", "a abandon"];
+    assert_eq!(log[..6], expected);
+    assert_eq!(ended.report.outcome, Ending::Failed);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, mkdirat, openat};
 
 use super::lay::{copy_attributes, job, run};
 use super::settle::Settled;
-use super::{Restoration, at, own_directory};
+use super::{Restoration, at, own_directory, trusted_own_directory};
 use crate::attic::{ATTIC, Attic, List};
 use crate::rules::{Node, OWN_DIRECTORY};
 
@@ -24,7 +24,14 @@ impl Restoration<'_> {
     pub(super) fn bring_attic(&mut self, generation: u64) -> anyhow::Result<()> {
         let home = home();
         let previous = self.trees.previous;
-        if at::directory_beneath(previous, &home).context("cannot open the attic")?.is_some() {
+        let own = trusted_own_directory(previous)?;
+        let has_attic = match &own {
+            Some(own) => at::directory_beneath(own.as_fd(), Path::new(ATTIC))
+                .context("cannot open the attic")?
+                .is_some(),
+            None => false,
+        };
+        if has_attic {
             let returned = self.returned.iter().chain(self.attic.inside.iter().map(|it| &it.from));
             let below = |path: &PathBuf| path.strip_prefix(&home).map(Path::to_owned);
             let returned: Vec<PathBuf> =

@@ -27,6 +27,7 @@ use crate::cmdline::Asked;
 use crate::config::{self, Strategy};
 use crate::plan::{Does, Step, VolumePlan};
 use crate::restore::{self, Outcome, at};
+use crate::rules::OWN_DIRECTORY;
 use crate::state;
 
 mod asked;
@@ -45,7 +46,7 @@ pub(super) use generations::Generations;
 pub(super) use init::init;
 use journal::Journal;
 pub(super) use plan::in_words;
-use plan::{Facts, moving, ready_name, reset};
+use plan::{Facts, moving, ready_name, reset, settling};
 
 /// A btrfs subvolume that is reset.
 pub(super) struct Btrfs {
@@ -168,8 +169,6 @@ impl Btrfs {
         if home.is_none() {
             self.lock_first(&live)?;
         }
-        // Nothing but a reset needs the blank, and a missing one may be why somebody asks for more.
-        let blank = if self.options.asked == Asked::Reset { self.blank()? } else { None };
         let mut facts = Facts {
             live_generation: state::generation(live.as_fd())?,
             generations: home.as_ref().map(names_in).transpose()?.unwrap_or_default(),
@@ -180,22 +179,23 @@ impl Btrfs {
         if self.options.asked == Asked::Off && !interrupted {
             return Ok(facts);
         }
-        self.check_not_mounted()?;
         let live_id = fs::subvolume_id(&live)?;
-        self.check_not_mounted_by_id(live_id)?;
-        let previous = match (facts.interrupted(), &home) {
-            (Some(number), Some(home)) => {
-                facts.journal = Journal::read(live.as_fd())?;
-                let name = at::c_name(ready_name(number).as_ref())?;
-                at::open_directory(home.as_fd(), &name)
-                    .with_context(|| format!("cannot open {name:?}"))?
-            }
-            _ => live,
+        let previous = if let (Some(number), Some(home)) = (facts.interrupted(), &home) {
+            self.look_at_interrupted(&mut facts, &live, home, number)?
+        } else {
+            self.look_at_nested(&mut facts, &live)?;
+            live
         };
-        facts.nested =
-            fs::nested_subvolumes(&previous)?.into_iter().map(|nested| nested.path).collect();
-        facts.is_default = fs::default_subvolume(self.top()?)? == fs::subvolume_id(&previous)?;
-        if let (Asked::Restore(which), false) = (self.options.asked, interrupted) {
+        self.check_not_mounted()?;
+        self.check_not_mounted_by_id(live_id)?;
+        if interrupted {
+            // What is left of it needs no blank, and asks nothing of what is kept.
+            self.work.hold(home);
+            return Ok(facts);
+        }
+        // Nothing but a reset needs the blank, and a missing one may be why somebody asks for more.
+        let blank = if self.options.asked == Asked::Reset { self.blank()? } else { None };
+        if let Asked::Restore(which) = self.options.asked {
             let source = self.look_at_source(home.as_ref(), which, &facts)?;
             let tree = self.generation(source.number)?;
             facts.root_is_sealed = !restore::seals_of(tree.as_fd())?.is_empty();
@@ -209,8 +209,8 @@ impl Btrfs {
         facts.looked.attic.inside.retain(|back| {
             !facts.nested.iter().any(|outer| back.from != *outer && back.from.starts_with(outer))
         });
-        let shares = self.volume.strategy == Strategy::Carry
-            || (self.options.asked == Asked::Snapshot && !interrupted);
+        let shares =
+            self.volume.strategy == Strategy::Carry || self.options.asked == Asked::Snapshot;
         if shares
             && let Some(path) =
                 swap::find(previous.as_fd(), &self.volume.rules, &facts.looked.paths)?
@@ -229,6 +229,39 @@ impl Btrfs {
         }
         self.work.hold(home);
         Ok(facts)
+    }
+
+    /// Looks at what a run that was interrupted after the exchange has left, and opens the previous
+    /// state. Whether the live subvolume may be used is known before anything else can be wrong.
+    fn look_at_interrupted(
+        &mut self,
+        facts: &mut Facts,
+        live: &OwnedFd,
+        home: &OwnedFd,
+        number: u64,
+    ) -> anyhow::Result<OwnedFd> {
+        self.standing = Standing::Unfinished;
+        facts.journal = Journal::read(live.as_fd())?;
+        let name = at::c_name(ready_name(number).as_ref())?;
+        let previous = at::open_directory(home.as_fd(), &name)
+            .with_context(|| format!("cannot open {name:?}"))?;
+        self.look_at_nested(facts, &previous)?;
+        if settling(facts, &moving(&self.volume, facts)).is_empty() {
+            // Nothing is left but to give the previous state its name.
+            self.standing = Standing::Reset;
+        }
+        Ok(previous)
+    }
+
+    fn look_at_nested(&self, facts: &mut Facts, previous: &OwnedFd) -> anyhow::Result<()> {
+        let nested = fs::nested_subvolumes(previous)?;
+        facts.nested = nested.into_iter().map(|nested| nested.path).collect();
+        if restore::trusted_own_directory(previous.as_fd())?.is_none() {
+            // There is no attic then, only something of somebody's that is called so: erased.
+            facts.nested.retain(|path| !path.starts_with(OWN_DIRECTORY));
+        }
+        facts.is_default = fs::default_subvolume(self.top()?)? == fs::subvolume_id(previous)?;
+        Ok(())
     }
 
     /// One run at a time; the lock goes with the process.
@@ -320,9 +353,6 @@ impl Volume for Btrfs {
             (None, Asked::Restore(_), Some(of)) => asked::restore(volume, source, &facts, of),
             _ => reset(volume, source, &facts),
         };
-        if plan.resumes {
-            self.standing = Standing::Unfinished;
-        }
         self.work.begin(&plan, moving(&self.volume, &facts), facts);
         Ok(plan)
     }

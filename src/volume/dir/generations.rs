@@ -13,7 +13,7 @@ use super::open_directory;
 use crate::carry::{ASIDE_ROOT, GENERATIONS, TRASH, manifest_of};
 use crate::config;
 use crate::generations::{Detail, Generation, Other, Seen, Space, Store, exact_number};
-use crate::restore::{self, at, own_directory};
+use crate::restore::{self, at, own_directory, trusted_own_directory};
 use crate::rules::OWN_DIRECTORY;
 use crate::state;
 
@@ -47,9 +47,9 @@ impl Generations {
     }
 
     fn home(&self) -> anyhow::Result<Option<OwnedFd>> {
-        let path = Path::new(OWN_DIRECTORY).join(GENERATIONS);
-        at::directory_beneath(self.root.as_fd(), &path)
-            .with_context(|| format!("cannot open {path:?}"))
+        let Some(own) = trusted_own_directory(self.root.as_fd())? else { return Ok(None) };
+        at::directory_beneath(own.as_fd(), Path::new(GENERATIONS))
+            .with_context(|| format!("cannot open {OWN_DIRECTORY}/{GENERATIONS}"))
     }
 
     fn shown(&self, name: &str) -> String {

@@ -25,7 +25,7 @@ use crate::cmdline::Asked;
 use crate::config;
 use crate::generations::exact_number;
 use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
-use crate::restore::{Outcome, at};
+use crate::restore::{Outcome, at, trusted_own_directory};
 use crate::rules::OWN_DIRECTORY;
 use crate::state::{self, Manifest};
 
@@ -69,7 +69,7 @@ impl Dir {
             source: source.clone(),
             options,
             root: open_directory(&source.path)?,
-            blank: source.blank.as_deref().map(open_directory).transpose()?,
+            blank: None,
             generation: 0,
             looked: Looked::default(),
             journal: None,
@@ -107,7 +107,8 @@ impl Dir {
     /// The highest number of a generation that is there; 0 when there is none.
     fn highest(&self) -> anyhow::Result<u64> {
         let path = Path::new(OWN_DIRECTORY).join(GENERATIONS);
-        let directory = at::directory_beneath(self.root.as_fd(), &path)
+        let Some(own) = trusted_own_directory(self.root.as_fd())? else { return Ok(0) };
+        let directory = at::directory_beneath(own.as_fd(), Path::new(GENERATIONS))
             .with_context(|| format!("cannot open {path:?}"))?;
         let Some(directory) = directory else { return Ok(0) };
         let names =
@@ -116,8 +117,21 @@ impl Dir {
         Ok(numbers.max().unwrap_or(0))
     }
 
+    /// What an interrupted run has left. Whether the directory may be used is known before anything
+    /// else can be wrong.
+    fn look_for_unfinished(&mut self) -> anyhow::Result<Option<(Journal, Stage)>> {
+        let found = Journal::read(self.root.as_fd());
+        self.standing = match &found {
+            Ok(None) => Standing::Previous,
+            Ok(Some((_, Stage::Complete))) => Standing::Reset,
+            // One that cannot be read was begun as well.
+            Ok(Some((_, Stage::Moving))) | Err(_) => Standing::Unfinished,
+        };
+        found
+    }
+
     fn work_out(&mut self) -> anyhow::Result<VolumePlan> {
-        let interrupted = Journal::read(self.root.as_fd())?.is_some();
+        let interrupted = self.look_for_unfinished()?.is_some();
         // Of the words of the kernel command line. A generation here lacks what is persisted, which
         // was never copied, so it cannot be restored as a whole.
         match self.options.asked {
@@ -134,18 +148,16 @@ impl Dir {
             Asked::Reset | Asked::Off | Asked::Snapshot | Asked::Restore(_) => {}
         }
         self.check()?;
-        let root = self.root.as_fd();
-        let found = Journal::read(root)?;
+        // Once more, now that nobody else is at work.
+        let found = self.look_for_unfinished()?;
         let stage = found.as_ref().map(|(_, stage)| *stage);
         self.resumes = stage.is_some();
-        if let Some((journal, stage)) = found {
+        let root = self.root.as_fd();
+        if let Some((journal, _)) = found {
             self.generation = journal.generation();
             self.journal = Some(journal);
-            self.standing = match stage {
-                Stage::Moving => Standing::Unfinished,
-                Stage::Complete => Standing::Reset,
-            };
         } else {
+            self.blank = self.source.blank.as_deref().map(open_directory).transpose()?;
             self.generation = state::generation(root)?.max(self.highest()?) + 1;
             let blank = self.blank.as_ref().map(AsFd::as_fd);
             self.before = state::manifest(root)?;

@@ -10,7 +10,7 @@ use super::Process;
 use super::disk::{Disk, Kind, Tree, What};
 use crate::carry::Stage;
 use crate::config;
-use crate::plan::{Step, Tree as Of, VolumePlan};
+use crate::plan::{Phase, Step, Tree as Of, VolumePlan};
 use crate::restore::Outcome;
 use crate::volume::{Looked, Standing, Volume, btrfs, dir, zfs};
 
@@ -278,10 +278,8 @@ impl Volume for Model {
         self.generation = plan.generation;
         self.resumes = plan.resumes;
         if plan.resumes {
-            self.standing = match disk.journal {
-                Some((_, Stage::Complete)) => Standing::Reset,
-                _ => Standing::Unfinished,
-            };
+            let commits = plan.steps.iter().any(|planned| planned.phase == Phase::Commit);
+            self.standing = if commits { Standing::Unfinished } else { Standing::Reset };
         }
         self.before = Some(disk.live);
         self.disk.borrow_mut().resumed = plan.resumes;
