@@ -243,12 +243,41 @@ let
       "systemd-cryptsetup@${escapePath name}.service"
   ) devices;
 
-  # The mounts of stage 1 that lie in a directory that is reset: only once it was.
-  mountsInside = filter (
+  # What NixOS mounts in stage 1 whatever neededForBoot says: its utils.pathsNeededForBoot.
+  alwaysNeededForBoot = [
+    "/nix"
+    "/nix/store"
+    "/var"
+    "/var/log"
+    "/var/lib"
+    "/var/lib/nixos"
+    "/etc"
+    "/usr"
+  ];
+
+  inStage1 =
     mountPoint:
-    lib.any (volume: isBelow volume.mountPoint mountPoint) (ofKind "dir")
-    && (fileSystems.${mountPoint}.neededForBoot or false)
-  ) (lib.attrNames fileSystems);
+    (fileSystems.${mountPoint}.neededForBoot or false) || lib.elem mountPoint alwaysNeededForBoot;
+
+  # And without a fileSystems: /run is bound into every root, an overlay of /etc mounted there, and
+  # whatever else is a unit of its own.
+  ownMounts = [
+    "/etc"
+    "/run"
+  ]
+  ++ map (mount: normalize (lib.removePrefix "/sysroot" mount.where)) (
+    filter (mount: lib.hasPrefix "/sysroot/" mount.where) (config.boot.initrd.systemd.mounts or [ ])
+  );
+
+  isInDir = mountPoint: lib.any (volume: isBelow volume.mountPoint mountPoint) (ofKind "dir");
+
+  # The mounts of stage 1 that lie in a directory that is reset: only once it was, since a reset does not
+  # touch a directory in which something is mounted. The service writes there, for an overlay of /etc.
+  insideDirs =
+    map mountUnit (
+      lib.unique (filter isInDir (filter inStage1 (lib.attrNames fileSystems) ++ ownMounts))
+    )
+    ++ optional (isInDir "/etc") "rw-etc.service";
 
   resetMounts = map mountUnit mountPoints;
 
@@ -258,7 +287,7 @@ let
       {
         requires = resetMounts ++ cfg.initrd.requires;
         after = [ ];
-        before = map mountUnit mountsInside;
+        before = insideDirs;
         requiredBy = [ "initrd-root-fs.target" ];
       }
     else

@@ -51,6 +51,7 @@ in
       initrd.systemd = {
         enable = any types.bool true;
         contents = any (types.attrsOf source) { };
+        mounts = any (types.listOf types.raw) [ ];
         storePaths = any (types.listOf (types.either types.singleLineStr types.package)) [ ];
         units = any (types.attrsOf unit) { };
       };

@@ -1,4 +1,5 @@
-# A root on ext4, which is reset once it is mounted, and before anything is mounted in it.
+# A root on ext4, which is reset once it is mounted, and before anything is mounted in it. NixOS mounts
+# /nix in stage 1 also where nobody says that it is needed for boot.
 {
   darlings = {
     enable = true;
@@ -10,6 +11,10 @@
   };
 
   users.mutableUsers = false;
+  boot.initrd.systemd.mounts = [
+    { where = "/sysroot/srv/seed"; }
+    { where = "/run/elsewhere"; }
+  ];
   fileSystems = {
     "/" = {
       device = "/dev/disk/by-label/nixos";
@@ -18,7 +23,6 @@
     "/nix" = {
       device = "/dev/disk/by-label/nix";
       fsType = "ext4";
-      neededForBoot = true;
     };
     "/boot" = {
       device = "/dev/disk/by-label/boot";
