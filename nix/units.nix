@@ -23,11 +23,12 @@ let
   isDir = resolved.ofKind "dir" != [ ];
 
   # A purge takes hours, and may be started and stopped without anybody missing anything: no reason
-  # for a switch to wait for it.
-  leaveAlone = withUnitLines [
-    "X-RestartIfChanged=false"
-    "X-StopOnRemoval=false"
-  ];
+  # for a switch to wait for it. The switch looks for each of the two in another section.
+  leaveAlone =
+    text:
+    lib.replaceStrings [ "\n[Service]\n" ] [ "\n[Service]\nX-RestartIfChanged=false\n" ] (
+      withUnitLines [ "X-StopOnRemoval=false" ] text
+    );
 in
 {
   reset = withUnitLines (

@@ -365,6 +365,23 @@ fn systemd_finds_nothing_wrong_with_the_units_and_their_order() -> Result<()> {
     Ok(())
 }
 
+/// In the sections where switch-to-configuration looks for it.
+#[test]
+fn a_switch_leaves_a_running_purge_alone() -> Result<()> {
+    for (example, path) in golden_files("darlings-purge.service")? {
+        let text = fs::read_to_string(path)?;
+        let (unit, service) = text.split_once("\n[Service]\n").context("no service")?;
+        let words = |section: &str| -> Vec<String> {
+            section.lines().filter(|line| line.starts_with("X-")).map(str::to_owned).collect()
+        };
+        let found = (words(unit), words(service));
+        let wanted =
+            (vec!["X-StopOnRemoval=false".into()], vec!["X-RestartIfChanged=false".into()]);
+        assert_eq!(found, wanted, "{example}");
+    }
+    Ok(())
+}
+
 /// Owner, group and mode of what is at a path, if something is.
 fn standing(path: &Path) -> Option<(u32, u32, u32)> {
     let found = fs::symlink_metadata(path).ok()?;
