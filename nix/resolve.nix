@@ -285,6 +285,7 @@ let
   ordering =
     if ofKind "dir" != [ ] then
       {
+        wants = [ ];
         requires = resetMounts ++ cfg.initrd.requires;
         after = [ ];
         before = insideDirs;
@@ -292,10 +293,12 @@ let
       }
     else
       {
-        requires =
+        # Wanted, not required: one disk that is dead must not take the reset of the others along, and the
+        # mounts that require it. The reset finds by itself what is not there, and onFailure counts.
+        wants =
           map (pool: "zfs-import-${pool}.service") pools
-          ++ map (device: "${escapePath device}.device") devices
-          ++ cfg.initrd.requires;
+          ++ map (device: "${escapePath device}.device") devices;
+        requires = cfg.initrd.requires;
         after = cryptsetup;
         before = resetMounts;
         requiredBy = resetMounts;

@@ -32,8 +32,9 @@ let
 in
 {
   reset = withUnitLines (
-    line "Requires" ordering.requires
-    ++ line "After" (ordering.requires ++ ordering.after)
+    line "Wants" ordering.wants
+    ++ line "Requires" ordering.requires
+    ++ line "After" (ordering.wants ++ ordering.requires ++ ordering.after)
     ++ line "Before" ordering.before
   ) (own (builtins.readFile (
     if isDir then ../systemd/darlings-reset-dir.service else ../systemd/darlings-reset.service

@@ -41,13 +41,13 @@ UNITS = [
     (
         "dracut: a device is not escaped",
         FOR_BTRFS,
-        r"^Requires=dev/disk/by-label",
+        r"^Wants=dev/disk/by-label",
         [(DRACUT, '$(systemd-escape --path --suffix=device "$device")', "${device#/}.device")],
     ),
     (
         "dracut: what is commented out counts",
         FOR_BTRFS,
-        r"^Requires=.*not.*this.*one",
+        r"^Wants=.*not.*this.*one",
         [(DRACUT, "grep --invert-match '^[[:space:]]*#'", "grep ''")],
     ),
     (

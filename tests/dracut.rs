@@ -143,7 +143,7 @@ fn an_initrd_for_btrfs_has_all_that_a_reset_needs() -> Result<()> {
     assert_eq!(
         fs::read_to_string(content.join(drop_in))?,
         "[Unit]\n\
-         Requires=dev-disk-by\\x2dlabel-my\\x2droot.device dev-sdb1.device\n\
+         Wants=dev-disk-by\\x2dlabel-my\\x2droot.device dev-sdb1.device\n\
          After=dev-disk-by\\x2dlabel-my\\x2droot.device dev-sdb1.device\n"
     );
     let link = fs::read_link(

@@ -327,7 +327,7 @@ fn systemd_finds_nothing_wrong_with_the_units_and_their_order() -> Result<()> {
         let named = reset
             .lines()
             .filter_map(|line| line.split_once('='))
-            .filter(|(key, _)| ["Requires", "After", "Before"].contains(key))
+            .filter(|(key, _)| ["Wants", "Requires", "After", "Before"].contains(key))
             .flat_map(|(_, units)| units.split(' '));
         for unit in named.filter(|unit| !unit.ends_with(".device")) {
             // Those that systemd ships are the real ones.

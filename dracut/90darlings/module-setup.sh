@@ -44,13 +44,15 @@ darlings_requirements() {
         devices+=("$(systemd-escape --path --suffix=device "$device")")
     done < <(darlings_values device)
     if [[ ${#devices[@]} -gt 0 ]]; then
-        echo "Requires=${devices[*]}"
+        # Wanted, not required: one disk that is dead must not take the reset of the others along, and
+        # the root's mount. A reset finds by itself what is not there.
+        echo "Wants=${devices[*]}"
         echo "After=${devices[*]}"
     fi
     if [[ -n $(darlings_values dataset) ]]; then
-        # Wanted, not required: the imports require systemd-udev-settle.service, which is stopped before
-        # the switch to the root, and would take this unit with it, and the root's mount. A reset finds
-        # by itself that a pool is not there. Whichever import does not apply is skipped.
+        # For the same reason, and another: the imports require systemd-udev-settle.service, which is
+        # stopped before the switch to the root, and would take this unit with it. Whichever import does
+        # not apply is skipped.
         echo "Wants=${imports[*]}"
         echo "After=${imports[*]}"
         # Where the keys of an encrypted pool are loaded.
