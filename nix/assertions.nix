@@ -50,11 +50,20 @@ let
     key: things:
     filter (group: lib.length group > 1) (lib.attrValues (lib.groupBy key things));
 
-  isKept = path: lib.any (entry: isAtOrBelow entry.path path) kept;
-  resetsRoot = lib.elem "/" mountPoints;
+  # As the reset itself decides: by the longest path that is declared or excluded.
+  declared = map (entry: entry.path) kept;
+  excluded = concatMap (entry: map (functions.below entry.path) entry.exclude) kept;
+  isKept = path: lib.elem (functions.holder (declared ++ excluded) path) declared;
 
-  # Erased with the root, unless it is kept or on a mount of its own.
-  erased = path: resetsRoot && mountOf path == "/" && !isKept path;
+  # On a volume that is reset, the innermost mount counts, and not kept.
+  erased = path: lib.elem (mountOf path) mountPoints && !isKept path;
+
+  # One message for each volume that has some of these places, and would erase them.
+  wouldErase =
+    places: why:
+    mapAttrsToList (
+      mountPoint: lost: wrong "darlings.volumes.${quoted mountPoint}: ${listed lost} would be erased, ${why}."
+    ) (lib.groupBy mountOf (filter erased places));
 
   # --- paths -------------------------------------------------------------------
 
@@ -183,9 +192,10 @@ let
     ++ optional (!config.boot.initrd.systemd.enable) (
       wrong "boot.initrd.systemd.enable: darlings resets in systemd's stage 1; set it to true."
     )
-    ++ optional (erased "/nix/store") (
-      wrong "darlings.volumes.\"/\": the Nix store is on it and would be erased; give /nix a file system of its own (fileSystems.\"/nix\")."
-    )
+    ++ wouldErase [
+      "/nix/store"
+      "/nix/var/nix"
+    ] "which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")"
     ++ optional (config.system.etc.overlay.enable or false && lib.any (entry: isAtOrBelow "/etc" entry.path) entries) (
       wrong "system.etc.overlay.enable: /etc is an overlay that hides what is kept in the root's /etc (${
         listed (map (entry: entry.path) (filter (entry: isAtOrBelow "/etc" entry.path) entries))

@@ -207,7 +207,37 @@ in
     };
     "/boot".device = "/dev/sda1";
   }; } [
-    "darlings.volumes.\"/\": the Nix store is on it and would be erased; give /nix a file system of its own (fileSystems.\"/nix\")."
+    "darlings.volumes.\"/\": \"/nix/store\" and \"/nix/var/nix\" would be erased, which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")."
+  ])
+  (case "the database of Nix on what is erased" { fileSystems = mkForce {
+    "/" = {
+      device = "rpool/local/root";
+      fsType = "zfs";
+    };
+    "/nix/store".device = "rpool/local/store";
+    "/boot".device = "/dev/sda1";
+  }; } [
+    "darlings.volumes.\"/\": \"/nix/var/nix\" would be erased, which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")."
+  ])
+  (case "a /nix that is kept, but for its database" {
+    fileSystems = mkForce {
+      "/" = {
+        device = "rpool/local/root";
+        fsType = "zfs";
+      };
+      "/boot".device = "/dev/sda1";
+    };
+    darlings.directories = [
+      {
+        directory = "/nix";
+        exclude = [ "var" ];
+      }
+    ];
+  } [
+    "darlings.volumes.\"/\": \"/nix/var/nix\" would be erased, which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")."
+  ])
+  (case "a /nix that is reset" { darlings.volumes."/nix" = { }; } [
+    "darlings.volumes.\"/nix\": \"/nix/store\" and \"/nix/var/nix\" would be erased, which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")."
   ])
   (case "an overlay on /etc" {
     system.etc.overlay.enable = true;
@@ -241,6 +271,33 @@ in
   (warns "ids that are erased" { darlings.directories = mkForce [ "/var/log" ]; } [
     "/var/lib/nixos is erased, and with it which user has which id: files that are kept may come to belong to others. Add it to darlings.directories."
   ])
+  (warns "ids that are erased with a volume of their own" {
+    darlings.volumes."/var" = { };
+    fileSystems."/var" = {
+      device = "rpool/local/var";
+      fsType = "zfs";
+    };
+    darlings.directories = mkForce [ "/var/log" ];
+  } [
+    "/var/lib/nixos is erased, and with it which user has which id: files that are kept may come to belong to others. Add it to darlings.directories."
+  ])
+  (warns "ids that are excluded from what is kept" {
+    darlings.directories = mkForce [
+      {
+        directory = "/var/lib";
+        exclude = [ "nixos" ];
+      }
+    ];
+  } [
+    "/var/lib/nixos is erased, and with it which user has which id: files that are kept may come to belong to others. Add it to darlings.directories."
+  ])
+  (warns "ids on a file system that is not reset" {
+    fileSystems."/var/lib" = {
+      device = "rpool/safe/lib";
+      fsType = "zfs";
+    };
+    darlings.directories = mkForce [ "/var/log" ];
+  } [ ])
   (warns "ids that are kept with more" { darlings.directories = mkForce [ "/var/lib" ]; } [ ])
   (warns "a boot loader's files on what is erased" {
     fileSystems = mkForce {

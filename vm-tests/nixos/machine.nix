@@ -64,6 +64,8 @@ let
       {
         enable = true;
         volumes."/".keep.generations = 3;
+        # Only the store is mounted, and this is beside it.
+        directories = [ "/nix/var/nix" ];
       }
       (functions.fromPersistence persistence)
     ];
