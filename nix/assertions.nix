@@ -65,6 +65,16 @@ let
       mountPoint: lost: wrong "darlings.volumes.${quoted mountPoint}: ${listed lost} would be erased, ${why}."
     ) (lib.groupBy mountOf (filter erased places));
 
+  # The system partition of EFI, and what those loaders read that do not have all of theirs there.
+  bootsFrom =
+    let
+      inherit (config.boot) loader;
+      ownFiles = loader.grub.enable or false || loader.generic-extlinux-compatible.enable or false;
+    in
+    lib.unique (
+      optional ownFiles "/boot" ++ [ (normalize (loader.efi.efiSysMountPoint or "/boot")) ]
+    );
+
   # --- paths -------------------------------------------------------------------
 
   aboutPaths = concatMap (
@@ -196,6 +206,7 @@ let
       "/nix/store"
       "/nix/var/nix"
     ] "which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")"
+    ++ wouldErase bootsFrom "which the machine boots from; give it a file system of its own that is not reset, or add it to darlings.directories"
     ++ optional (config.system.etc.overlay.enable or false && lib.any (entry: isAtOrBelow "/etc" entry.path) entries) (
       wrong "system.etc.overlay.enable: /etc is an overlay that hides what is kept in the root's /etc (${
         listed (map (entry: entry.path) (filter (entry: isAtOrBelow "/etc" entry.path) entries))
@@ -273,10 +284,7 @@ let
       "users.mutableUsers is set, and /etc/shadow is erased: passwords that passwd sets are gone at the next boot, and users without a declared password are locked out. Set it to false and declare passwords, or add \"/etc/shadow\" to darlings.files."
     ++
       optional (erased "/var/lib/nixos")
-        "/var/lib/nixos is erased, and with it which user has which id: files that are kept may come to belong to others. Add it to darlings.directories."
-    ++ optional (
-      erased "/boot" && erased (config.boot.loader.efi.efiSysMountPoint or "/boot")
-    ) "/boot is erased, and the machine may boot from it: give it a file system of its own, or add it to darlings.directories.";
+        "/var/lib/nixos is erased, and with it which user has which id: files that are kept may come to belong to others. Add it to darlings.directories.";
 in
 {
   assertions =

@@ -22,6 +22,17 @@ let
       fsType = mkForce "ext4";
     };
   };
+  withBoot =
+    mountPoint:
+    mkForce {
+      "/" = {
+        device = "rpool/local/root";
+        fsType = "zfs";
+      };
+      "/nix".device = "rpool/local/nix";
+      ${mountPoint}.device = "/dev/sda1";
+    };
+  withoutBoot = withBoot null;
 in
 [
   (case "a configuration that is right" { } [ ])
@@ -239,6 +250,32 @@ in
   (case "a /nix that is reset" { darlings.volumes."/nix" = { }; } [
     "darlings.volumes.\"/nix\": \"/nix/store\" and \"/nix/var/nix\" would be erased, which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")."
   ])
+  (case "a system partition on what is erased" { fileSystems = withoutBoot; } [
+    "darlings.volumes.\"/\": \"/boot\" would be erased, which the machine boots from; give it a file system of its own that is not reset, or add it to darlings.directories."
+  ])
+  (case "GRUB's files on what is erased, beside a system partition" {
+    boot.loader.grub.enable = true;
+    boot.loader.efi.efiSysMountPoint = "/boot/efi";
+    fileSystems = withBoot "/boot/efi";
+  } [
+    "darlings.volumes.\"/\": \"/boot\" would be erased, which the machine boots from; give it a file system of its own that is not reset, or add it to darlings.directories."
+  ])
+  (case "extlinux' files and a system partition on what is erased" {
+    boot.loader.generic-extlinux-compatible.enable = true;
+    boot.loader.efi.efiSysMountPoint = "/efi/";
+    fileSystems = withoutBoot;
+  } [
+    "darlings.volumes.\"/\": \"/boot\" and \"/efi\" would be erased, which the machine boots from; give it a file system of its own that is not reset, or add it to darlings.directories."
+  ])
+  (case "a loader that has all its files on the system partition" {
+    boot.loader.efi.efiSysMountPoint = "/efi";
+    fileSystems = withBoot "/efi";
+  } [ ])
+  (case "GRUB's files in what is kept" {
+    boot.loader.grub.enable = true;
+    fileSystems = withoutBoot;
+    darlings.directories = [ "/boot" ];
+  } [ ])
   (case "an overlay on /etc" {
     system.etc.overlay.enable = true;
     darlings.files = [ "/etc/machine-id" ];
@@ -299,17 +336,6 @@ in
     darlings.directories = mkForce [ "/var/log" ];
   } [ ])
   (warns "ids that are kept with more" { darlings.directories = mkForce [ "/var/lib" ]; } [ ])
-  (warns "a boot loader's files on what is erased" {
-    fileSystems = mkForce {
-      "/" = {
-        device = "rpool/local/root";
-        fsType = "zfs";
-      };
-      "/nix".device = "rpool/local/nix";
-    };
-  } [
-    "/boot is erased, and the machine may boot from it: give it a file system of its own, or add it to darlings.directories."
-  ])
   (warns "a path in a path" { darlings.files = [ "/var/log/wtmp" ]; } [
     "darlings.files: \"/var/log/wtmp\" lies in \"/var/log\" of darlings.directories, which keeps it already; remove one of them."
   ])

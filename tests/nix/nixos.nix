@@ -57,6 +57,8 @@ in
       };
       initrd.luks.devices = any (types.attrsOf types.raw) { };
       loader.efi.efiSysMountPoint = any types.str "/boot";
+      loader.generic-extlinux-compatible.enable = bool;
+      loader.grub.enable = bool;
       zfs.allowHibernation = bool;
       zfs.package = any types.raw null;
     };
