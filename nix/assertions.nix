@@ -65,6 +65,8 @@ let
       mountPoint: lost: wrong "darlings.volumes.${quoted mountPoint}: ${listed lost} would be erased, ${why}."
     ) (lib.groupBy mountOf (filter erased places));
 
+  hasEtcOverlay = config.system.etc.overlay.enable or false;
+
   # The system partition of EFI, and what those loaders read that do not have all of theirs there.
   bootsFrom =
     let
@@ -207,7 +209,7 @@ let
       "/nix/var/nix"
     ] "which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")"
     ++ wouldErase bootsFrom "which the machine boots from; give it a file system of its own that is not reset, or add it to darlings.directories"
-    ++ optional (config.system.etc.overlay.enable or false && lib.any (entry: isAtOrBelow "/etc" entry.path) entries) (
+    ++ optional (hasEtcOverlay && lib.any (entry: isAtOrBelow "/etc" entry.path) entries) (
       wrong "system.etc.overlay.enable: /etc is an overlay that hides what is kept in the root's /etc (${
         listed (map (entry: entry.path) (filter (entry: isAtOrBelow "/etc" entry.path) entries))
       }); turn the overlay off, or do not declare paths in /etc."
@@ -279,9 +281,28 @@ let
     "${entry.option}: ${quoted entry.path} is on fileSystems.${quoted (mountOf entry.path)}, which is not reset, so that there is nothing to keep; remove it."
   ) (filter resolved.isHidden entries);
 
+  # Where passwords are: in /etc, unless userborn has them elsewhere.
+  shadow = normalize "${config.services.userborn.passwordFilesLocation or "/etc"}/shadow";
+
+  # What an overlay on /etc is given is in its upper layer, from where nobody would keep a single file.
+  # One that takes nothing has passwords in /var/lib/nixos, of which there is a warning already.
+  shadowInOverlay = hasEtcOverlay && shadow == "/etc/shadow";
+  overlayLoses =
+    config.system.etc.overlay.mutable or true && erased "/.rw-etc/upper/shadow";
+
+  lockedOut =
+    what: remedy:
+    "users.mutableUsers is set, and ${what} is erased: passwords that passwd sets are gone at the next boot, and users without a declared password are locked out. Set it to false and declare passwords, or ${remedy}.";
+
   lost =
-    optional (config.users.mutableUsers or true && erased "/etc/shadow")
-      "users.mutableUsers is set, and /etc/shadow is erased: passwords that passwd sets are gone at the next boot, and users without a declared password are locked out. Set it to false and declare passwords, or add \"/etc/shadow\" to darlings.files."
+    optionals (config.users.mutableUsers or true) (
+      if shadowInOverlay then
+        optional overlayLoses (
+          lockedOut "/.rw-etc, where the overlay on /etc has /etc/shadow," "turn the overlay off"
+        )
+      else
+        optional (erased shadow) (lockedOut shadow "add ${quoted shadow} to darlings.files")
+    )
     ++
       optional (erased "/var/lib/nixos")
         "/var/lib/nixos is erased, and with it which user has which id: files that are kept may come to belong to others. Add it to darlings.directories.";

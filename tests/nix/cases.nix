@@ -301,6 +301,26 @@ in
   (warns "passwords that are erased" { users.mutableUsers = mkForce true; } [
     "users.mutableUsers is set, and /etc/shadow is erased: passwords that passwd sets are gone at the next boot, and users without a declared password are locked out. Set it to false and declare passwords, or add \"/etc/shadow\" to darlings.files."
   ])
+  (warns "passwords that are erased where userborn has them" {
+    users.mutableUsers = mkForce true;
+    services.userborn.passwordFilesLocation = "/var/lib/users";
+    darlings.files = [ "/etc/shadow" ];
+  } [
+    "users.mutableUsers is set, and /var/lib/users/shadow is erased: passwords that passwd sets are gone at the next boot, and users without a declared password are locked out. Set it to false and declare passwords, or add \"/var/lib/users/shadow\" to darlings.files."
+  ])
+  (warns "passwords with the ids, beside an overlay that takes nothing" {
+    users.mutableUsers = mkForce true;
+    system.etc.overlay = {
+      enable = true;
+      mutable = false;
+    };
+  } [ ])
+  (warns "passwords that an overlay has on what is erased" {
+    users.mutableUsers = mkForce true;
+    system.etc.overlay.enable = true;
+  } [
+    "users.mutableUsers is set, and /.rw-etc, where the overlay on /etc has /etc/shadow, is erased: passwords that passwd sets are gone at the next boot, and users without a declared password are locked out. Set it to false and declare passwords, or turn the overlay off."
+  ])
   (warns "passwords that are kept" {
     users.mutableUsers = mkForce true;
     darlings.files = [ "/etc/shadow" ];

@@ -65,7 +65,9 @@ in
     environment.etc = any (types.attrsOf source) { };
     environment.systemPackages = any (types.listOf types.package) [ ];
     fileSystems = any (types.attrsOf fileSystem) { };
+    services.userborn.passwordFilesLocation = any types.str "/etc";
     system.etc.overlay.enable = bool;
+    system.etc.overlay.mutable = any types.bool true;
     systemd.tmpfiles.rules = strings;
     systemd.units = any (types.attrsOf unit) { };
     users.mutableUsers = any types.bool true;
