@@ -79,6 +79,11 @@ let
 
   # --- paths -------------------------------------------------------------------
 
+  isReserved =
+    entry:
+    resolved.isOnVolume entry
+    && isAtOrBelow (functions.below (resolved.volumeOf entry.path) ".darlings") entry.path;
+
   aboutPaths = concatMap (
     entry:
     let
@@ -94,6 +99,17 @@ let
     ++ optional (entry.text != "" && resolved.isWhole entry) (
       wrong "${of} is the mount point of a volume that is reset, and would keep all of it; do not reset the volume instead (darlings.volumes)."
     )
+    ++ optional (isReserved entry) (wrong "${of} lies in `.darlings`, which is the tool's own.")
+    ++ concatMap (
+      path:
+      let
+        of = "${entry.option}.*.exclude: ${quoted path}";
+      in
+      optional (isAbsolute path) (wrong "${of} is absolute; give it relative to the persisted path.")
+      ++ optional (!isAbsolute path && normalize path == "/") (
+        wrong "${of} names the whole of ${quoted entry.path}; declare what to keep instead."
+      )
+    ) entry.exclude
     ++ optional (!resolved.isOnVolume entry) (
       wrong "${of} is on no volume that is reset; remove it, or add the volume that holds it to darlings.volumes."
     )
@@ -109,6 +125,22 @@ let
     group:
     wrong "${listed (lib.unique (map (entry: entry.option) group))}: ${quoted (lib.head group).path} is declared ${toString (lib.length group)} times; keep one of them."
   ) (twice (entry: entry.path) entries);
+
+  # What is excluded, at the places that it names.
+  exclusions = concatMap (
+    entry:
+    map (path: {
+      path = functions.below entry.path path;
+      option = "${entry.option}.*.exclude";
+    }) (filter (path: !isAbsolute path && normalize path != "/") entry.exclude)
+  ) entries;
+
+  excludedTwice = map (
+    group:
+    wrong "${listed (lib.unique (map (it: it.option) group))}: ${quoted (lib.head group).path} is declared or excluded twice; keep one of them."
+  ) (
+    filter (lib.any (it: !(it ? kind))) (twice (it: it.path) (entries ++ exclusions))
+  );
 
   undeclared = map (
     name: wrong "darlings.users.${name}: there is no such user in users.users; declare one, or correct the name."
@@ -142,6 +174,9 @@ let
     )
     ++ optionals (volume.kind == "zfs") (
       needs "dataset" "device"
+      ++ optional (source.dataset != null && !lib.hasInfix "/" source.dataset) (
+        wrong "${of}.zfs.dataset: a pool's own top dataset cannot be reset; put the root in a dataset below it."
+      )
       ++ optional (volume.strategy == "rollback" && volume.keep != { }) (
         wrong "${of}.keep: `rollback` on ZFS keeps no previous state, since a rollback destroys later snapshots; remove it, or write strategy = \"carry\"."
       )
@@ -154,6 +189,24 @@ let
     )
     ++ optionals (volume.kind == "btrfs") (
       needs "device" "device"
+      ++ concatMap
+        (
+          key:
+          let
+            path = source.${key} or null;
+          in
+          optional (path != null && hasDotDot path) (
+            wrong "${of}.btrfs.${key}: ${quoted path} holds `..`; write the path it stands for."
+          )
+          ++ optional (path != null && normalize path == "/") (
+            wrong "${of}.btrfs.${key}: ${quoted path} is the top level of the filesystem, which nothing can take the place of; name what lies below it (a root that is the top level is moved first: `btrfs subvolume snapshot / /@`, and boot that)."
+          )
+        )
+        [
+          "subvolume"
+          "blank"
+          "generations"
+        ]
       ++ (
         if mountOption "subvolid" volume.options != null then
           [
@@ -316,7 +369,8 @@ in
     ++ nested
     ++ undeclared
     ++ aboutPaths
-    ++ duplicates;
+    ++ duplicates
+    ++ excludedTwice;
 
   warnings = meaningless ++ overlapping ++ hidden ++ lost;
 }

@@ -317,6 +317,7 @@ in
     mountPoints
     ofKind
     ordering
+    volumeOf
     volumes
     ;
 

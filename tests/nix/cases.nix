@@ -52,6 +52,47 @@ in
       }
     ];
   } [ "darlings.directories: \"/srv/a\": `..` is not allowed in paths; write the path itself." ])
+  (case "an absolute path, and all of it, in what is excluded" {
+    darlings.directories = [
+      {
+        directory = "/srv/a";
+        exclude = [
+          "/srv/a/cache"
+          "."
+        ];
+      }
+    ];
+  } [
+    "darlings.directories.*.exclude: \"/srv/a/cache\" is absolute; give it relative to the persisted path."
+    "darlings.directories.*.exclude: \".\" names the whole of \"/srv/a\"; declare what to keep instead."
+  ])
+  (case "a path that is excluded twice, and one that is declared and excluded" {
+    darlings.directories = [
+      {
+        directory = "/srv";
+        exclude = [
+          "a"
+          "./a/"
+          "b"
+        ];
+      }
+      "/srv/b"
+    ];
+  } [
+    "\"darlings.directories.*.exclude\": \"/srv/a\" is declared or excluded twice; keep one of them."
+    "\"darlings.directories\" and \"darlings.directories.*.exclude\": \"/srv/b\" is declared or excluded twice; keep one of them."
+  ])
+  (case "a path of the tool's own" {
+    darlings.volumes."/home" = { };
+    fileSystems."/home" = {
+      device = "rpool/local/home";
+      fsType = "zfs";
+    };
+    darlings.files = [
+      "/home/.darlings/x"
+      "/home/mia/.darlings"
+    ];
+  } [ "darlings.files: \"/home/.darlings/x\" lies in `.darlings`, which is the tool's own." ])
   (case "an entry without a path" { darlings.files = [ { mode = "0600"; } ]; } [
     "darlings.files: an entry lacks its `file`."
   ])
@@ -140,6 +181,17 @@ in
   } [ "darlings.volumes.\"/\": \"zfs\" and \"btrfs\" are given; a volume is one of them." ])
   (case "a subvolume that nobody names" (onBtrfs [ "compress=zstd" ]) [
     "darlings.volumes.\"/\".btrfs.subvolume: fileSystems.\"/\" does not say it (subvol= in options); write it here."
+  ])
+  (case "the top level of a btrfs" (onBtrfs [ "subvol=/" ]) [
+    "darlings.volumes.\"/\".btrfs.subvolume: \"/\" is the top level of the filesystem, which nothing can take the place of; name what lies below it (a root that is the top level is moved first: `btrfs subvolume snapshot / /@`, and boot that)."
+  ])
+  (case "dots in a blank" (
+    lib.recursiveUpdate (onBtrfs [ "subvol=@" ]) { darlings.volumes."/".btrfs.blank = "@/../blank"; }
+  ) [
+    "darlings.volumes.\"/\".btrfs.blank: \"@/../blank\" holds `..`; write the path it stands for."
+  ])
+  (case "a pool's own dataset" { fileSystems."/".device = mkForce "rpool"; } [
+    "darlings.volumes.\"/\".zfs.dataset: a pool's own top dataset cannot be reset; put the root in a dataset below it."
   ])
   (case "a subvolume by its number" (onBtrfs [ "subvolid=256" ]) [
     "fileSystems.\"/\".options: `subvolid=` mounts the old tree after a reset, whatever has its name; write `subvol=`."
