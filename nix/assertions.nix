@@ -169,7 +169,10 @@ let
     ++ optional (lib.length volume.given > 1) (
       wrong "${of}: ${listed volume.given} are given; a volume is one of them."
     )
-    ++ optional (volume.kind == null && volume.given == [ ]) (
+    ++ optional (volume.kind == null && volume.given == [ ] && volume.unclear) (
+      wrong "${of}: fileSystems.${quoted volume.mountPoint} is a bind mount, or does not say its file system; write its fsType there, or what is reset here: zfs, btrfs, or dir, which erases the directory whatever it is."
+    )
+    ++ optional (volume.kind == null && volume.given == [ ] && !volume.unclear) (
       wrong "${of}: fileSystems.${quoted volume.mountPoint} is no file system on a disk, or is not there; reset what holds the files, or remove the volume."
     )
     ++ optionals (volume.kind == "zfs") (

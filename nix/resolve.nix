@@ -52,6 +52,18 @@ let
     "virtiofs"
   ];
 
+  # Mounts of which nobody says what they are. A bind shows a directory that may lie anywhere, also in what
+  # is kept, and would be erased there.
+  isUnclear =
+    fileSystem:
+    lib.elem (fileSystem.fsType or null) [
+      "auto"
+      "none"
+    ]
+    || lib.any (option: option == "bind" || option == "rbind") (
+      concatMap (lib.splitString ",") (fileSystem.options or [ ])
+    );
+
   kindOf =
     volume: fileSystem:
     let
@@ -61,7 +73,7 @@ let
     in
     if lib.length given == 1 then
       lib.head given
-    else if given != [ ] || fsType == null || lib.elem fsType notOnDisk then
+    else if given != [ ] || fsType == null || lib.elem fsType notOnDisk || isUnclear fileSystem then
       null
     else if fsType == "zfs" || fsType == "btrfs" then
       fsType
@@ -115,6 +127,7 @@ let
     in
     {
       inherit name mountPoint kind;
+      unclear = fileSystem.device or null != null && isUnclear fileSystem;
       inherit (volume) strategy;
       given = filter (it: volume.${it} != null) kinds;
       options = fileSystem.options or [ ];

@@ -151,6 +151,36 @@ in
   (case "a mount point that is not there" { darlings.volumes."/srv" = { }; } [
     "darlings.volumes.\"/srv\": fileSystems.\"/srv\" is no file system on a disk, or is not there; reset what holds the files, or remove the volume."
   ])
+  (case "a bind mount" {
+    darlings.volumes."/srv" = { };
+    fileSystems."/srv" = {
+      device = "/nix/precious";
+      fsType = "none";
+      options = [ "bind" ];
+    };
+  } [
+    "darlings.volumes.\"/srv\": fileSystems.\"/srv\" is a bind mount, or does not say its file system; write its fsType there, or what is reset here: zfs, btrfs, or dir, which erases the directory whatever it is."
+  ])
+  (case "a bind mount with the file system of its source" {
+    darlings.volumes."/srv" = { };
+    fileSystems."/srv" = {
+      device = "/nix/precious";
+      fsType = "ext4";
+      options = [ "noatime,rbind" ];
+    };
+  } [
+    "darlings.volumes.\"/srv\": fileSystems.\"/srv\" is a bind mount, or does not say its file system; write its fsType there, or what is reset here: zfs, btrfs, or dir, which erases the directory whatever it is."
+  ])
+  (case "a file system that nobody names" {
+    darlings.volumes."/srv" = { };
+    fileSystems."/srv".device = "/dev/sdb1";
+  } [
+    "darlings.volumes.\"/srv\": fileSystems.\"/srv\" is a bind mount, or does not say its file system; write its fsType there, or what is reset here: zfs, btrfs, or dir, which erases the directory whatever it is."
+  ])
+  (case "a file system that only the volume names" {
+    darlings.volumes."/srv".btrfs.subvolume = "@srv";
+    fileSystems."/srv".device = "/dev/sdb1";
+  } [ ])
   (case "a tmpfs" {
     fileSystems."/" = {
       device = mkForce "none";
