@@ -237,27 +237,50 @@ let
   # preservation lists directories between a home and what is kept, which are made here anyway.
   isIntermediate = entry: lib.isAttrs entry && (entry.how or null) == "_intermediate";
 
-  pathsFrom = store: {
-    directories = map (entryFrom "directory") (
-      filter (entry: !isIntermediate entry) (store.directories or [ ])
-    );
-    files = map (entryFrom "file") (store.files or [ ]);
-  };
+  # What lib.mkIf, lib.mkMerge and their like make only the module system understands, and it has not seen
+  # this yet.
+  plain =
+    function: name: value:
+    let
+      hasType = it: lib.isAttrs it && it ? _type;
+    in
+    if hasType value || (lib.isList value && lib.any hasType value) then
+      throw "darlings: ${function}: ${name} has something of lib.mkIf, lib.mkMerge or the like in it, which only options understand; use lib.optionals or lib.optionalAttrs there, or put lib.mkIf before ${function}."
+    else
+      value;
+
+  pathsFrom =
+    taken: name: given:
+    let
+      store = taken name given;
+    in
+    {
+      directories = map (entryFrom "directory") (
+        filter (entry: !isIntermediate entry) (taken "${name}.directories" (store.directories or [ ]))
+      );
+      files = map (entryFrom "file") (taken "${name}.files" (store.files or [ ]));
+    };
 
   storeFrom =
-    store:
-    pathsFrom store
+    taken: name: store:
+    pathsFrom taken name store
     // {
       users = mapAttrs (
-        _: user: pathsFrom user // optionalAttrs (user ? home) { inherit (user) home; }
-      ) (store.users or { });
+        user: paths:
+        pathsFrom taken "${name}.users.${user}" paths
+        // optionalAttrs (paths ? home) { inherit (paths) home; }
+      ) (taken "${name}.users" (store.users or { }));
     };
 
   # Several stores become one: there is one place for each path here, its own.
   fromStores =
-    stores:
+    function: given:
     let
-      all = map storeFrom (lib.attrValues (filterAttrs (_: store: store.enable or true) stores));
+      taken = plain function;
+      stores = mapAttrs (name: taken "\"${name}\"") (taken "its argument" given);
+      all = mapAttrsToList (name: storeFrom taken "\"${name}\"") (
+        filterAttrs (name: store: taken "\"${name}\".enable" (store.enable or true)) stores
+      );
       users = lib.unique (concatMap (store: lib.attrNames store.users) all);
       ofUser = name: map (store: store.users.${name} or { }) all;
     in
@@ -300,8 +323,8 @@ in
   # What `environment.persistence` of impermanence says, as `darlings` takes it:
   #
   #     darlings = { enable = true; ... } // lib.darlings.fromPersistence { "/persist" = { ... }; };
-  fromPersistence = fromStores;
+  fromPersistence = fromStores "fromPersistence";
 
   # The same of preservation's `preservation.preserveAt`.
-  fromPreservation = fromStores;
+  fromPreservation = fromStores "fromPreservation";
 }

@@ -146,6 +146,40 @@ fn the_functions_of_the_library_say_what_they_should() -> Result<()> {
     Ok(())
 }
 
+/// Where lists of other tools hold what only the module system resolves, which one and what to write.
+#[test]
+fn lists_that_only_options_understand_are_named() -> Result<()> {
+    let Some(library) = std::env::var_os("NIXPKGS_LIB") else { return Ok(()) };
+    if !has("nix-instantiate") {
+        return Ok(());
+    }
+    for (function, store, named) in [
+        ("fromPersistence", "files = lib.mkIf true [ ]", "\"/persist\".files"),
+        ("fromPreservation", "directories = lib.mkMerge [ ]", "\"/persist\".directories"),
+        ("fromPersistence", "files = [ (lib.mkIf true \"/etc/x\") ]", "\"/persist\".files"),
+        ("fromPersistence", "users.mia.files = lib.mkBefore [ ]", "\"/persist\".users.mia.files"),
+        ("fromPersistence", "users.mia = lib.mkIf true { }", "\"/persist\".users.mia"),
+    ] {
+        let expression = format!(
+            "let lib = import {}; in (import {}/nix/lib.nix {{ inherit lib; }}).{function} \
+             {{ \"/persist\" = {{ {store}; }}; }}",
+            Path::new(&library).display(),
+            here().display(),
+        );
+        let output = Command::new("nix-instantiate")
+            .args(["--eval", "--strict", "--expr", &expression])
+            .output()?;
+        ensure!(!output.status.success(), "{store}: {}", text(&output));
+        let told = format!(
+            "darlings: {function}: {named} has something of lib.mkIf, lib.mkMerge or the like in it, \
+             which only options understand; use lib.optionals or lib.optionalAttrs there, or put \
+             lib.mkIf before {function}."
+        );
+        assert!(text(&output).contains(&told), "{store}: {}", text(&output));
+    }
+    Ok(())
+}
+
 #[test]
 fn the_flake_has_what_it_promises() -> Result<()> {
     let Some(evaluated) = evaluated()? else { return Ok(()) };
