@@ -1,6 +1,7 @@
 # The binary, with what belongs to it.
 {
   lib,
+  stdenv,
   rustPlatform,
   installShellFiles,
   patchelf,
@@ -49,7 +50,8 @@ rustPlatform.buildRustPackage {
 
   nativeBuildInputs = [ installShellFiles ] ++ lib.optional withZfs patchelf;
 
-  postInstall = ''
+  # The binary writes them itself, which it cannot where it is built for another machine.
+  postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
     for shell in bash fish zsh; do
       $out/bin/darlings completions $shell >completion.$shell
       installShellCompletion --cmd darlings --$shell completion.$shell

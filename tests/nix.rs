@@ -202,11 +202,13 @@ fn the_flake_has_what_it_promises() -> Result<()> {
         "shellPackages": 14,
         "package": {
             "pname": "darlings",
+            "runsWhenBuilt": true,
             "postFixup": "patchelf --add-rpath /nix/store/zfs/lib $out/bin/darlings\n",
             "mainProgram": "darlings",
             "libraries": ["/nix/store/zfs/lib/libzfs_core.so.3", "/nix/store/zfs/lib/libnvpair.so.3"],
         },
         "withoutZfs": { "postFixup": "", "libraries": [], "withZfs": false },
+        "crossed": { "postInstall": "" },
         "scripts": null,
     });
     assert_eq!(flake, expected);

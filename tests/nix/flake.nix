@@ -7,17 +7,24 @@ let
     outPath = "/nix/store/${name}";
   };
 
-  packagesOf =
-    system:
+  packagesOf = packagesFor "x86_64-linux";
+
+  # What is built on one system for another.
+  packagesFor =
+    buildSystem: system:
     let
       packages = {
         inherit lib;
-        stdenv.hostPlatform.system = system;
+        stdenv = {
+          hostPlatform.system = system;
+          buildPlatform.canExecute = host: host.system == buildSystem;
+        };
         callPackage =
           file: given:
           lib.makeOverridable (import file) (
             {
               inherit lib;
+              inherit (packages) stdenv;
               rustPlatform.buildRustPackage = arguments: arguments // named arguments.pname;
               installShellFiles = named "install-shell-files";
               patchelf = named "patchelf";
@@ -62,6 +69,7 @@ let
   };
 
   inherit (outputs.packages.x86_64-linux) darlings darlings-btrfs;
+  crossed = (outputs.overlays.default (packagesFor "x86_64-linux" "aarch64-linux") { }).darlings;
   checks = outputs.checks.x86_64-linux;
   script =
     test:
@@ -94,6 +102,7 @@ in
   shellPackages = lib.length outputs.devShells.x86_64-linux.default.packages;
   package = {
     inherit (darlings) pname postFixup;
+    runsWhenBuilt = lib.hasInfix "$out/bin/darlings man" darlings.postInstall;
     inherit (darlings.meta) mainProgram;
     inherit (darlings.passthru) libraries;
   };
@@ -101,5 +110,6 @@ in
     inherit (darlings-btrfs) postFixup;
     inherit (darlings-btrfs.passthru) libraries withZfs;
   };
+  crossed = { inherit (crossed) postInstall; };
   scripts = lib.mapAttrs (_: script) (lib.filterAttrs (_: check: check ? testScript) checks);
 }
