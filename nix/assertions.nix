@@ -73,8 +73,9 @@ let
       inherit (config.boot) loader;
       ownFiles = loader.grub.enable or false || loader.generic-extlinux-compatible.enable or false;
     in
-    lib.unique (
-      optional ownFiles "/boot" ++ [ (normalize (loader.efi.efiSysMountPoint or "/boot")) ]
+    # QEMU starts the kernels of most of the test framework's machines by itself.
+    optionals (config.virtualisation.useBootLoader or true) (
+      lib.unique (optional ownFiles "/boot" ++ [ (normalize (loader.efi.efiSysMountPoint or "/boot")) ])
     );
 
   # --- paths -------------------------------------------------------------------

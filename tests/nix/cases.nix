@@ -353,6 +353,11 @@ in
     boot.loader.efi.efiSysMountPoint = "/efi";
     fileSystems = withBoot "/efi";
   } [ ])
+  (case "a machine of the test framework whose kernel QEMU starts" {
+    boot.loader.grub.enable = true;
+    virtualisation.useBootLoader = false;
+    fileSystems = withoutBoot;
+  } [ ])
   (case "GRUB's files in what is kept" {
     boot.loader.grub.enable = true;
     fileSystems = withoutBoot;

@@ -72,6 +72,8 @@ in
     systemd.units = any (types.attrsOf unit) { };
     users.mutableUsers = any types.bool true;
     users.users = any (types.attrsOf user) { };
+    # Only where QEMU is the machine, as in the test framework.
+    virtualisation.useBootLoader = any types.bool true;
     virtualisation.vmVariant = any types.raw { };
     virtualisation.vmVariantWithBootLoader = any types.raw { };
   };
