@@ -45,6 +45,18 @@ impl Looked {
         Ok(Self { paths, excluded, attic })
     }
 
+    /// Looks at a tree that a reset has put everything into its place in already: nothing goes to the
+    /// attic or comes back from it any more.
+    pub(super) fn in_place_at(
+        rules: &Rules,
+        tree: BorrowedFd<'_>,
+        blank: Option<BorrowedFd<'_>>,
+    ) -> anyhow::Result<Self> {
+        let paths = survey(rules, tree, blank)?;
+        let excluded = survey_excluded(rules, tree, &paths)?;
+        Ok(Self { paths, excluded, attic: Attic::default() })
+    }
+
     /// As a `carry` takes it.
     pub(super) fn seen<'a>(&'a self, nested: &'a [PathBuf]) -> carry::Seen<'a> {
         let Self { paths, excluded, attic } = self;

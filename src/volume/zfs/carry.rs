@@ -47,7 +47,7 @@ impl Zfs {
         let nothing = Rules::default();
         let rules = match self.does {
             Does::Restore(_) => &nothing,
-            Does::Reset | Does::Snapshot | Does::Nothing => &self.volume.rules,
+            Does::Reset | Does::Snapshot | Does::Nothing => &self.rules,
         };
         let threads = self.options.threads;
         let mut prepared =

@@ -23,7 +23,11 @@ const HEADROOM: u64 = 4 << 20;
 /// Says what to do, where there is no room.
 pub(super) fn with_remedy(error: anyhow::Error) -> anyhow::Error {
     let full = |cause: &(dyn std::error::Error + 'static)| {
-        matches!(cause.downcast_ref(), Some(&(Errno::NOSPC | Errno::DQUOT)))
+        let errno = match cause.downcast_ref::<std::io::Error>() {
+            Some(error) => error.raw_os_error().map(Errno::from_raw_os_error),
+            None => cause.downcast_ref().copied(),
+        };
+        matches!(errno, Some(Errno::NOSPC | Errno::DQUOT))
     };
     if error.chain().any(full) { error.context(NO_ROOM) } else { error }
 }
@@ -58,7 +62,7 @@ impl Zfs {
                 return Ok(Some(outcome));
             }
             Step::Record { into: Tree::Live } => {
-                let manifest = Manifest::new(self.generation, &self.volume.rules)?;
+                let manifest = Manifest::new(self.generation, &self.rules)?;
                 state::write(root(self.mounted.dataset.as_ref())?, &manifest)?;
             }
             Step::Complete { .. } => self.complete()?,
@@ -103,12 +107,15 @@ impl Zfs {
     ) -> anyhow::Result<Outcome> {
         let trees = Trees { previous, blank: Some(root(self.mounted.blank.as_ref())?), target };
         let (number, threads) = (self.generation, self.options.threads);
-        let restored = restore(&trees, &self.volume.rules, paths, attic, number, threads);
+        let restored = restore(&trees, &self.rules, paths, attic, number, threads);
         restored.map_err(with_remedy)
     }
 
     /// The point of no loss: everything persisted is in a snapshot of its own.
     fn secure(&mut self, name: &str) -> anyhow::Result<()> {
+        // A run that completes this one goes by the lists in it, whatever is declared by then.
+        let manifest = Manifest::new(self.generation, &self.rules)?;
+        state::write(root(self.mounted.stage.as_ref())?, &manifest).map_err(with_remedy)?;
         unmount(&mut self.mounted.stage)?;
         self.library.snapshot(&[name], &fs::Properties::new())?;
         // What the stage took is what filling the dataset will take again. The previous state

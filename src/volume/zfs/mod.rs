@@ -26,6 +26,7 @@ use crate::cmdline::{Asked, Which};
 use crate::config::{self, Strategy};
 use crate::plan::{Does, Step, VolumePlan};
 use crate::restore::Outcome;
+use crate::rules::Rules;
 use crate::state;
 
 mod asked;
@@ -56,6 +57,9 @@ pub(super) struct Zfs {
     does: Does,
     generation: u64,
     looked: Looked,
+    /// What the reset goes by: the lists of the configuration, or, where it completes a `rollback`,
+    /// those that this began with.
+    rules: Rules,
     /// What a `carry` has still to do.
     carrying: Option<Journal>,
     /// The dataset, if it is mounted, is mounted read-only.
@@ -110,6 +114,7 @@ impl Zfs {
         Ok(Self {
             library: fs::Zfs::open()?,
             volume: volume.clone(),
+            rules: volume.rules.clone(),
             source: source.clone(),
             options,
             mounted: Mounts::default(),
@@ -167,16 +172,11 @@ impl Zfs {
         if facts.journal.is_some() || !resets {
             return Ok(facts);
         }
-        let previous = match facts.rolled_back {
-            Some(_) => root(self.mounted.stage.as_ref())?,
-            None => root(self.mounted.dataset.as_ref())?,
-        };
         let blank = self.mounted.blank.as_ref().map(AsFd::as_fd);
-        facts.looked = Looked::at(&self.volume.rules, previous, blank)?;
-        if facts.rolled_back.is_some() {
-            // The stage has everything where it belongs already.
-            facts.looked = facts.looked.in_place();
-        }
+        facts.looked = match facts.rolled_back {
+            Some(_) => Looked::in_place_at(&self.rules, root(self.mounted.stage.as_ref())?, blank)?,
+            None => Looked::at(&self.rules, root(self.mounted.dataset.as_ref())?, blank)?,
+        };
         Ok(facts)
     }
 
@@ -200,6 +200,7 @@ impl Zfs {
                 );
             }
             self.mounted.stage = mount(&stage_name(&self.source), "stage", fs::Access::ReadOnly)?;
+            self.go_on_as_begun()?;
             return Ok(facts);
         }
         self.mounted.dataset = if self.options.dry_run {
@@ -223,6 +224,19 @@ impl Zfs {
             None => state::restore_of(live),
         };
         Ok(facts)
+    }
+
+    /// A `rollback` is completed with the lists that it began with, whatever is declared by now: the
+    /// stage is the only place that has what they keep, and it is destroyed in the end.
+    fn go_on_as_begun(&mut self) -> anyhow::Result<()> {
+        let stage = stage_name(&self.source);
+        let manifest = state::manifest(root(self.mounted.stage.as_ref())?)
+            .with_context(|| format!("what the interrupted reset keeps, in {stage}"))?;
+        // The first versions wrote none there.
+        if let Some(manifest) = manifest {
+            self.rules = Rules::from_lists(&manifest.persisted, &manifest.excluded);
+        }
+        Ok(())
     }
 
     fn check_there(&self) -> anyhow::Result<()> {

@@ -15,6 +15,7 @@
 //! | `power_cuts` | the disk as it can have been at any moment, writes lost and out of order |
 //! | `generated` | random trees, both strategies, against the model |
 //! | `asked` | words on the kernel command line: generations that are kept and restored |
+//! | `resumed` | what was begun is completed as it was begun, whatever has changed by then |
 //! | `looking` | what was: explained, listed, and brought back from snapshots |
 //! | `bad_input` | what is refused: in words, and with nothing changed |
 //! | `moving_in` | `check`, `init` and `adopt` on a dataset that is in use |
@@ -38,3 +39,4 @@ mod machine;
 mod moving_in;
 mod pools;
 mod power_cuts;
+mod resumed;
