@@ -226,8 +226,9 @@ impl Zfs {
         Ok(facts)
     }
 
-    /// A `rollback` is completed with the lists that it began with, whatever is declared by now: the
-    /// stage is the only place that has what they keep, and it is destroyed in the end.
+    /// A `rollback` is completed with the lists and the blank that it began with, whatever the
+    /// configuration says by now: the stage is the only place that has what the lists keep, and it is
+    /// destroyed in the end.
     fn go_on_as_begun(&mut self) -> anyhow::Result<()> {
         let stage = stage_name(&self.source);
         let manifest = state::manifest(root(self.mounted.stage.as_ref())?)
@@ -235,6 +236,13 @@ impl Zfs {
         // The first versions wrote none there.
         if let Some(manifest) = manifest {
             self.rules = Rules::from_lists(&manifest.persisted, &manifest.excluded);
+        }
+        let origin = self.library.property(&stage, "origin")?.map(|property| property.value);
+        if let Some((dataset, blank)) =
+            origin.as_ref().and_then(fs::Value::as_text).and_then(|origin| origin.split_once('@'))
+            && dataset == self.source.dataset
+        {
+            self.source.blank = Some(blank.to_owned());
         }
         Ok(())
     }

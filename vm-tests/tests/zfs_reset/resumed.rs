@@ -5,12 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use darlings_testkit::model::Rule;
+use darlings_testkit::model::{self, Rule};
 use darlings_testkit::{RelPath, Tree, plant};
 
 use crate::guest::{checks, in_guest};
-use crate::machine::{Machine, killed_at, reset};
-use crate::pools::{DATASET, MARK, STAGE, change, noise, patiently, property, put, tree};
+use crate::machine::{Machine, Strategy, killed_at, reset};
+use crate::pools::{DATASET, MARK, STAGE, change, noise, patiently, property, put, sh, tree};
 
 #[test]
 fn what_was_begun_is_completed_as_it_was_begun() -> Result<()> {
@@ -20,6 +20,7 @@ fn what_was_begun_is_completed_as_it_was_begun() -> Result<()> {
             a_rollback_keeps_what_it_began_to_keep_and_the_next_reset_puts_it_away,
             what_is_declared_again_in_between_comes_back_with_the_next_reset,
             a_stage_of_the_first_versions_is_completed_with_the_lists_of_today,
+            a_rollback_goes_back_to_the_blank_that_it_began_with,
         ],
     )
 }
@@ -148,4 +149,28 @@ fn a_stage_of_the_first_versions_is_completed_with_the_lists_of_today() -> Resul
     without.must_be(&expected_without)?;
     reset(&with_z.config(), &[])?.well()?;
     with_z.must_be(&expected_with)
+}
+
+/// Another configuration may name another, or, with `carry`, an empty one.
+fn a_rollback_goes_back_to_the_blank_that_it_began_with() -> Result<()> {
+    let mut machine = machine()?;
+    // Older, since a rollback destroys what is newer.
+    change(DATASET, |live| put(live, "of-this-blank", "too"))?;
+    sh("zfs", &["snapshot", &format!("{DATASET}@second")])?;
+    change(DATASET, |live| put(live, "etc/motd", "changed"))?;
+    machine.blank = "second";
+    let began = with(&machine, &[X]);
+    let blank = tree(&format!("{DATASET}@second"))?;
+    for (other, blank_by_then) in
+        [(Strategy::Rollback, "\"blank\""), (Strategy::Carry, "\"empty\"")]
+    {
+        let expected = model::expected(&blank, &tree(DATASET)?, &began.rules)?.tree;
+        interrupt_after_the_rollback(&began)?;
+        let config = with(&machine, &[X]).by(other).config();
+        let config = config.replace("\"second\"", blank_by_then);
+        reset(&config, &[])?.well()?;
+        must_be(&tree(DATASET)?, &expected, "the result")?;
+        ensure!(property(DATASET, MARK)? == "-", "the mark is left");
+    }
+    Ok(())
 }
