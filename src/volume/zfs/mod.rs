@@ -135,6 +135,11 @@ impl Zfs {
         self.check_not_mounted()?;
         // What must not be booted comes first: that counts, whatever else is wrong.
         let mut facts = self.look_for_unfinished()?;
+        if facts.journal.is_some() {
+            // What it has still to move is laid already: the blank, or the generation that is
+            // restored, is not needed any more and may be gone.
+            return Ok(facts);
+        }
         let snapshots = self.library.snapshots(&self.source.dataset)?;
         let ours = snapshots.iter().filter_map(|it| own_number(&format!("@{}", it.name)));
         facts.highest = ours.max().unwrap_or(0);
@@ -149,27 +154,21 @@ impl Zfs {
                     .map(|number| generation_name(&self.source, number))
                     .collect();
         }
-        if facts.journal.is_none()
-            && facts.rolled_back.is_none()
+        if facts.rolled_back.is_none()
             && let Asked::Restore(which) = self.options.asked
         {
             facts.source = Some(self.choose(which, &snapshots)?);
         }
-        let from = match (&facts.journal, &facts.restore) {
-            // What an interrupted restore has still to do is done from its generation.
-            (Some(_), Some(restore)) => Some(restore.of),
-            _ => facts.source,
-        };
-        let blank = match from {
+        let blank = match facts.source {
             Some(number) => Some(generation_name(&self.source, number)),
-            None if resets || facts.journal.is_some() => blank_name(&self.source),
+            None if resets => blank_name(&self.source),
             None => None,
         };
         if let Some(blank) = &blank {
             self.check_blank(Some(blank))?;
             self.mounted.blank = mount(blank, "blank", fs::Access::ReadOnly)?;
         }
-        if facts.journal.is_some() || !resets {
+        if !resets {
             return Ok(facts);
         }
         let blank = self.mounted.blank.as_ref().map(AsFd::as_fd);

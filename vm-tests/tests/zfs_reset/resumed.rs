@@ -1,15 +1,16 @@
 //! What was begun is completed as it was begun, whatever has changed by the next boot: the
 //! configuration, the snapshots, or who has the dataset mounted.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use darlings_testkit::model::{self, Rule};
 use darlings_testkit::{RelPath, Tree, plant};
 
 use crate::guest::{checks, in_guest};
-use crate::machine::{Machine, Strategy, killed_at, reset};
+use crate::machine::{Machine, Strategy, empty_trash, killed_at, reset, reset_below};
 use crate::pools::{DATASET, MARK, STAGE, change, noise, patiently, property, put, sh, tree};
 
 #[test]
@@ -21,6 +22,8 @@ fn what_was_begun_is_completed_as_it_was_begun() -> Result<()> {
             what_is_declared_again_in_between_comes_back_with_the_next_reset,
             a_stage_of_the_first_versions_is_completed_with_the_lists_of_today,
             a_rollback_goes_back_to_the_blank_that_it_began_with,
+            a_carry_is_completed_without_the_blank_that_it_was_made_from,
+            a_restore_is_completed_and_tidied_without_the_generation_that_it_was_made_from,
         ],
     )
 }
@@ -173,4 +176,67 @@ fn a_rollback_goes_back_to_the_blank_that_it_began_with() -> Result<()> {
         ensure!(property(DATASET, MARK)? == "-", "the mark is left");
     }
     Ok(())
+}
+
+/// What an interrupted `carry` has left.
+fn left() -> Result<Option<&'static str>> {
+    let live = tree(DATASET)?;
+    let has = |name: &&str| live.at(&format!(".darlings/reset/{name}")).is_some();
+    Ok(["journal", "complete"].into_iter().find(has))
+}
+
+fn a_carry_is_completed_without_the_blank_that_it_was_made_from() -> Result<()> {
+    let machine = with(&machine()?, &[X, Y]).by(Strategy::Carry);
+    let expected = machine.expected()?;
+    killed_at(&machine, "renameat2", 2)?;
+    assert_eq!(left()?, Some("journal"));
+    patiently(|| sh("zfs", &["destroy", &format!("{DATASET}@blank")]).map(drop))?;
+    reset(&machine.config(), &[])?.well()?;
+    machine.must_be(&expected)
+}
+
+fn a_restore_is_completed_and_tidied_without_the_generation_that_it_was_made_from() -> Result<()> {
+    let machine = with(&machine()?, &[X]).by(Strategy::Carry);
+    let wanted = tree(DATASET)?;
+    reset(&machine.config(), &[])?.well()?;
+    empty_trash(DATASET)?;
+    let golden = format!("{DATASET}@golden");
+    sh("zfs", &["snapshot", &golden])?;
+    fs::write("/tmp/cmdline", "root=ZFS=tank/local/root rw darlings=restore:1\n")?;
+    let mut seen = BTreeSet::new();
+    // The last is that of the journal's other name: it is complete then, and not tidied up.
+    for when in 1..6 {
+        patiently(|| sh("zfs", &["rollback", "-r", &golden]).map(drop))?;
+        let strace = killing("syncfs", when);
+        let strace: Vec<&str> = strace.iter().map(String::as_str).collect();
+        let asked = ["--threads", "1", "--cmdline", "/tmp/cmdline"];
+        let ran = reset_below(&strace, &machine.config(), &asked)?;
+        ensure!(ran.report.is_none(), "not killed at syncfs {when}:\n{}", ran.stderr);
+        let Some(left) = left()? else { continue };
+        if !seen.insert(left) {
+            continue;
+        }
+        println!("killed at syncfs {when}: {left}");
+        // A purge, by a clock that went astray say, or somebody's hand.
+        let first = format!("{DATASET}@darlings-1");
+        let kept = format!("{DATASET}@golden-1");
+        sh("zfs", &["rename", &first, &kept])?;
+        reset(&machine.config(), &[])?.well().with_context(|| left)?;
+        empty_trash(DATASET)?;
+        must_be(&tree(DATASET)?, &wanted, left)?;
+        assert_eq!(self::left()?, None);
+        sh("zfs", &["rename", &kept, &first])?;
+        if left == "complete" {
+            break;
+        }
+    }
+    assert_eq!(seen, BTreeSet::from(["complete", "journal"]));
+    Ok(())
+}
+
+fn killing(call: &str, when: usize) -> Vec<String> {
+    let words = ["strace", "-f", "-qq", "-o", "/dev/null", "-e"].map(str::to_owned);
+    let trace = format!("trace={call}");
+    let inject = format!("inject={call}:signal=SIGKILL:when={when}");
+    [&words[..], &[trace, "-e".to_owned(), inject]].concat()
 }
