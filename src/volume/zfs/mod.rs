@@ -15,6 +15,7 @@
 //! it the stage is complete, and the dataset is rolled back once more and filled from it.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use darlings_zfs as fs;
@@ -132,9 +133,11 @@ impl Zfs {
 
     fn look(&mut self) -> anyhow::Result<Facts> {
         self.check_there()?;
-        self.check_not_mounted()?;
+        // Before anything of ours is mounted.
+        let mounted_at = self.in_use()?;
         // What must not be booted comes first: that counts, whatever else is wrong.
         let mut facts = self.look_for_unfinished()?;
+        self.check_not_in_use(mounted_at.as_deref())?;
         if facts.journal.is_some() {
             // What it has still to move is laid already: the blank, or the generation that is
             // restored, is not needed any more and may be gone.
@@ -202,12 +205,8 @@ impl Zfs {
             self.go_on_as_begun()?;
             return Ok(facts);
         }
-        self.mounted.dataset = if self.options.dry_run {
-            // A running system uses it, and ZFS does not mount it read-only beside that.
-            Some(generations::live(dataset, fs::Access::ReadOnly)?)
-        } else {
-            mount(dataset, "previous", fs::Access::ReadOnly)?
-        };
+        // Somebody may have it mounted, and ZFS does not mount it read-only beside that.
+        self.mounted.dataset = Some(generations::live(dataset, fs::Access::ReadOnly)?);
         let live = root(self.mounted.dataset.as_ref())?;
         let journal = Journal::read(live);
         self.standing = match &journal {
@@ -324,16 +323,19 @@ impl Zfs {
         })
     }
 
-    fn check_not_mounted(&self) -> anyhow::Result<()> {
-        let mounted = mounts::all()?
-            .into_iter()
-            .find(|mount| mount.kind == "zfs" && mount.source == self.source.dataset);
-        match mounted {
-            Some(mount) if !self.options.dry_run => bail!(
-                "the dataset {} is mounted at {:?}; a volume is reset before it is mounted: \
-                 unmount it, or reboot",
+    /// Where somebody else has the dataset mounted.
+    fn in_use(&self) -> anyhow::Result<Option<PathBuf>> {
+        let is_it =
+            |mount: &mounts::Mounted| mount.kind == "zfs" && mount.source == self.source.dataset;
+        Ok(mounts::all()?.into_iter().find(is_it).map(|mount| mount.mount_point))
+    }
+
+    fn check_not_in_use(&self, mounted_at: Option<&Path>) -> anyhow::Result<()> {
+        match mounted_at {
+            Some(mount_point) if !self.options.dry_run => bail!(
+                "the dataset {} is mounted at {mount_point:?}; a volume is reset before it is \
+                 mounted: unmount it, or reboot",
                 self.source.dataset,
-                mount.mount_point
             ),
             _ => Ok(()),
         }

@@ -11,7 +11,9 @@ use darlings_testkit::{RelPath, Tree, plant};
 
 use crate::guest::{checks, in_guest};
 use crate::machine::{Machine, Strategy, empty_trash, killed_at, reset, reset_below};
-use crate::pools::{DATASET, MARK, STAGE, change, noise, patiently, property, put, sh, tree};
+use crate::pools::{
+    DATASET, MARK, POOL, STAGE, Whole, change, noise, patiently, property, put, sh, tree,
+};
 
 #[test]
 fn what_was_begun_is_completed_as_it_was_begun() -> Result<()> {
@@ -24,6 +26,8 @@ fn what_was_begun_is_completed_as_it_was_begun() -> Result<()> {
             a_rollback_goes_back_to_the_blank_that_it_began_with,
             a_carry_is_completed_without_the_blank_that_it_was_made_from,
             a_restore_is_completed_and_tidied_without_the_generation_that_it_was_made_from,
+            a_dataset_that_was_rolled_back_must_not_be_booted_where_it_is_mounted,
+            a_dataset_that_is_half_moved_must_not_be_booted_where_it_is_mounted,
         ],
     )
 }
@@ -232,6 +236,44 @@ fn a_restore_is_completed_and_tidied_without_the_generation_that_it_was_made_fro
     }
     assert_eq!(seen, BTreeSet::from(["complete", "journal"]));
     Ok(())
+}
+
+/// A reset is refused, and the machine must not boot.
+fn refused_and_unfinished(machine: &Machine) -> Result<()> {
+    let before = Whole::of(POOL)?;
+    let ran = reset(&machine.config(), &[])?;
+    let words = "error: not all volumes were reset: / is between the previous state and the result \
+                 (every persisted path is safe; running `darlings reset` again completes it; do not \
+                 use it before): /: the dataset tank/local/root is mounted at \"/mnt\"; a volume is \
+                 reset before it is mounted: unmount it, or reboot\n";
+    // 1 and not 10.
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), words));
+    assert_eq!(ran.report.context("no report")?["outcome"], "unfinished");
+    Whole::of(POOL)?.must_be(&before)
+}
+
+/// Somebody looks at it in the emergency shell, and lets the boot go on.
+fn mounted_to_look(machine: &Machine) -> Result<()> {
+    let expected = machine.expected()?;
+    match machine.strategy {
+        Strategy::Rollback => interrupt_after_the_rollback(machine)?,
+        Strategy::Carry => killed_at(machine, "renameat2", 2)?,
+    }
+    for option in ["rw,noatime", "ro"] {
+        patiently(|| sh("mount", &["-t", "zfs", "-o", option, DATASET, "/mnt"]).map(drop))?;
+        refused_and_unfinished(machine).with_context(|| option)?;
+        sh("umount", &["/mnt"])?;
+    }
+    reset(&machine.config(), &[])?.well()?;
+    machine.must_be(&expected)
+}
+
+fn a_dataset_that_was_rolled_back_must_not_be_booted_where_it_is_mounted() -> Result<()> {
+    mounted_to_look(&with(&machine()?, &[X]))
+}
+
+fn a_dataset_that_is_half_moved_must_not_be_booted_where_it_is_mounted() -> Result<()> {
+    mounted_to_look(&with(&machine()?, &[X]).by(Strategy::Carry))
 }
 
 fn killing(call: &str, when: usize) -> Vec<String> {
