@@ -65,8 +65,9 @@ pub(super) fn own_number(name: &str) -> Option<u64> {
 }
 
 impl Facts {
+    /// A number that neither a reset, nor a snapshot, nor a list in the attic has.
     pub(super) fn next_generation(&self) -> u64 {
-        self.highest.max(self.live_generation) + 1
+        self.highest.max(self.live_generation).max(self.looked.attic.newest) + 1
     }
 }
 
@@ -185,6 +186,7 @@ pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::attic::Attic;
     use crate::config::{Backing, Strategy};
     use crate::rules::Rules;
 
@@ -242,6 +244,15 @@ pub(super) mod tests {
         assert_eq!((plan.generation, plan.resumes), (7, true));
         assert_eq!(steps(&plan)[0], "roll back to rpool/root@blank");
         assert!(plan.steps.iter().all(|planned| planned.phase != Phase::Prepare));
+    }
+
+    #[test]
+    fn the_number_is_higher_than_any_in_the_attic_where_the_count_was_lost() {
+        let attic = Attic { newest: 5, ..Attic::default() };
+        let looked = Looked { attic, ..Looked::default() };
+        let facts = Facts { live_generation: 0, highest: 3, looked, ..Facts::default() };
+        assert_eq!(plan(NewerSnapshots::Refuse, &facts).unwrap().generation, 6);
+        assert_eq!(carry(&volume(Strategy::Carry), &source(), &facts).generation, 6);
     }
 
     #[test]
