@@ -8,12 +8,14 @@
 //! ```text
 //! .darlings/adopt/          the copies, while they are made
 //!                 0/log     each in a directory of its own
+//!                 filling-0 the place of this one is a mount point, and is being filled
 //!                 complete  all are complete and durable: what goes where
 //! .darlings/adopted         the paths that were brought over
 //! ```
 //!
 //! An interruption before `complete` loses copies, which are made again; after it, the next run goes
-//! on with putting them in their places, each by a rename.
+//! on with putting them in their places, each by a rename. A place that something has come to since then
+//! is left alone, and the copy waits.
 
 use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -28,13 +30,14 @@ use crate::generations::{Access, Store};
 use crate::plan::shown;
 use crate::report::bytes_in_words;
 use crate::restore::{self, BytesByRung, State, state_at};
-use crate::rules::{Node, Rules, Verdict};
+use crate::rules::{Node, OWN_DIRECTORY, Rules, Verdict};
 use crate::volume;
 
 mod place;
 mod record;
 
-use record::Adopted;
+use place::Put;
+use record::{Adopted, Pending};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -200,25 +203,45 @@ impl Adopter<'_> {
         persisted.sort_by(|one, other| (one.depth, &one.path).cmp(&(other.depth, &other.path)));
         for persisted in persisted {
             let full = self.volume.mount_point.join(&persisted.path);
-            let fate = if pending.iter().any(|it| it.path == persisted.path) {
-                Fate::Complete
-            } else {
-                self.fate(&persisted.path, &full, &adopted)
-                    .with_context(|| format!("cannot look at {full:?}"))?
+            let fate = match pending.iter().find(|it| it.path == persisted.path) {
+                Some(it) => place::look(live, self.from, self.store, it, &full)
+                    .map(|put| self.blocked(it, &full, put).map_or(Fate::Complete, Fate::Blocked)),
+                None => self.fate(&persisted.path, &full, &adopted),
             };
-            paths.push((full, fate));
+            paths.push((full.clone(), fate.with_context(|| format!("cannot look at {full:?}"))?));
         }
         let mut adoption = Adoption { paths, bytes: BytesByRung::default() };
         if self.options.dry_run {
             return Ok(adoption);
         }
-        self.complete(&pending)?;
-        self.bring(&mut adoption)?;
-        for (full, _) in adoption.paths.iter().filter(|(_, fate)| *fate == Fate::Unlinked) {
-            place::unlink(live, self.below(full)?)
-                .with_context(|| format!("cannot remove the link {full:?}"))?;
+        let waiting = self.complete(&pending)?;
+        let waiting = self.bring(&mut adoption, waiting)?;
+        for (it, why) in waiting {
+            let full = self.volume.mount_point.join(&it.path);
+            match adoption.paths.iter_mut().find(|(path, _)| *path == full) {
+                Some((_, fate)) => *fate = Fate::Blocked(why),
+                // It is not declared any more.
+                None => adoption.paths.push((full, Fate::Blocked(why))),
+            }
+        }
+        for (full, fate) in &mut adoption.paths {
+            if *fate == Fate::Unlinked {
+                self.unlink(full, fate, &adopted)
+                    .with_context(|| format!("cannot remove the link {full:?}"))?;
+            }
         }
         Ok(adoption)
+    }
+
+    /// Removes a link, if nothing came there or to the store while others were copied.
+    fn unlink(&self, full: &Path, fate: &mut Fate, adopted: &Adopted) -> anyhow::Result<()> {
+        let path = self.below(full)?;
+        match self.fate(path, full, adopted)? {
+            Fate::Unlinked => place::unlink(self.live.as_fd(), path)?,
+            Fate::Absent => *fate = Fate::Absent,
+            _ => *fate = Fate::Blocked("it came into being meanwhile; run this again".to_owned()),
+        }
+        Ok(())
     }
 
     fn fate(&self, path: &Path, full: &Path, adopted: &Adopted) -> anyhow::Result<Fate> {
@@ -277,24 +300,64 @@ impl Adopter<'_> {
         full.strip_prefix(&self.volume.mount_point).context("BUG: not below the mount point")
     }
 
-    /// Puts in their places what an interrupted run had copied.
-    fn complete(&self, pending: &[record::Pending]) -> anyhow::Result<()> {
+    /// Puts copies in their places. Answers those that something is in the way of, which wait, and why.
+    fn complete(&self, pending: &[Pending]) -> anyhow::Result<Vec<(Pending, String)>> {
         let live = self.live.as_fd();
+        let (mut done, mut waiting) = (Vec::new(), Vec::new());
         for it in pending {
             let full = self.volume.mount_point.join(&it.path);
-            place::put(live, self.from, it, &full)
+            let put = place::put(live, self.from, self.store, it, &full)
                 .with_context(|| format!("cannot put {full:?} in its place"))?;
+            match self.blocked(it, &full, put) {
+                Some(why) => waiting.push((it.clone(), why)),
+                None => done.push(it.clone()),
+            }
         }
-        if !pending.is_empty() {
+        if !done.is_empty() {
             // In their places for sure before the record says so, and before the slots are gone.
             syncfs(live).context("cannot make it durable")?;
-            record::add(live, pending)?;
+            record::add(live, &done)?;
         }
-        record::clear(live)?;
-        syncfs(live).context("cannot make it durable")
+        let needed: Vec<Pending> = waiting.iter().map(|(it, _)| it.clone()).collect();
+        record::clear(live, &needed)?;
+        syncfs(live).context("cannot make it durable")?;
+        Ok(waiting)
     }
 
-    fn bring(&self, adoption: &mut Adoption) -> anyhow::Result<()> {
+    /// Why a copy waits and what to do, if something is in its way.
+    fn blocked(&self, it: &Pending, full: &Path, put: Put) -> Option<String> {
+        let mount_point = &self.volume.mount_point;
+        let work = mount_point.join(OWN_DIRECTORY).join("adopt");
+        let copy = shown(&work.join(it.directory()));
+        Some(match put {
+            Put::InPlace => return None,
+            Put::InTheWay { kind, hidden: false } => format!(
+                "a {kind} with a content of its own came there after it was copied; move it away and run \
+                 this again, or remove the copy, {copy}, to keep what is there"
+            ),
+            Put::InTheWay { kind, hidden: true } => format!(
+                "a {kind} with a content of its own is hidden below what is mounted on it; after `mount \
+                 --bind {} /mnt` it is {}: move it away and run this again, or remove the copy, {copy}, \
+                 to keep what is there",
+                shown(mount_point),
+                shown(&Path::new("/mnt").join(&it.path)),
+            ),
+            Put::HalfThere => format!(
+                "an interrupted run had put a part of it there, and the rest cannot follow; unmount what is \
+                 mounted on {}, move it away if it is there, remove {}, and run this again",
+                shown(full),
+                shown(&work),
+            ),
+        })
+    }
+
+    /// Copies what is to be brought over, and puts it in its place. Answers what waits, with what has
+    /// waited before.
+    fn bring(
+        &self,
+        adoption: &mut Adoption,
+        waiting: Vec<(Pending, String)>,
+    ) -> anyhow::Result<Vec<(Pending, String)>> {
         let live = self.live.as_fd();
         let rules: &Rules = &self.volume.rules;
         let mut pending = Vec::new();
@@ -302,22 +365,25 @@ impl Adopter<'_> {
         let to_copy =
             adoption.paths.iter_mut().filter(|(_, fate)| matches!(fate, Fate::Adopt { .. }));
         let mut fates = Vec::new();
+        let taken = |number: &PathBuf| waiting.iter().any(|(it, _)| it.directory() == number);
+        let mut numbers =
+            (0..).map(|number: usize| PathBuf::from(number.to_string())).filter(|it| !taken(it));
         for (full, fate) in to_copy {
             let path = self.below(full)?;
             let name = path.file_name().context("BUG: a path without a name")?;
-            let slot = Path::new(&pending.len().to_string()).join(name);
+            let slot = numbers.next().context("BUG: no number is left")?.join(name);
             copies.push(restore::Copied {
                 from: in_the_store(full).to_owned(),
                 to: slot.clone(),
                 rules: rules.at(path).map(Node::without_excluded),
             });
-            pending.push(record::Pending { path: path.to_owned(), slot });
+            pending.push(Pending { path: path.to_owned(), slot });
             fates.push(fate);
         }
         if pending.is_empty() {
-            return Ok(());
+            return Ok(waiting);
         }
-        let work = record::make_work(live, pending.len())?;
+        let work = record::make_work(live, &pending)?;
         let brought = restore::move_in(self.from, work.as_fd(), &copies, self.options.threads)?;
         for ((fate, copied), it) in fates.into_iter().zip(&brought.copies).zip(&pending) {
             let nested =
@@ -329,6 +395,7 @@ impl Adopter<'_> {
         }
         // Their copies are incomplete, and go with the slots.
         pending.retain(|it| !brought.nested.iter().any(|nested| nested.starts_with(&it.slot)));
+        pending.extend(waiting.into_iter().map(|(it, _)| it));
         adoption.bytes = brought.bytes;
         syncfs(live).context("cannot make the copies durable")?;
         record::write_pending(live, &pending)?;

@@ -1,6 +1,6 @@
 //! Putting a copy in its place.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::in_the_store;
 use super::record::{self, Pending};
-use crate::restore::{self, Settled, at};
+use crate::restore::{self, Settled, State, at, state_at};
 use crate::volume;
 
 /// A directory that is being made, in the working directory.
@@ -71,7 +71,7 @@ pub(super) fn is_link_into(
 pub(super) fn unlink(live: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
     let (parent, name) = at::open_parent(live, path)?;
     let seals = restore::unseal(parent.as_fd())?;
-    restore::remove(parent.as_fd(), &name)?;
+    restore::remove_single(parent.as_fd(), &name)?;
     Ok(restore::seal(parent.as_fd(), seals)?)
 }
 
@@ -80,38 +80,151 @@ pub(super) fn can_fill(kind: &str) -> bool {
     [FileType::Directory, FileType::RegularFile].map(at::kind_name).contains(&kind)
 }
 
-/// Moves a copy to its place, and makes the directories above it that are missing after the store's.
-/// Harmless when it is done already.
-pub(super) fn put(
+/// Whether a copy can be put in its place, or is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    /// It can, or is.
+    InPlace,
+    /// Something of this kind came there since it was copied, and does not only stand for it.
+    InTheWay {
+        /// What it is called.
+        kind: &'static str,
+        /// It is below what is mounted on it.
+        hidden: bool,
+    },
+    /// An interrupted run had filled a mount point with a part of it, and the rest cannot follow.
+    HalfThere,
+}
+
+/// A copy in the working directory, with its name in its slot.
+struct Waiting {
+    work: OwnedFd,
+    slot: OwnedFd,
+    name: CString,
+    /// The file that says that its place is being filled.
+    mark: CString,
+}
+
+impl Waiting {
+    /// `None` where it is in its place already; and then an interrupted run may have begun to tidy up.
+    fn find(live: BorrowedFd<'_>, pending: &Pending) -> anyhow::Result<Option<Self>> {
+        let work = record::work(live)?.context("BUG: there is no working directory")?;
+        let slot = at::present(at::open_parent(work.as_fd(), &pending.slot))?;
+        let Some((slot, name)) = slot else { return Ok(None) };
+        if at::present(at::status(slot.as_fd(), &name))?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Self { work, slot, name, mark: pending.mark()? }))
+    }
+
+    fn look(
+        &self,
+        live: BorrowedFd<'_>,
+        from: BorrowedFd<'_>,
+        store: &Path,
+        pending: &Pending,
+        full: &Path,
+    ) -> anyhow::Result<Put> {
+        let path = &pending.path;
+        let is_half = at::present(at::status(self.work.as_fd(), &self.mark))?.is_some();
+        let is_directory = self.is_directory()?;
+        let State::Present { kind } = state_at(live, path)? else {
+            // Only of a directory is then a part gone from the slot.
+            return Ok(if is_half && is_directory { Put::HalfThere } else { Put::InPlace });
+        };
+        let hidden = volume::is_mount_point(full)?;
+        if is_half && is_directory {
+            let Some(there) = at::directory_beneath(live, path)? else { return Ok(Put::HalfThere) };
+            let there = at::names(there.as_fd())?;
+            let rest = at::open_directory(self.slot.as_fd(), &self.name)?;
+            let taken = at::names(rest.as_fd())?.iter().any(|name| there.contains(name));
+            return Ok(if taken { Put::HalfThere } else { Put::InPlace });
+        }
+        let goes_on = is_half && hidden;
+        if goes_on || stands_for(live, path, full, from, store)? {
+            return Ok(Put::InPlace);
+        }
+        Ok(Put::InTheWay { kind, hidden })
+    }
+
+    fn is_directory(&self) -> anyhow::Result<bool> {
+        Ok(at::kind(&at::status(self.slot.as_fd(), &self.name)?) == FileType::Directory)
+    }
+}
+
+/// Whether [`put`] would put a copy in its place now.
+pub(super) fn look(
     live: BorrowedFd<'_>,
-    store: BorrowedFd<'_>,
+    from: BorrowedFd<'_>,
+    store: &Path,
     pending: &Pending,
     full: &Path,
-) -> anyhow::Result<()> {
-    let work = record::work(live)?.context("BUG: there is no working directory")?;
-    // In its place already; and then an interrupted run may have begun to tidy up.
-    let Some((slot, name)) = at::present(at::open_parent(work.as_fd(), &pending.slot))? else {
-        return Ok(());
-    };
-    if at::present(at::status(slot.as_fd(), &name))?.is_none() {
-        return Ok(());
+) -> anyhow::Result<Put> {
+    match Waiting::find(live, pending)? {
+        Some(waiting) => waiting.look(live, from, store, pending, full),
+        None => Ok(Put::InPlace),
     }
-    let made = make_above(work.as_fd(), live, store, &pending.path, full)?;
+}
+
+/// Moves a copy to its place, and makes the directories above it that are missing after the store's.
+/// Harmless when it is done already.
+///
+/// The system runs, and a copy may have waited for days. So nothing is removed with what is in it: what
+/// gives way is an empty directory, an empty file, or a link into the store.
+pub(super) fn put(
+    live: BorrowedFd<'_>,
+    from: BorrowedFd<'_>,
+    store: &Path,
+    pending: &Pending,
+    full: &Path,
+) -> anyhow::Result<Put> {
+    let Some(waiting) = Waiting::find(live, pending)? else { return Ok(Put::InPlace) };
+    let found = waiting.look(live, from, store, pending, full)?;
+    if found != Put::InPlace {
+        return Ok(found);
+    }
+    let made = make_above(waiting.work.as_fd(), live, from, &pending.path, full)?;
     let (parent, name) = at::open_parent(live, &pending.path)?;
     let settled = Settled::look(parent.as_fd())?;
     restore::unseal(parent.as_fd())?;
-    if volume::is_mount_point(full)? {
-        fill((slot.as_fd(), parent.as_fd()), &name, store, full)?;
+    let is_half = at::present(at::status(waiting.work.as_fd(), &waiting.mark))?.is_some();
+    let put = if volume::is_mount_point(full)? || (is_half && waiting.is_directory()?) {
+        // What is half filled is told from what has a content of its own by this.
+        at::create_file(&waiting.work, &waiting.mark).context("cannot mark the copy")?;
+        fsync(&waiting.work).context("cannot make the mark of the copy durable")?;
+        fill((waiting.slot.as_fd(), parent.as_fd()), &name, from, full)?;
+        Put::InPlace
     } else {
-        restore::remove(parent.as_fd(), &name)?;
-        restore::rename((slot.as_fd(), &name), (parent.as_fd(), &name))?;
-    }
+        replace((waiting.slot.as_fd(), parent.as_fd()), &name)?
+    };
     // A directory that was there before keeps its flags; its times tell that something came.
     restore::seal(parent.as_fd(), settled.seals())?;
     for (directory, settled) in made.iter().rev() {
         settled.settle(directory.as_fd())?;
     }
-    Ok(())
+    Ok(put)
+}
+
+/// Gives the copy in `slot` its name in `parent`, where at most something is that only stands for it.
+fn replace((slot, parent): (BorrowedFd<'_>, BorrowedFd<'_>), name: &CStr) -> anyhow::Result<Put> {
+    match restore::remove_single(parent, name) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        // Something came into it meanwhile.
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {
+            let kind = at::kind_name(FileType::Directory);
+            return Ok(Put::InTheWay { kind, hidden: false });
+        }
+        Err(error) => return Err(error).context("cannot remove what stands for it"),
+    }
+    match restore::rename((slot, name), (parent, name)) {
+        Ok(_) => Ok(Put::InPlace),
+        // Something came into being meanwhile.
+        Err(Errno::EXIST) => {
+            let kind = at::kind_name(at::kind(&at::status(parent, name)?));
+            Ok(Put::InTheWay { kind, hidden: false })
+        }
+        Err(error) => Err(error).context("cannot give it its name"),
+    }
 }
 
 /// What something is mounted on cannot be replaced, and is filled instead, from the copy in `slot`.

@@ -1,8 +1,8 @@
 //! What an adoption writes down in the volume: see the table in the parent module.
 
 use std::collections::BTreeSet;
-use std::ffi::CStr;
-use std::io::Write as _;
+use std::ffi::{CStr, CString, OsString};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,21 @@ pub(super) struct Pending {
     pub(super) path: PathBuf,
     /// Below the working directory.
     pub(super) slot: PathBuf,
+}
+
+impl Pending {
+    /// The directory that the slot is in, in the working directory.
+    pub(super) fn directory(&self) -> &Path {
+        self.slot.parent().unwrap_or(&self.slot)
+    }
+
+    /// The name of the file in the working directory that says that its place is being filled, because
+    /// something is mounted on that.
+    pub(super) fn mark(&self) -> io::Result<CString> {
+        let mut name = OsString::from("filling-");
+        name.push(self.directory());
+        at::c_name(&name)
+    }
 }
 
 /// The paths that were brought over, below the volume's root.
@@ -57,14 +72,14 @@ pub(super) fn work(live: BorrowedFd<'_>) -> anyhow::Result<Option<OwnedFd>> {
         .context("cannot open the working directory")
 }
 
-/// Makes the working directory, with a directory for each copy.
-pub(super) fn make_work(live: BorrowedFd<'_>, copies: usize) -> anyhow::Result<OwnedFd> {
+/// Makes the working directory, where there is none, with a directory for each of these copies.
+pub(super) fn make_work(live: BorrowedFd<'_>, copies: &[Pending]) -> anyhow::Result<OwnedFd> {
     let make = || -> anyhow::Result<OwnedFd> {
         let own = own_directory(live)?;
-        mkdirat(&own, WORK, Mode::RWXU)?;
+        at::ensure_directory(&own, at::os_name(WORK))?;
         let work = at::open_directory(own.as_fd(), WORK)?;
-        for number in 0..copies {
-            mkdirat(&work, number.to_string(), Mode::RWXU)?;
+        for it in copies {
+            mkdirat(&work, it.directory(), Mode::RWXU)?;
         }
         Ok(work)
     };
@@ -89,19 +104,29 @@ pub(super) fn write_pending(live: BorrowedFd<'_>, pending: &[Pending]) -> anyhow
     write(work.as_fd(), COMPLETE, &text)
 }
 
-/// Removes the working directory, the list in it last: what is left of one without counts for nothing.
-pub(super) fn clear(live: BorrowedFd<'_>) -> anyhow::Result<()> {
+/// Removes from the working directory what nobody waits for: all of it, the list last, where that is
+/// everything. What is left of one without the list counts for nothing.
+pub(super) fn clear(live: BorrowedFd<'_>, waiting: &[Pending]) -> anyhow::Result<()> {
     let Some(work) = work(live)? else { return Ok(()) };
     let clear = || -> anyhow::Result<()> {
+        let mut needed = vec![COMPLETE.to_owned()];
+        for it in waiting {
+            needed.extend([at::c_name(it.directory().as_os_str())?, it.mark()?]);
+        }
+        if !waiting.is_empty() {
+            write_pending(live, waiting)?;
+        }
         for name in at::names(work.as_fd())? {
-            if name.as_c_str() != COMPLETE {
+            if !needed.contains(&name) {
                 restore::remove(work.as_fd(), &name)?;
             }
         }
-        restore::remove(own_directory(live)?.as_fd(), WORK)?;
+        if waiting.is_empty() {
+            restore::remove(own_directory(live)?.as_fd(), WORK)?;
+        }
         Ok(())
     };
-    clear().context("cannot remove the working directory")
+    clear().context("cannot tidy up the working directory")
 }
 
 /// The paths that were brought over before.
@@ -125,13 +150,13 @@ fn read(directory: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<String>
     let cannot = || format!("cannot read {}", name.to_string_lossy());
     let file = at::present(at::open_file(directory, name)).with_context(cannot)?;
     let Some(file) = file else { return Ok(None) };
-    std::io::read_to_string(std::fs::File::from(file)).map(Some).with_context(cannot)
+    io::read_to_string(std::fs::File::from(file)).map(Some).with_context(cannot)
 }
 
 /// Under another name first: a file with this name is complete. The content is durable when this
 /// returns; the name needs the filesystem's sync.
 fn write(directory: BorrowedFd<'_>, name: &CStr, text: &str) -> anyhow::Result<()> {
-    let write = || -> std::io::Result<()> {
+    let write = || -> io::Result<()> {
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let mut file = std::fs::File::from(openat(directory, NEW, flags | OFlags::NOFOLLOW, mode)?);

@@ -22,6 +22,17 @@ pub fn remove(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<bool> {
     remove_telling(parent, name, &mut || {})
 }
 
+/// Removes `name` in `parent` alone: a directory must be empty.
+///
+/// # Errors
+/// As unlinkat(2); `ENOTEMPTY` when something is in it, which is all left alone.
+pub fn remove_single(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    match unlink(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => unlink(parent, name, AtFlags::REMOVEDIR),
+        removed => removed,
+    }
+}
+
 /// As [`remove`], and calls `removed` after each entry that is gone.
 ///
 /// # Errors
