@@ -56,6 +56,32 @@ fn a_directory_is_reset_by_moving_and_what_was_moved_aside_is_the_generation() -
 }
 
 #[test]
+fn what_is_mounted_in_the_trash_is_not_removed_with_it() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let volume = Volume::new(Filesystem::Ext4)?;
+    volume.reset()?;
+    let (data, inside) =
+        (volume.fs.path().join("data"), volume.live().join(".darlings/trash/9/inside"));
+    put(&data, "file", "of somebody")?;
+    std::fs::create_dir_all(&inside)?;
+    // Of the same filesystem, so that its number tells nothing.
+    let mount = format!("mount --bind {} {}; exec \"$@\"", data.display(), inside.display());
+    let purged = ran(volume.command(&["sh", "-ec", &mount, "sh"], &["purge"])?)?;
+    assert_eq!(
+        (purged.code, purged.stderr.as_str()),
+        (
+            Some(1),
+            "error: /: cannot remove .darlings/trash/9: something is mounted in it; unmount that: cannot \
+             open \"inside\": Invalid cross-device link (os error 18)\n"
+        )
+    );
+    assert_eq!(std::fs::read_to_string(data.join("file"))?, "of somebody");
+    assert_eq!(ran(volume.command(&[], &["purge"])?)?.code, Some(0));
+    assert_eq!(names(&volume.live().join(".darlings/trash"), &[])?, Vec::<String>::new());
+    volume.close()
+}
+
+#[test]
 fn a_directory_of_the_tools_name_that_is_not_roots_says_nothing_and_is_erased_like_others()
 -> Result<()> {
     skip_unless!(capability::root_and_ext4(), Ok(()));

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use rustix::fs::{
@@ -140,8 +141,13 @@ fn remove_directory(
     Ok(())
 }
 
+/// What is mounted on a directory is another's, and is not entered. A subvolume of btrfs is no mount.
 fn enter(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Level> {
-    let fd = open_directory(parent, name).with_context(|| cannot("open", name))?;
+    let fd = at::open_beneath(parent, Path::new(at::os_name(name))).map_err(|error| {
+        let is_mounted = error.raw_os_error() == Some(Errno::XDEV.raw_os_error());
+        let error = anyhow::Error::from(error).context(cannot("open", name));
+        if is_mounted { error.context("something is mounted in it; unmount that") } else { error }
+    })?;
     unseal(fd.as_fd()).with_context(|| cannot("clear the flags of", name))?;
     let identity = identity(fd.as_fd()).with_context(|| cannot("look at", name))?;
     Ok(Level { name: name.to_owned(), identity, fd: Some(fd), inside: Vec::new() })
