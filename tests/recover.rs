@@ -308,6 +308,40 @@ fn a_directory_in_which_something_is_mounted_is_not_replaced() -> Result<()> {
     machine.close()
 }
 
+/// A generation has an empty directory in its place.
+#[test]
+fn a_directory_with_a_subvolume_in_it_is_not_replaced() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = Machine::new(|_| Ok(()), |_| Ok(()))?.persist("/var/lib", &[]);
+    let live = machine.volume.live();
+    put_then(&live, "var/lib/app/data", "old")?;
+    put_then(&live, "var/lib/beside", "beside")?;
+    let nested = machine.volume.make_subvolume("@/var/lib/app/machines")?;
+    put(&nested, "disk", "precious")?;
+    machine.reset_well()?;
+    put_then(&live, "var/lib/app/data", "newer")?;
+    let before = machine.whole()?;
+    for (path, more) in [("/var/lib", &["--dry-run"][..]), ("/var/lib", &[]), ("/var/lib/app", &[])]
+    {
+        let said = machine.say(&[&["recover", path, "--force"][..], more].concat())?;
+        said.is(
+            2,
+            "",
+            &format!(
+                "error: /var/lib/app/machines is a subvolume of its own, which generation 1 does not hold, \
+                 and would be lost with {path}; recover what is beside it path by path, or give --to\n"
+            ),
+        );
+    }
+    assert_eq!(machine.whole()?.differences(&before), "");
+    let said = machine.say(&["recover", "/var/lib/app/data", "--force"])?;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(read(&machine, "var/lib/app/data")?, "old");
+    // Into the subvolume, and beside it, there is no obstacle.
+    assert_eq!(read(&machine, "var/lib/app/machines/disk")?, "precious");
+    machine.close()
+}
+
 #[test]
 fn what_was_put_into_the_attic_comes_back_from_it() -> Result<()> {
     skip_unless!(capability::root_and_ext4(), Ok(()));

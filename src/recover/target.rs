@@ -1,11 +1,12 @@
 //! Where something recovered goes.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Statx, open, openat2};
 use rustix::io::Errno;
 
 use super::{Refused, Request, Source, check_not_own};
@@ -132,7 +133,7 @@ impl Target {
         outermost.with_file_name(name)
     }
 
-    /// What is there may be replaced if that was asked for, and nothing is mounted in it.
+    /// What is there may be replaced if that was asked for, and nothing is mounted or nested in it.
     pub(super) fn check_replaceable(&self, force: bool, source: Source) -> anyhow::Result<()> {
         if !force {
             return Err(Refused::Exists(format!(
@@ -142,16 +143,55 @@ impl Target {
             ))
             .into());
         }
-        match volume::mounted_at_or_below(&self.path)? {
-            Some(mounted) => Err(Refused::Wrong(format!(
+        if let Some(mounted) = volume::mounted_at_or_below(&self.path)? {
+            return Err(Refused::Wrong(format!(
                 "{} is in use as a mount point, so {} cannot be replaced; unmount it, or give --to",
                 shown(&mounted),
+                shown(&self.path)
+            ))
+            .into());
+        }
+        // It would go to the trash with what is around it, and no generation holds it.
+        let nested = nested_in(self.parent.as_fd(), &self.name)
+            .with_context(|| format!("cannot look for subvolumes in {}", shown(&self.path)))?;
+        match nested {
+            Some(nested) => Err(Refused::Wrong(format!(
+                "{} is a subvolume of its own, which {source} does not hold, and would be lost with {}; \
+                 recover what is beside it path by path, or give --to",
+                shown(&self.path.with_file_name(nested)),
                 shown(&self.path)
             ))
             .into()),
             None => Ok(()),
         }
     }
+}
+
+/// A subvolume at or below `name` in `parent`, by its path from there, if there is one. Nothing is
+/// mounted there.
+fn nested_in(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<PathBuf>> {
+    let device = |it: &Statx| (it.stx_dev_major, it.stx_dev_minor);
+    let around = device(&at::status_of(parent)?);
+    let mut buffer = vec![MaybeUninit::uninit(); at::BATCH];
+    let mut unread = vec![PathBuf::from(at::os_name(name))];
+    while let Some(path) = unread.pop() {
+        // What goes away meanwhile, or was no directory, holds none.
+        let Some(directory) = at::directory_beneath(parent, &path)? else { continue };
+        if device(&at::status_of(directory.as_fd())?) != around {
+            return Ok(Some(path));
+        }
+        loop {
+            let batch = at::next_batch(directory.as_fd(), &mut buffer)?;
+            if batch.is_empty() {
+                break;
+            }
+            let inside = batch
+                .iter()
+                .filter(|it| matches!(it.kind, FileType::Directory | FileType::Unknown));
+            unread.extend(inside.map(|it| at::join(&path, &it.name)));
+        }
+    }
+    Ok(None)
 }
 
 fn no_directory(path: &Path) -> anyhow::Error {
