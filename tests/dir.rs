@@ -81,6 +81,39 @@ fn what_is_mounted_in_the_trash_is_not_removed_with_it() -> Result<()> {
     volume.close()
 }
 
+/// Anybody can open `/` and lock it; `.darlings` is root's.
+#[test]
+fn a_lock_on_the_root_keeps_no_purge_away_and_one_on_the_tools_directory_every_run() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let volume = Volume::new(Filesystem::Ext4)?;
+    volume.reset()?;
+    let locked = |directory: &std::path::Path| -> Result<_> {
+        let opened = std::fs::File::open(directory)?;
+        rustix::fs::flock(&opened, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(opened)
+    };
+    let run = |word: &str| -> Result<_> {
+        let ran = ran(volume.command(&[], &[word])?)?;
+        Ok((ran.code, ran.stderr))
+    };
+    let by_a_user = locked(&volume.live())?;
+    assert_eq!(run("purge")?, (Some(0), String::new()));
+    drop(by_a_user);
+    let by_a_run = locked(&volume.live().join(".darlings"))?;
+    let (code, told) = run("purge")?;
+    assert_eq!(code, Some(1));
+    assert!(told.contains("another run is at work in .darlings; wait for it"), "{told}");
+    let (code, told) = run("reset")?;
+    assert_eq!(code, Some(10));
+    assert!(
+        told.contains(&format!("another run is at work in {:?}; wait", volume.live())),
+        "{told}"
+    );
+    drop(by_a_run);
+    volume.reset()?;
+    volume.close()
+}
+
 #[test]
 fn a_directory_of_the_tools_name_that_is_not_roots_says_nothing_and_is_erased_like_others()
 -> Result<()> {

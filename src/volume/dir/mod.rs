@@ -41,6 +41,8 @@ pub(super) struct Dir {
     source: config::Dir,
     options: Options,
     root: OwnedFd,
+    /// Of a volume that was reset before, its `.darlings`, locked: no purge works at the same time.
+    own: Option<OwnedFd>,
     blank: Option<OwnedFd>,
     generation: u64,
     looked: Looked,
@@ -69,6 +71,7 @@ impl Dir {
             source: source.clone(),
             options,
             root: open_directory(&source.path)?,
+            own: None,
             blank: None,
             generation: 0,
             looked: Looked::default(),
@@ -79,7 +82,7 @@ impl Dir {
         })
     }
 
-    fn check(&self) -> anyhow::Result<()> {
+    fn check(&mut self) -> anyhow::Result<()> {
         let path = &self.source.path;
         if self.options.dry_run {
             return Ok(());
@@ -100,8 +103,18 @@ impl Dir {
                 mount.mount_point
             );
         }
-        flock(&self.root, FlockOperation::NonBlockingLockExclusive)
-            .with_context(|| format!("another run is at work in {path:?}; wait for it"))
+        let lock = |directory: &OwnedFd| {
+            flock(directory, FlockOperation::NonBlockingLockExclusive)
+                .with_context(|| format!("another run is at work in {path:?}; wait for it"))
+        };
+        lock(&self.root)?;
+        if self.own.is_none()
+            && let Some(own) = trusted_own_directory(self.root.as_fd())?
+        {
+            lock(&own)?;
+            self.own = Some(own);
+        }
+        Ok(())
     }
 
     /// The highest number of a generation that is there; 0 when there is none.
