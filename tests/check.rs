@@ -297,6 +297,12 @@ fn a_configuration_that_cannot_be_read_is_no_good() -> Result<()> {
     assert_eq!((code, &found["ready"]), (Some(1), &json!(false)));
     let error = found["error"].as_str().context("no error")?;
     assert!(error.starts_with(&format!("{}:1:1: ", bad.display())), "{error}");
+    // As every command says it, and as JSON all the same.
+    let (code, found) = check(Path::new("/nowhere/darlings.toml"))?;
+    let error = "there is no /nowhere/darlings.toml, so darlings resets nothing on this machine; name the \
+                 configuration with --config FILE, or write one (see the README)";
+    let expected = json!({ "version": 1, "ready": false, "error": error, "volumes": [] });
+    assert_eq!((code, found), (Some(2), expected));
     Ok(())
 }
 

@@ -294,9 +294,16 @@ fn wrong_use_says_what_to_do() -> Result<()> {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
     };
     readable(machine.volume.fs.holder(), 0o755)?;
-    for (word, more) in
-        [("explain", &["/etc"][..]), ("history", &[]), ("recover", &["/etc"]), ("status", &[])]
-    {
+    for (word, more) in [
+        ("explain", &["/etc"][..]),
+        ("history", &[]),
+        ("recover", &["/etc"]),
+        ("status", &[]),
+        ("generations", &[]),
+        ("purge", &[]),
+        ("init", &[]),
+        ("adopt", &["--from", "/"]),
+    ] {
         not_root(word, more)?;
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_darlings"));
         command.arg(word).args(more).args(["--config", "/nowhere/darlings.toml"]);

@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 use super::ready;
 use crate::adopt::{self, Adoption, Options};
-use crate::config::{self, Config};
 use crate::plan::shown;
 use crate::report::ways_in_words;
 use crate::restore::BytesByRung;
-use crate::{process, restore};
+use crate::{config, restore};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -31,15 +30,14 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0   what is declared and in the store is in its place
   1   something is not; the rest is, and the store is as it was
-  2   wrong use of the command line";
+  2   wrong use";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ready::ended(adopt(arguments))
 }
 
 fn adopt(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = Config::read(&arguments.config)?;
-    process::enter_mount_namespace()?;
+    let config = ready::ready(&arguments.config, "adopt")?;
     restore::prepare_process()?;
     let options = Options {
         from: arguments.from.clone(),

@@ -9,8 +9,7 @@ use anyhow::Context as _;
 use super::ready;
 use crate::check::Check;
 use crate::cmdline::{self, CommandLine};
-use crate::config::{self, Config};
-use crate::process;
+use crate::config;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -32,14 +31,17 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0   nothing is in the way of the next reset
   1   the next boot would not do what is declared, or nobody can tell
-  2   wrong use of the command line";
+  2   wrong use";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let check = match check(arguments) {
-        Ok(check) => check,
-        Err(error) => Check::refused(format!("{error:#}")),
+    let (check, code) = match check(arguments) {
+        Ok(check) => {
+            let code = ready::well(check.ready);
+            (check, code)
+        }
+        Err(error) => (Check::refused(format!("{error:#}")), ready::code(&error)),
     };
-    ready::ended(print(arguments, &check).map(|()| ready::well(check.ready)))
+    ready::ended(print(arguments, &check).map(|()| code))
 }
 
 fn print(arguments: &Arguments, check: &Check) -> anyhow::Result<()> {
@@ -47,7 +49,7 @@ fn print(arguments: &Arguments, check: &Check) -> anyhow::Result<()> {
 }
 
 fn check(arguments: &Arguments) -> anyhow::Result<Check> {
-    let config = Config::read(&arguments.config)?;
+    let config = ready::ready(&arguments.config, "check")?;
     let line = CommandLine::read(&arguments.cmdline)?;
     let fstab = match std::fs::read_to_string(&arguments.fstab) {
         Ok(fstab) => fstab,
@@ -56,6 +58,5 @@ fn check(arguments: &Arguments) -> anyhow::Result<Check> {
             return Err(error).with_context(|| format!("cannot read {:?}", arguments.fstab));
         }
     };
-    process::enter_mount_namespace()?;
     Ok(Check::of(&config, line.root_subvolid(), &fstab))
 }

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready;
-use crate::config::{self, Config};
+use crate::config;
 use crate::generations::listing::Listing;
-use crate::process;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -22,15 +21,14 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0   listed
   1   failed, or a volume could not be looked at
-  2   wrong use of the command line";
+  2   wrong use";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ready::ended(list(arguments))
 }
 
 fn list(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = Config::read(&arguments.config)?;
-    process::enter_mount_namespace()?;
+    let config = ready::ready(&arguments.config, "generations")?;
     let listing = Listing::of(&config);
     ready::print(&if arguments.json { listing.json()? } else { listing.to_string() })?;
     Ok(ready::well(listing.is_complete()))

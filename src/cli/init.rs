@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready;
-use crate::config::{self, Config};
 use crate::init::{self, Options};
-use crate::{process, restore};
+use crate::{config, restore};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -25,15 +24,14 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0   nothing is missing any more, or with --dry-run, it was said what would be made
   1   failed; what was made before stays
-  2   wrong use of the command line";
+  2   wrong use";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ready::ended(init(arguments))
 }
 
 fn init(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = Config::read(&arguments.config)?;
-    process::enter_mount_namespace()?;
+    let config = ready::ready(&arguments.config, "init")?;
     restore::prepare_process()?;
     let options = Options { dry_run: arguments.dry_run, from_live: arguments.from_live };
     for volume in &config.volumes {

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use super::progress::Progress;
 use super::ready;
-use crate::config::{self, Config};
 use crate::purge::report::Outcome;
 use crate::purge::{self, Options, Watch};
-use crate::{process, restore, state};
+use crate::{config, process, restore, state};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -27,15 +26,14 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0   everything that was to go is gone
   1   something could not be removed; the rest is
-  2   wrong use of the command line";
+  2   wrong use";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ready::ended(purge(arguments))
 }
 
 fn purge(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = Config::read(&arguments.config)?;
-    process::enter_mount_namespace()?;
+    let config = ready::ready(&arguments.config, "purge")?;
     restore::prepare_process()?;
     if let Err(error) = process::be_idle() {
         // It works all the same, and only others wait longer.

@@ -96,8 +96,13 @@ pub(super) fn well(is_well: bool) -> ExitCode {
 pub(super) fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         tracing::error!("{error:#}");
-        if error.is::<WrongUse>() { ExitCode::from(WRONG_USE) } else { ExitCode::FAILURE }
+        code(&error)
     })
+}
+
+/// The exit code of a command that failed.
+pub(super) fn code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<WrongUse>() { ExitCode::from(WRONG_USE) } else { ExitCode::FAILURE }
 }
 
 /// Where the volumes are mounted, in words.
