@@ -2,7 +2,10 @@
 //!
 //! Each filesystem looks first (`volume/*/init.rs`), and then makes what it said that is missing.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
+use serde::Serialize;
 
 use crate::config;
 use crate::plan::shown;
@@ -17,10 +20,11 @@ pub struct Options {
     pub from_live: bool,
 }
 
-/// Something that was missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Something that was missing, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "what", content = "name", rename_all = "snake_case")]
 pub enum Missing {
-    /// The blank, by its name, to be made empty.
+    /// The blank, to be made empty.
     EmptyBlank(String),
     /// The blank, to be made of what is live.
     BlankOfLive(String),
@@ -36,6 +40,27 @@ impl std::fmt::Display for Missing {
             Self::Generations(name) => write!(f, "the directory {name} for previous states"),
         }
     }
+}
+
+/// What was missing of every volume, for `--json`. Its schema is in `docs/json.md`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Format; a new field does not change it.
+    pub version: u32,
+    /// Nothing was made.
+    pub dry_run: bool,
+    /// The volumes, in the order of the configuration.
+    pub volumes: Vec<VolumeReport>,
+}
+
+/// What was missing of one volume.
+#[derive(Debug, Serialize)]
+pub struct VolumeReport {
+    /// Where the running system mounts it.
+    #[serde(serialize_with = "crate::report::shown_path")]
+    pub mount_point: PathBuf,
+    /// What was made, or would be.
+    pub made: Vec<Missing>,
 }
 
 /// Makes what is missing of one volume, or says what that is.

@@ -13,6 +13,7 @@ use darlings_testkit::loopfs::{Filesystem, LoopFs, run};
 use darlings_testkit::{
     Attribute, Compare, Tree, capability, capture, difference, fill, plant, skip_unless,
 };
+use serde_json::json;
 
 /// A machine that lives on a store: the store has everything, the volume nothing but what things
 /// are mounted on.
@@ -128,6 +129,12 @@ fn a_dry_run_tells_the_same_and_changes_nothing() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     let machine = machine()?;
     let before = machine.whole()?;
+    let json = adopt(&machine, &["--dry-run", "--json"])?;
+    let found: serde_json::Value = serde_json::from_str(&json.stdout)?;
+    assert_eq!(
+        (&found["dry_run"], &found["volumes"][0]["paths"][0]["entries"]),
+        (&true.into(), &serde_json::Value::Null)
+    );
     let ran = adopt(&machine, &["--dry-run"])?;
     assert_eq!(
         (ran.code, ran.stdout.as_str()),
@@ -243,6 +250,50 @@ fn what_holds_a_subvolume_stays_in_the_store_and_the_rest_is_brought() -> Result
     assert_eq!(std::fs::read_dir(machine.volume.live().join("var/log"))?.count(), 0);
     assert!(!machine.volume.live().join("srv").exists());
     assert!(!machine.at("@/.darlings/adopt").exists());
+    machine.close()
+}
+
+#[test]
+fn what_became_of_each_path_is_told_as_json() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = Machine::new(|_| Ok(()), |live| put(live, "own/file", "own"))?;
+    machine.volume.make_subvolume("@persist")?;
+    for path in ["before", "own/file", "now/file"] {
+        put(&store(&machine), path, path)?;
+    }
+    symlink(store(&machine).join("linked"), machine.volume.live().join("linked"))?;
+    let machine = machine.persist("/before", &[]);
+    assert_eq!(adopt(&machine, &[])?.code, Some(0));
+    let machine = ["/own", "/now", "/nowhere", "/linked"]
+        .into_iter()
+        .fold(machine, |machine, path| machine.persist(path, &[]));
+    let ran = adopt(&machine, &["--json"])?;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let found: serde_json::Value = serde_json::from_str(&ran.stdout)?;
+    let path = |path: &str, fate: &str, counts: Option<(u64, u64)>, why: Option<&str>| {
+        let (entries, bytes) = counts.unzip();
+        json!({ "path": path, "fate": fate, "entries": entries, "bytes": bytes, "why": why })
+    };
+    let own = "a directory with a content of its own is there; move it away, or keep it and ignore the \
+               store's";
+    assert_eq!(
+        found,
+        json!({
+            "version": 1,
+            "dry_run": false,
+            "volumes": [{
+                "mount_point": "/",
+                "paths": [
+                    path("/before", "already", None, None),
+                    path("/linked", "unlinked", None, None),
+                    path("/now", "adopt", Some((2, 8)), None),
+                    path("/nowhere", "absent", None, None),
+                    path("/own", "blocked", None, Some(own)),
+                ],
+                "bytes": { "reflinked": 8, "copy_file_range": 0, "copied": 0 },
+            }],
+        })
+    );
     machine.close()
 }
 

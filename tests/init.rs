@@ -9,6 +9,7 @@ use anyhow::Result;
 use common::{Machine, Ran, put, quoted};
 use darlings_testkit::loopfs::{Filesystem, LoopFs};
 use darlings_testkit::{capability, capture, plant, skip_unless};
+use serde_json::{Value, json};
 
 /// A machine that names a blank which is not there.
 fn machine() -> Result<Machine> {
@@ -43,6 +44,18 @@ fn a_missing_blank_and_the_home_of_generations_are_made_and_a_reset_works() -> R
              /: would make the blank snapshots/clean/root, which is empty\n"
         )
     );
+    let json = |dry_run: bool, arguments: &[&str]| -> Result<()> {
+        let found: Value = serde_json::from_str(&init(&machine, arguments)?.stdout)?;
+        let made = json!([
+            { "what": "generations", "name": "@darlings/root" },
+            { "what": "empty_blank", "name": "snapshots/clean/root" },
+        ]);
+        let made = if dry_run { made } else { json!([]) };
+        let volumes = json!([{ "mount_point": "/", "made": made }]);
+        assert_eq!(found, json!({ "version": 1, "dry_run": dry_run, "volumes": volumes }));
+        Ok(())
+    };
+    json(true, &["--dry-run", "--json"])?;
     assert_eq!(before.differences(&machine.whole()?), "");
     let made = init(&machine, &[])?;
     assert_eq!(made.stdout, planned.stdout.replace("would make", "made"));
@@ -54,6 +67,7 @@ fn a_missing_blank_and_the_home_of_generations_are_made_and_a_reset_works() -> R
     expected.entries.retain(|path, _| path.as_bytes().is_empty());
     assert_eq!(blank.tree.diff_lines(&expected), "");
     assert_eq!(init(&machine, &[])?.stdout, "/: nothing is missing\n");
+    json(false, &["--json"])?;
     assert_eq!(whole.differences(&machine.whole()?), "");
     machine.reset_well()?;
     assert!(!machine.volume.live().join("etc").exists());

@@ -33,6 +33,7 @@ use crate::restore::{self, BytesByRung, State, state_at};
 use crate::rules::{Node, OWN_DIRECTORY, Rules, Verdict};
 use crate::volume;
 
+pub mod json;
 mod place;
 mod record;
 
@@ -76,6 +77,8 @@ pub enum Fate {
 /// What becomes of the paths of one volume.
 #[derive(Debug)]
 pub struct Adoption {
+    /// Where the running system mounts the volume.
+    pub mount_point: PathBuf,
     /// Absolute, in the order of their depth and name.
     pub paths: Vec<(PathBuf, Fate)>,
     /// By the way they came.
@@ -210,7 +213,8 @@ impl Adopter<'_> {
             };
             paths.push((full.clone(), fate.with_context(|| format!("cannot look at {full:?}"))?));
         }
-        let mut adoption = Adoption { paths, bytes: BytesByRung::default() };
+        let mount_point = self.volume.mount_point.clone();
+        let mut adoption = Adoption { mount_point, paths, bytes: BytesByRung::default() };
         if self.options.dry_run {
             return Ok(adoption);
         }

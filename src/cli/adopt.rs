@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready;
+use crate::adopt::json::Report;
 use crate::adopt::{self, Adoption, Options};
 use crate::plan::shown;
 use crate::report::ways_in_words;
@@ -21,6 +22,9 @@ pub(super) struct Arguments {
     /// Say what would be brought over and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     /// Threads that copy; by default two for each processor, up to 4
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
@@ -45,7 +49,11 @@ fn adopt(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         threads: ready::threads(arguments.threads),
     };
     let adoptions = adopt::adopt(&config, &options)?;
-    ready::print(&in_words(&adoptions))?;
+    ready::print(&if arguments.json {
+        ready::json(&Report::of(&adoptions, arguments.dry_run))?
+    } else {
+        in_words(&adoptions)
+    })?;
     Ok(ready::well(!adoptions.iter().any(Adoption::is_blocked)))
 }
 

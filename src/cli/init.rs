@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready;
-use crate::init::{self, Options};
+use crate::init::{self, Options, Report, VolumeReport};
 use crate::{config, restore};
 
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,9 @@ pub(super) struct Arguments {
     /// Say what would be made and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -34,9 +37,17 @@ fn init(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = ready::ready(&arguments.config, "init")?;
     restore::prepare_process()?;
     let options = Options { dry_run: arguments.dry_run, from_live: arguments.from_live };
+    let mut report = Report { version: 1, dry_run: options.dry_run, volumes: Vec::new() };
     for volume in &config.volumes {
         let made = init::init(volume, options)?;
-        ready::print(&init::in_words(volume, &made, options))?;
+        if !arguments.json {
+            ready::print(&init::in_words(volume, &made, options))?;
+        }
+        let mount_point = volume.mount_point.clone();
+        report.volumes.push(VolumeReport { mount_point, made });
+    }
+    if arguments.json {
+        ready::print(&ready::json(&report)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
