@@ -10,6 +10,7 @@ UNIT = "systemd/darlings-reset.service"
 
 FOR_ZFS = ("dracut", "an_initrd_for_zfs")
 FOR_BTRFS = ("dracut", "an_initrd_for_btrfs")
+WRITTEN = ("dracut", "tables_dotted_keys")
 OWN = ("dracut", "a_drop_in_of_ones_own")
 NONE = ("dracut", "a_machine_without")
 PRIVILEGE = ("privilege", None)
@@ -45,10 +46,10 @@ UNITS = [
         [(DRACUT, '$(systemd-escape --path --suffix=device "$device")', "${device#/}.device")],
     ),
     (
-        "dracut: what is commented out counts",
-        FOR_BTRFS,
-        r"^Wants=.*not.*this.*one",
-        [(DRACUT, "grep --invert-match '^[[:space:]]*#'", "grep ''")],
+        "dracut: a table is not understood",
+        WRITTEN,
+        r"^\{.*darlings-reset\.service",
+        [(DRACUT, "[[ -n $(darlings_values dir) ]]", 'grep -q "^dir *=" "$darlings_config"')],
     ),
     (
         "dracut: nothing requires the unit",

@@ -22,6 +22,7 @@ mod explain;
 mod generations;
 mod history;
 mod init;
+mod initrd_needs;
 mod manual;
 mod progress;
 mod purge;
@@ -106,6 +107,9 @@ enum Command {
     /// One for each command, with what `--help` says, and darlings.toml(5). For who packages darlings;
     /// they need nothing of the machine.
     Man(manual::Arguments),
+    /// List what an initrd needs for the volumes
+    #[command(hide = true)]
+    InitrdNeeds(initrd_needs::Arguments),
 }
 
 const EXIT_CODES: &str = "\
@@ -161,9 +165,10 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => return status::run(&arguments),
         Command::Suggest(arguments) => return suggest::run(&arguments),
         Command::Completions(arguments) => {
-            return completions::run(Cli::command(), &arguments);
+            return completions::run(&Cli::command(), &arguments);
         }
         Command::Man(arguments) => return manual::run(Cli::command(), &arguments),
+        Command::InitrdNeeds(arguments) => return initrd_needs::run(&arguments),
     };
     // Nobody knows what a bug left half done, so the machine stops, with words.
     std::panic::catch_unwind(|| reset(&arguments)).unwrap_or_else(|_| {

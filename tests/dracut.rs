@@ -159,6 +159,26 @@ fn an_initrd_for_btrfs_has_all_that_a_reset_needs() -> Result<()> {
     Ok(())
 }
 
+/// As people write it who know TOML.
+#[test]
+fn tables_dotted_keys_and_literal_strings_are_understood_too() -> Result<()> {
+    if !can_run() {
+        return Ok(());
+    }
+    let directory =
+        "[[volume]]\nmount_point = '/'\n[volume.dir]\npath = '/sysroot'\nblank = 'empty'\n";
+    let (_scratch, content) = initrd(directory, &[], "")?;
+    let unit = "usr/lib/systemd/system/darlings-reset-dir.service";
+    assert!(ours(&content)?.contains(unit), "{:?}", ours(&content)?);
+    let dotted = "[[volume]]\nmount_point = '/'\nbtrfs.device = '/dev/sdb1'\n\
+                  btrfs.subvolume = '@'\nbtrfs.blank = '@blank'\n";
+    let (_scratch, content) = initrd(dotted, &[], "")?;
+    let drop_in = "etc/systemd/system/darlings-reset.service.d/10-device.conf";
+    let drop_in = fs::read_to_string(content.join(drop_in))?;
+    assert!(drop_in.contains("After=dev-sdb1.device\n"), "{drop_in}");
+    Ok(())
+}
+
 #[test]
 fn a_drop_in_of_ones_own_counts_and_a_directory_has_another_unit() -> Result<()> {
     if !can_run() {

@@ -10,11 +10,11 @@
 
 darlings_config=/etc/darlings.toml
 
-# The values of a key of the configuration that is a string, one a line. Comments do not count.
+# The values of a key in the volumes of the configuration, one a line: dataset, device, subvolume, or dir
+# for the path of one. darlings itself reads it, as it will in the initrd, and says what is wrong with it.
 darlings_values() {
-    grep --invert-match '^[[:space:]]*#' "${dracutsysrootdir-}$darlings_config" |
-        grep --only-matching --extended-regexp "(^|[^_[:alnum:]])$1[[:space:]]*=[[:space:]]*\"[^\"]*\"" |
-        sed 's/^[^"]*"//; s/"$//' | sort --unique
+    "${dracutsysrootdir-}/usr/bin/darlings" initrd-needs --config "${dracutsysrootdir-}$darlings_config" |
+        sed --quiet "s/^$1 //p"
 }
 
 # Called by dracut: whether to be in the initrd.
@@ -64,7 +64,7 @@ darlings_requirements() {
 install() {
     local unit=darlings-reset.service library drop_in own
     # A plain directory is reset once it is mounted, everything else before.
-    if grep --quiet --extended-regexp '^[[:space:]]*dir[[:space:]]*=' "${dracutsysrootdir-}$darlings_config"; then
+    if [[ -n $(darlings_values dir) ]]; then
         unit=darlings-reset-dir.service
     fi
     inst_binary /usr/bin/darlings

@@ -22,16 +22,21 @@ pub(super) struct Arguments {
     shell: Wanted,
 }
 
+/// What is completed.
+const NAME: &str = env!("CARGO_PKG_NAME");
+
 /// Prints the script that the shell reads, for the command line as it is.
-pub(super) fn run(mut command: clap::Command, arguments: &Arguments) -> ExitCode {
+pub(super) fn run(command: &clap::Command, arguments: &Arguments) -> ExitCode {
     let shell = match arguments.shell {
         Wanted::Bash => Shell::Bash,
         Wanted::Zsh => Shell::Zsh,
         Wanted::Fish => Shell::Fish,
     };
-    let name = command.get_name().to_owned();
+    // It takes hidden ones for others, and none can be removed.
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut shown = clap::Command::new(NAME).version(env!("CARGO_PKG_VERSION")).subcommands(shown);
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, name, &mut script);
+    clap_complete::generate(shell, &mut shown, NAME, &mut script);
     let script = String::from_utf8(script).context("BUG: clap_complete wrote no UTF-8");
     ready::ended(script.and_then(|script| ready::print(&script)).map(|()| ExitCode::SUCCESS))
 }
