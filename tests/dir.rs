@@ -114,6 +114,57 @@ fn a_lock_on_the_root_keeps_no_purge_away_and_one_on_the_tools_directory_every_r
     volume.close()
 }
 
+/// A root to change to, with the programs of this machine and the binary, and `/sysroot` as an initrd
+/// has it.
+const IN_AN_INITRD: &str = r#"
+    root=$1 device=$2 mounted=$3 binary=$4
+    mount -t tmpfs none "$root"
+    mkdir -p "$root"/{usr,proc,dev,run,tmp,etc,sysroot}
+    for directory in bin sbin lib lib64; do ln -s "usr/$directory" "$root/$directory"; done
+    mount --rbind /usr "$root/usr"
+    mount --rbind /proc "$root/proc"
+    mount --rbind /dev "$root/dev"
+    cp "$binary" "$root/darlings"
+    touch "$root/etc/initrd-release"
+    cat >"$root/etc/darlings.toml"
+    if [[ $mounted = yes ]]; then mount --bind "$device" "$root/sysroot"; fi
+    chroot "$root" /darlings reset --cmdline /dev/null && status=0 || status=$?
+    find "$root/sysroot" -mindepth 1 -maxdepth 1 -printf '%f\n'
+    exit "$status"
+"#;
+
+#[test]
+fn in_an_initrd_a_directory_that_is_not_mounted_yet_is_refused() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let fs = LoopFs::new(Filesystem::Ext4)?;
+    put(fs.path(), "root/clutter", "erased")?;
+    let scratch = tempfile::tempdir()?;
+    let config = scratch.path().join("darlings.toml");
+    std::fs::write(
+        &config,
+        "[[volume]]\nmount_point = \"/\"\ndir = { path = \"/sysroot\", blank = \"empty\" }\n",
+    )?;
+    let root = scratch.path().join("root");
+    std::fs::create_dir(&root)?;
+    let reset = |mounted: &str| -> Result<_> {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "bash", "-euc", IN_AN_INITRD, "bash"]);
+        command.arg(&root).arg(fs.path().join("root")).arg(mounted);
+        command.arg(env!("CARGO_BIN_EXE_darlings")).env_remove("JOURNAL_STREAM");
+        let output = command.stdin(std::fs::File::open(&config)?).output()?;
+        let text = |bytes| String::from_utf8(bytes);
+        Ok((output.status.code(), text(output.stdout)?, text(output.stderr)?))
+    };
+    let told = ": /: nothing is mounted at \"/sysroot\" yet, so that \"/sysroot\" is the initrd's own; \
+                let the reset run after sysroot.mount, as darlings-reset-dir.service does";
+    let (code, left, said) = reset("no")?;
+    assert_eq!((code, left.as_str()), (Some(10), ""), "{said}");
+    assert!(said.contains(told), "{said}");
+    let (code, left, said) = reset("yes")?;
+    assert_eq!((code, left.as_str()), (Some(0), ".darlings\n"), "{said}");
+    fs.close()
+}
+
 #[test]
 fn a_directory_of_the_tools_name_that_is_not_roots_says_nothing_and_is_erased_like_others()
 -> Result<()> {

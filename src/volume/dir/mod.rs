@@ -60,12 +60,34 @@ fn open_directory(path: &Path) -> anyhow::Result<OwnedFd> {
     open(path, flags, Mode::empty()).with_context(|| format!("cannot open the directory {path:?}"))
 }
 
+/// In an initrd, `/sysroot` is an empty directory of the initrd's own until the root is mounted there. To
+/// reset that would do nothing, and say that all is well.
+fn refuse_bare_mount_point(path: &Path) -> anyhow::Result<()> {
+    let sysroot = Path::new("/sysroot");
+    let is_initrd = || Path::new("/etc/initrd-release").try_exists();
+    if !path.starts_with(sysroot)
+        || !is_initrd().context("cannot tell whether this is an initrd")?
+    {
+        return Ok(());
+    }
+    let is_mounted = mounts::all()?
+        .iter()
+        .any(|it| it.mount_point.starts_with(sysroot) && path.starts_with(&it.mount_point));
+    ensure!(
+        is_mounted,
+        "nothing is mounted at {sysroot:?} yet, so that {path:?} is the initrd's own; let the reset run \
+         after sysroot.mount, as darlings-reset-dir.service does"
+    );
+    Ok(())
+}
+
 impl Dir {
     pub(super) fn open(
         volume: &config::Volume,
         source: &config::Dir,
         options: Options,
     ) -> anyhow::Result<Self> {
+        refuse_bare_mount_point(&source.path)?;
         Ok(Self {
             volume: volume.clone(),
             source: source.clone(),
