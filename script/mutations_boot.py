@@ -203,9 +203,9 @@ MACHINES = [
         r"FAILED: no-writes ",
         [(
             f"{BTRFS}/execute.rs",
-            "        let synced = self.top().and_then(|top| Ok(fs::sync(top)?));\n"
-            "        self.or_undo(synced)\n",
-            "        Ok(())\n",
+            "            if !fs::is_read_only(&old)? {\n                fs::set_read_only(&old, true)?;\n            }\n"
+            "            Ok(fs::sync(self.top()?)?)\n        });\n        self.or_undo(durable)\n",
+            "            let _ = old;\n            Ok(())\n        });\n        self.or_undo(durable)\n",
         )],
     ),
     (
@@ -256,10 +256,10 @@ MACHINES = [
         r'^left: "prompt"',
         [(
             f"{ZFS}/mod.rs",
-            "        results.into_iter().collect()\n",
+            "        mounts::all_done([unmount(dataset), unmount(stage), unmount(blank)])\n",
             "        let it = [\"set\", \"keylocation=prompt\", &self.source.dataset];\n"
             '        std::process::Command::new("zfs").args(it).status()?;\n'
-            "        results.into_iter().collect()\n",
+            "        mounts::all_done([unmount(dataset), unmount(stage), unmount(blank)])\n",
         )],
     ),
 ]
