@@ -95,6 +95,10 @@ impl Handle<'_> {
                 *names = darlings_btrfs::xattr_names(file)?;
                 Ok(names)
             }
+            (Err(error @ Errno::TOOBIG), _) => Err(anyhow::Error::from(error).context(
+                "it has more of them than the kernel lists (64 KiB of names): put a copy without them \
+                 in its place, or use strategy = \"carry\", which moves what is kept",
+            )),
             (Err(error), _) => Err(error.into()),
         }
     }

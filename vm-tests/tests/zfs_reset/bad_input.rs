@@ -1,16 +1,21 @@
 //! What is refused before anything is changed: every error names what is wrong and what to do, and
 //! the pool is the same to the last byte.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use darlings_testkit::plant;
 
 use crate::full_pool;
 use crate::guest::{checks, in_guest};
-use crate::machine::{Machine, reset};
-use crate::pools::{DATASET, MARK, POOL, Whole, create_pool, export, import, put, sh, tree};
+use crate::machine::{Machine, Strategy, reset};
+use crate::pools::{
+    DATASET, MARK, POOL, Whole, change, create_pool, export, import, put, sh, tree,
+};
 
 #[test]
 fn what_cannot_be_reset_is_named_and_nothing_is_changed() -> Result<()> {
@@ -21,6 +26,7 @@ fn what_cannot_be_reset_is_named_and_nothing_is_changed() -> Result<()> {
             a_dataset_that_is_in_use_or_read_only_is_refused,
             snapshots_that_are_not_ours_are_refused_unless_they_may_be_destroyed,
             a_mark_without_its_stage_is_refused,
+            a_file_with_more_attributes_than_can_be_listed_is_named,
             full_pool::a_pool_or_quota_that_is_full_at_any_moment_leaves_all_as_it_was,
         ],
     )
@@ -248,4 +254,41 @@ fn a_mark_without_its_stage_is_refused() -> Result<()> {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), words));
     assert_eq!(ran.report.context("no report")?["outcome"], "unfinished");
     Whole::of(POOL)?.must_be(&before)
+}
+
+/// Whoever owns a kept file can make it so, and what the names are nobody can find out on ZFS.
+fn a_file_with_more_attributes_than_can_be_listed_is_named() -> Result<()> {
+    for stored in ["xattr=sa", "xattr=dir"] {
+        let live = |live: &Path| {
+            put(live, "keep/file", "kept")?;
+            let file = live.join("keep/file");
+            plant::owner(&file, 1000, 100)?;
+            let names: Vec<_> = (0..400).map(|n| format!("user.{n:0200}=\"1\"\n")).collect();
+            fs::write("/tmp/names", format!("# file: {}\n{}", file.display(), names.concat()))?;
+            let mut user = Command::new("setfattr");
+            let status = user.arg("--restore=/tmp/names").uid(1000).gid(100).status()?;
+            ensure!(status.success(), "{status}");
+            Ok(())
+        };
+        let machine = Machine::new(&["-O", stored], |_| Ok(()), live)?.persist("keep", &[]);
+        let before = sh("zfs", &["list", "-Hr", "-t", "all", "-o", "name,guid", POOL])?;
+        let ran = reset(&machine.config(), &[])?;
+        let words = "error: no volume was reset; all are as they were: /: cannot bring the persisted \
+                     paths from the previous state to the stage: cannot bring over: \"keep/file\": \
+                     cannot list extended attributes: it has more of them than the kernel lists (64 \
+                     KiB of names): put a copy without them in its place, or use strategy = \
+                     \"carry\", which moves what is kept: Argument list too long (os error 7)";
+        assert_eq!((ran.code, ran.stderr.lines().last()), (Some(10), Some(words)), "{stored}");
+        assert_eq!(sh("zfs", &["list", "-Hr", "-t", "all", "-o", "name,guid", POOL])?, before);
+        // A carry moves it, with all that it has.
+        reset(&machine.by(Strategy::Carry).config(), &[])?.well()?;
+        let last = format!("user.{:0200}", 399);
+        let last = change(DATASET, |live| {
+            let file = live.join("keep/file");
+            sh("getfattr", &["--only-values", "-n", &last, file.to_str().context("UTF-8")?])
+        })?;
+        assert_eq!(last, "1", "{stored}");
+        sh("zpool", &["destroy", "-f", POOL])?;
+    }
+    Ok(())
 }
