@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -215,7 +217,7 @@ fn at_every_call(what: &str, check: impl Fn(&Machine, &Ran, Standing) -> Result<
     // The first run makes directories that later ones find.
     machine.reset_well()?;
     let points = points(&machine)?;
-    let mut seen = std::collections::BTreeMap::new();
+    let mut seen = BTreeMap::new();
     for (call, when) in &points {
         use_it_again(&machine)?;
         let previous = Live::of(&machine)?;
@@ -265,33 +267,51 @@ fn a_call_that_the_device_fails_is_told_and_undone_or_the_result_is_whole() -> R
 
 fn fails_at_every_call(what: &str) -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let ended = RefCell::new(BTreeMap::new());
     at_every_call(what, |_, ran, standing| {
-        let Some(report) = &ran.report else {
-            // It was the report itself, or what is said on standard error.
-            return Ok(());
-        };
-        let outcome = report["outcome"].as_str().context("no outcome")?;
+        let report = ran.report.as_ref();
+        let outcome = report.and_then(|report| report["outcome"].as_str());
+        *ended.borrow_mut().entry((ran.code, outcome.map(str::to_owned), standing)).or_insert(0) +=
+            1;
+        // Without one it was the report itself, or what is said on standard error.
+        let Some(report) = report else { return Ok(()) };
         let error = report["error"].as_str().unwrap_or_default();
         match (ran.code, outcome, standing) {
-            (Some(10), "failed", Standing::Previous) => {
+            (Some(10), Some("failed"), Standing::Previous) => {
                 ensure!(
                     error.starts_with("no volume was reset; all are as they were: "),
                     "{error}"
                 );
                 Ok(())
             }
-            (Some(10), "failed", Standing::Result) => {
+            (Some(10), Some("failed"), Standing::Result) => {
                 ensure!(
                     error.starts_with("every volume was reset and is the complete result; "),
                     "{error}"
                 );
                 Ok(())
             }
-            // The second: undoing failed as well. It says so, and does not let the machine boot.
-            (Some(0), "reset", Standing::Result) | (Some(1), "unfinished", _) => Ok(()),
+            // The second: it says so, and does not let the machine boot.
+            (Some(0), Some("reset"), Standing::Result)
+            | (Some(1), Some("unfinished"), Standing::Between) => Ok(()),
             other => Err(anyhow::anyhow!("{other:?}: {error}")),
         }
-    })
+    })?;
+    let ended = ended.into_inner();
+    eprintln!("{what}: {ended:?}");
+    let often = |code, outcome: &str, standing| {
+        ended.get(&(Some(code), Some(outcome.to_owned()), standing)).copied().unwrap_or(0)
+    };
+    let unreported: usize = ended
+        .iter()
+        .filter(|((_, outcome, _), _)| outcome.is_none())
+        .map(|(_, number)| number)
+        .sum();
+    assert!(often(10, "failed", Standing::Previous) > 10, "{ended:?}");
+    assert!(often(10, "failed", Standing::Result) > 0, "{ended:?}");
+    // A report is a file that is made, written and named.
+    assert!(unreported <= 6, "{ended:?}");
+    Ok(())
 }
 
 /// How often a reset of [`machine`] calls renameat2 up to the exchange.

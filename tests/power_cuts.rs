@@ -30,7 +30,7 @@ use tempfile::TempDir;
 const SIZE: u64 = 191 << 20;
 const IMAGE: u64 = SIZE + (1 << 20);
 /// How many moments of a reset are tried, and of a run that completes one.
-const CUTS: usize = 32;
+const CUTS: usize = 48;
 /// Nested subvolumes below kept paths, and what makes them so.
 const NESTED: [&str; 2] = ["keep/nested", "single"];
 /// How the top level is mounted whatever the default is.
@@ -292,7 +292,7 @@ fn cut_everywhere(
     });
     let tried = tried.with_context(|| told.to_owned())?;
     eprintln!("{told}: {tried}");
-    tried.check()?;
+    tried.check(count)?;
     Ok(tried.examples())
 }
 

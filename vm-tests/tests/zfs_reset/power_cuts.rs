@@ -264,7 +264,7 @@ fn cut_everywhere(
     });
     let tried = tried.with_context(|| told.to_owned())?;
     println!("{told}: {tried} ({:.0} s)", started.elapsed().as_secs_f64());
-    tried.check()?;
+    tried.check(count)?;
     Ok(tried.examples())
 }
 
