@@ -2,6 +2,7 @@
 //! on the filesystem written down.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
+pub mod adopting;
 pub mod changes;
 pub mod cmdline;
 pub mod directory;
