@@ -48,7 +48,7 @@ UNITS = [
     (
         "dracut: a table is not understood",
         WRITTEN,
-        r"^\{.*darlings-reset\.service",
+        r"^left: \{.*darlings-reset\.service",
         [(DRACUT, "[[ -n $(darlings_values dir) ]]", 'grep -q "^dir *=" "$darlings_config"')],
     ),
     (

@@ -168,8 +168,16 @@ fn tables_dotted_keys_and_literal_strings_are_understood_too() -> Result<()> {
     let directory =
         "[[volume]]\nmount_point = '/'\n[volume.dir]\npath = '/sysroot'\nblank = 'empty'\n";
     let (_scratch, content) = initrd(directory, &[], "")?;
-    let unit = "usr/lib/systemd/system/darlings-reset-dir.service";
-    assert!(ours(&content)?.contains(unit), "{:?}", ours(&content)?);
+    assert_eq!(
+        ours(&content)?,
+        names(&[
+            "etc/darlings.toml",
+            "etc/systemd/system/darlings-reset-dir.service.d/10-device.conf",
+            "etc/systemd/system/initrd-root-fs.target.requires/darlings-reset-dir.service",
+            "usr/bin/darlings",
+            "usr/lib/systemd/system/darlings-reset-dir.service",
+        ])
+    );
     let dotted = "[[volume]]\nmount_point = '/'\nbtrfs.device = '/dev/sdb1'\n\
                   btrfs.subvolume = '@'\nbtrfs.blank = '@blank'\n";
     let (_scratch, content) = initrd(dotted, &[], "")?;
