@@ -136,7 +136,7 @@ fn boot_after(
     let turns = first.checked_sub(1).map_or(range.start, |before| flushes[before].at);
     let done = flushes[first..].iter().find(|cut| found.get(cut) == Some(&Found::Result));
     let late = turns..done.map_or(log.written(range).end, |cut| cut.at);
-    let cuts = log.cuts_within(range, &late, 4 * count + 2, 1).into_iter();
+    let cuts = log.cuts_within(range, &late, 16 * count + 16, 1).into_iter();
     // What lacks nothing is much like what was booted already.
     for cut in cuts.filter(Cut::lacks_writes).rev().take(count) {
         let is = boot(&cut)?;

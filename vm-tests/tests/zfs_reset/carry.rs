@@ -222,12 +222,8 @@ fn another_configuration_completes_what_was_begun_as_it_was_begun() -> Result<()
     interrupt(&machine)?;
 
     let mut other = small_rules(&machine);
+    // What completes it was laid already, whatever else is wrong.
     other.blank = "no-such-blank";
-    let ran = reset(&other.config(), &[])?;
-    // What is half moved must not be booted, whatever else is wrong.
-    assert_eq!((ran.code, outcome(&ran)?), (Some(1), "unfinished".into()), "{}", ran.stderr);
-
-    other.blank = "blank";
     reset(&other.config(), &[])?.well()?;
     machine.must_be(&expected)
 }
