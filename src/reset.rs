@@ -189,13 +189,14 @@ impl Run {
         if options.dry_run {
             return planned;
         }
-        planned.map_err(|error| self.complete_unfinished(error))?;
+        planned.map_err(|error| self.complete_unfinished(0, error))?;
         if let Err(error) = self.phase(Phase::Prepare) {
-            let error = self.complete_unfinished(error);
+            let error = self.complete_unfinished(0, error);
             return Err(self.abandon_from(0, error));
         }
         if let Err((failed, error)) = self.commit() {
-            // What was committed stays, and is tidied; the rest is as it was.
+            // What was committed stays, and is tidied; the rest is as it was, or completed.
+            let error = self.complete_unfinished(failed + 1, error);
             let error = self.abandon_from(failed, error);
             return Err(match self.finish(failed) {
                 Ok(()) => error,
@@ -253,10 +254,10 @@ impl Run {
         all(self.volumes[..committed].iter_mut().map(Open::tidy))
     }
 
-    /// Completes the volumes that an earlier run had begun, where this run can begin nothing because
-    /// of others. They are not to be used before, and what is wrong with the others may stay so.
-    fn complete_unfinished(&mut self, error: anyhow::Error) -> anyhow::Error {
-        let begun = self.volumes.iter_mut().filter(|open| open.resumes());
+    /// Completes the volumes from `first` on that an earlier run had begun, where this run stops
+    /// because of others. They are not to be used before, and what is wrong with the others may stay so.
+    fn complete_unfinished(&mut self, first: usize, error: anyhow::Error) -> anyhow::Error {
+        let begun = self.volumes[first..].iter_mut().filter(|open| open.resumes());
         begun.fold(error, |error, open| match open.complete() {
             Ok(()) => error,
             Err(failed) => and_then(&error, &failed),

@@ -256,6 +256,10 @@ fn what_was_begun_is_completed_although_nothing_can_be_begun_on_the_others() {
     let expected = ["a prepare", "c prepare", "b commit", "b finish", "c abandon", "a abandon"];
     assert_eq!(log[..6], expected);
     assert_eq!(ended.report.outcome, Ending::Failed);
+
+    let (log, ended) = run(&[Fault::At(Phase::Commit), Fault::Begun]);
+    assert_eq!(log[..5], ["a prepare", "a commit", "b commit", "b finish", "a abandon"]);
+    assert_eq!(ended.report.outcome, Ending::Failed);
 }
 
 #[test]
