@@ -4,7 +4,8 @@
 //! Lines of the input: `+PATH` declares, `-PATH` excludes below the last declared one.
 #![no_main]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use darlings::rules::{Rules, Verdict, normal_absolute, normal_relative};
@@ -43,12 +44,17 @@ fuzz_target!(|text: &str| {
         }
     }
     rules.finish();
-    let probes = marks.keys().flat_map(|path| path.ancestors()).map(Path::to_owned);
-    let below = marks.keys().map(|path| path.join("below it"));
-    for path in probes.chain(below) {
+    let kept: BTreeSet<&Path> =
+        marks.iter().filter(|(_, kept)| **kept).map(|(path, _)| path.as_path()).collect();
+    let mut probes: BTreeSet<PathBuf> = marks.keys().map(|path| path.join("below it")).collect();
+    probes.extend(marks.keys().flat_map(|path| path.ancestors()).map(Path::to_owned));
+    for path in probes {
         let decides = path.ancestors().find_map(|above| marks.get(above));
-        let leads =
-            marks.iter().any(|(mark, kept)| *kept && *mark != path && mark.starts_with(&path));
+        // Paths are ordered by component, so what lies below one comes right after it.
+        let leads = kept
+            .range::<Path, _>((Bound::Excluded(path.as_path()), Bound::Unbounded))
+            .next()
+            .is_some_and(|next| next.starts_with(&path));
         let expected = match decides {
             Some(true) => Verdict::Persisted,
             Some(false) | None if leads => Verdict::Connector,
