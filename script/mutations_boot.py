@@ -203,7 +203,7 @@ MACHINES = [
         r"FAILED: no-writes ",
         [(
             f"{BTRFS}/execute.rs",
-            "            if !fs::is_read_only(&old)? {\n                fs::set_read_only(&old, true)?;\n            }\n"
+            "            fs::set_read_only(&old, true)?;\n"
             "            Ok(fs::sync(self.top()?)?)\n        });\n        self.or_undo(durable)\n",
             "            let _ = old;\n            Ok(())\n        });\n        self.or_undo(durable)\n",
         )],

@@ -27,8 +27,7 @@ ELSEWHERE = [
         r"left: (Previous|Between)",
         [(
             EXECUTE,
-            "            if !fs::is_read_only(&old)? {\n                fs::set_read_only(&old, true)?;\n"
-            "            }\n            Ok(fs::sync(self.top()?)?)\n",
+            "            fs::set_read_only(&old, true)?;\n            Ok(fs::sync(self.top()?)?)\n",
             "            drop(old);\n            Ok(())\n",
         )],
     ),

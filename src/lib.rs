@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cmdline;
 pub mod config;
 pub mod diff;
+mod errors;
 pub mod explain;
 pub mod generations;
 pub mod hibernation;

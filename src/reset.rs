@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::cmdline::Asked;
 use crate::config::{self, Config};
+use crate::errors::{all, and_then};
 use crate::hibernation;
 use crate::plan::{Does, Phase, VolumePlan, shown};
 use crate::report::{Ending, Report, VolumeReport, peak_memory};
@@ -336,20 +337,6 @@ fn are(names: &[String]) -> Option<String> {
         [] => format!("{last} is"),
         others => format!("{} and {last} are", others.join(", ")),
     })
-}
-
-/// Goes through all of it whatever fails, and tells every failure.
-fn all(results: impl Iterator<Item = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let failures = results.filter_map(Result::err);
-    match failures.reduce(|first, next| and_then(&first, &next)) {
-        Some(failed) => Err(failed),
-        None => Ok(()),
-    }
-}
-
-/// Two failures in the order in which they happened; neither is the other's cause.
-fn and_then(first: &anyhow::Error, next: &anyhow::Error) -> anyhow::Error {
-    anyhow::anyhow!("{first:#}\nand then: {next:#}")
 }
 
 impl Open {

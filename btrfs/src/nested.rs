@@ -19,8 +19,7 @@ use crate::search::{
     INODE_REF_KEY, ROOT_TREE, RootRef, inode_ref_name, items, malformed, root_item_flags,
 };
 use crate::subvolume::{
-    ROOT_INODE, TOP_LEVEL, delete_subvolume_by_id, is_read_only, refuse_top_level, set_read_only,
-    subvolume_id,
+    ROOT_INODE, TOP_LEVEL, delete_subvolume_by_id, refuse_top_level, set_read_only, subvolume_id,
 };
 
 const OPENING: &str = "opening the directory";
@@ -223,7 +222,7 @@ pub fn delete_subvolume_recursive(ancestor: impl AsFd, id: u64) -> Result<Vec<Ne
             let root = open_subvolume(ancestor, id)?;
             let holder = open_subvolume(ancestor, doomed.parent_id)?;
             let directory = open_path(root.as_fd(), doomed.path.parent().unwrap_or(Path::new("")))?;
-            clear_read_only(&holder)?;
+            set_read_only(&holder, false)?;
             clear_obstacles(&directory)?;
             clear_root(ancestor, doomed.id)
         })?;
@@ -248,15 +247,8 @@ fn clear_root(ancestor: BorrowedFd<'_>, id: u64) -> Result<()> {
     if obstacles(&root)?.is_empty() {
         return Ok(());
     }
-    clear_read_only(&root)?;
+    set_read_only(&root, false)?;
     clear_obstacles(&root)
-}
-
-fn clear_read_only(subvolume: &OwnedFd) -> Result<()> {
-    if is_read_only(subvolume)? {
-        set_read_only(subvolume, false)?;
-    }
-    Ok(())
 }
 
 /// The flags of a directory that keep names in it, or itself, from being removed.

@@ -248,8 +248,9 @@ pub fn is_read_only(subvolume: impl AsFd) -> Result<bool> {
 }
 
 /// Makes the subvolume's content read-only, or writable again
-/// (`BTRFS_IOC_SUBVOL_SETFLAGS`). `subvolume` must be its root directory. Durable when
-/// this returns; content written just before is so only after [`sync`](crate::sync).
+/// (`BTRFS_IOC_SUBVOL_SETFLAGS`), unless it is that already. `subvolume` must be its root
+/// directory. Durable when this returns; content written just before is so only after
+/// [`sync`](crate::sync).
 ///
 /// It takes effect at once, on every mount of the subvolume (*measured*). A received
 /// subvolume keeps its `received_uuid` through writable and back (*measured*), so that it
@@ -270,6 +271,9 @@ pub fn set_read_only(subvolume: impl AsFd, read_only: bool) -> Result<()> {
     ))?;
     let flag = u64::from(BTRFS_SUBVOL_RDONLY);
     let wanted = if read_only { flags | flag } else { flags & !flag };
+    if wanted == flags {
+        return Ok(());
+    }
     ioctl::set_subvolume_flags(subvolume, wanted).map_err(failed(
         subvolume,
         operation,

@@ -1,20 +1,23 @@
-//! The steps of a reset on btrfs, and undoing them.
+//! The steps of a reset on btrfs.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use darlings_btrfs as fs;
-use rustix::fs::{AtFlags, IFlags, Mode, mkdirat, unlinkat};
+use rustix::fs::{IFlags, Mode, mkdirat};
 use rustix::io::Errno;
+use tracing::warn;
 
 use super::journal::{Journal, Roots, move_subvolume};
 use super::plan::{Facts, Moving, NEXT, ready_name};
+use super::restoring::has_place;
+use super::undo::delete;
 use super::{Btrfs, Named, each_directory, os};
 use crate::carry;
 use crate::config::Strategy;
-use crate::plan::{Does, Step, Tree, VolumePlan};
+use crate::errors;
+use crate::plan::{Does, Step, Tree, VolumePlan, shown};
 use crate::restore::{self, Outcome, Trees, at, restore};
 use crate::state::{self, Manifest};
 use crate::volume::{Looked, Standing};
@@ -27,24 +30,24 @@ pub(super) struct Work {
     /// The exchange, or the last of the steps that follow it before the volume counts as reset.
     commits: Option<Step>,
     /// It completes a run that was interrupted after the exchange.
-    resumes: bool,
+    pub(super) resumes: bool,
     looked: Looked,
     /// Subvolumes nested in the previous state.
     nested: Vec<PathBuf>,
     /// What `carry` has prepared in the stage.
     carrying: Option<carry::Journal>,
     /// The generations directory.
-    home: Option<OwnedFd>,
+    pub(super) home: Option<OwnedFd>,
     /// What was live when there was no generations directory, with the lock on it.
     first: Option<OwnedFd>,
     /// Directories that were made for it, outermost first.
-    made: Vec<PathBuf>,
+    pub(super) made: Vec<PathBuf>,
     /// Name, in the generations directory, of the staged subvolume.
     pub(super) staged: Option<String>,
     /// Nested subvolumes that move into the result.
     pub(super) moving: Vec<Moving>,
     /// Those that have moved.
-    moved: Vec<Moving>,
+    pub(super) moved: Vec<Moving>,
     /// What is to be done after the exchange beside moving them.
     pub(super) journal: Journal,
     /// What forbade the exchange of the live root: flags, and that it was read-only.
@@ -52,7 +55,7 @@ pub(super) struct Work {
     /// Flags that the result's root shall have.
     pub(super) root_seals: Option<IFlags>,
     /// The subvolume that was the default before.
-    default_before: Option<u64>,
+    pub(super) default_before: Option<u64>,
 }
 
 impl Work {
@@ -261,7 +264,7 @@ impl Btrfs {
         if let Err(error) = self.unlock_live().and_then(|()| self.swap()) {
             return match self.seal_live_again() {
                 Ok(()) => Err(error),
-                Err(undo) => Err(error.context(format!("and then: {undo:#}"))),
+                Err(undo) => Err(errors::and_then(&error, &undo)),
             };
         }
         self.work.staged = None;
@@ -275,9 +278,7 @@ impl Btrfs {
     fn make_durable(&mut self) -> anyhow::Result<()> {
         let durable = self.old().and_then(|old| {
             // It commits the transaction, so it comes before the sync, which then has little to do.
-            if !fs::is_read_only(&old)? {
-                fs::set_read_only(&old, true)?;
-            }
+            fs::set_read_only(&old, true)?;
             Ok(fs::sync(self.top()?)?)
         });
         self.or_undo(durable)
@@ -293,62 +294,15 @@ impl Btrfs {
             self.note_seals(self.work.generation, seals)?;
         }
         self.work.live_was = Some((seals, read_only));
-        if read_only {
-            fs::set_read_only(&live, false)?;
-        }
+        fs::set_read_only(&live, false)?;
         restore::unseal(live.as_fd()).map(drop).context("cannot clear the flags of the live root")
     }
 
-    fn swap(&mut self) -> anyhow::Result<()> {
+    pub(super) fn swap(&mut self) -> anyhow::Result<()> {
         let live = self.named(&self.source.subvolume)?;
         let ready = ready_name(self.work.generation);
         let home = self.work_home()?;
         Ok(fs::exchange(home, os(&ready), &live.parent, &live.name)?)
-    }
-
-    /// If something fails between the exchange and the end of the commit, everything back to
-    /// the exchange is undone; not so in a run that completes an interrupted one, since
-    /// somebody may have used the machine in between.
-    fn or_undo(&mut self, result: anyhow::Result<()>) -> anyhow::Result<()> {
-        let Err(error) = result else { return Ok(()) };
-        if self.work.resumes {
-            return Err(error);
-        }
-        match self.undo_exchange() {
-            Ok(()) => Err(error.context("the exchange was undone")),
-            Err(undo) => Err(error.context(format!("undoing the exchange failed too: {undo:#}"))),
-        }
-    }
-
-    fn undo_exchange(&mut self) -> anyhow::Result<()> {
-        let (live, old) = (self.live()?, self.old()?);
-        if fs::is_read_only(&old)? {
-            fs::set_read_only(&old, false)?;
-        }
-        while let Some(Moving { from, to }) = self.work.moved.last() {
-            move_subvolume((live.as_fd(), to), (old.as_fd(), from))?;
-            self.work.moved.pop();
-        }
-        self.work.journal.settle_undone(old.as_fd())?;
-        if let Some(before) = self.work.default_before.take() {
-            fs::set_default_subvolume(self.top()?, before)?;
-        }
-        restore::unseal(live.as_fd())?;
-        self.swap()?;
-        self.seal_live_again()?;
-        self.work.staged = Some(ready_name(self.work.generation));
-        self.standing = Standing::Previous;
-        Ok(fs::sync(self.top()?)?)
-    }
-
-    fn seal_live_again(&mut self) -> anyhow::Result<()> {
-        let Some((seals, read_only)) = self.work.live_was.take() else { return Ok(()) };
-        let live = self.live()?;
-        restore::seal(live.as_fd(), seals).context("cannot set the flags of the live root")?;
-        if read_only {
-            fs::set_read_only(&live, true)?;
-        }
-        self.forget_seals(self.work.generation)
     }
 
     /// The previous state, after the exchange.
@@ -360,13 +314,30 @@ impl Btrfs {
 
     fn move_nested(&mut self, from: &Path, to: &Path) -> anyhow::Result<()> {
         let result = self
-            .old()
-            .and_then(|old| move_subvolume((old.as_fd(), from), (self.live()?.as_fd(), to)))
+            .try_to_move(from, to)
             .with_context(|| format!("cannot move the nested subvolume {from:?} along"));
-        if result.is_ok() {
-            self.work.moved.push(Moving { from: from.to_owned(), to: to.to_owned() });
-        }
         self.or_undo(result)
+    }
+
+    fn try_to_move(&mut self, from: &Path, to: &Path) -> anyhow::Result<()> {
+        let (old, live) = (self.old()?, self.live()?);
+        if self.work.resumes {
+            let roots = Roots { old: old.as_fd(), new: live.as_fd() };
+            self.work.journal.complete(roots, &self.work.moving)?;
+            // The machine may have been used in between.
+            if !has_place(live.as_fd(), to)? {
+                warn!(
+                    "{} cannot be moved to its place, which was changed while the reset was \
+                     incomplete: it stays in generation {}",
+                    shown(&self.volume.mount_point.join(from)),
+                    self.work.generation
+                );
+                return self.work.journal.leave(old.as_fd(), from);
+            }
+        }
+        move_subvolume((old.as_fd(), from), (live.as_fd(), to))?;
+        self.work.moved.push(Moving { from: from.to_owned(), to: to.to_owned() });
+        Ok(())
     }
 
     fn set_default(&mut self) -> anyhow::Result<()> {
@@ -382,45 +353,16 @@ impl Btrfs {
     }
 
     fn settle(&mut self) -> anyhow::Result<()> {
-        let result = self.old().and_then(|old| {
-            let live = self.live()?;
-            self.work.journal.settle(Roots { old: old.as_fd(), new: live.as_fd() })
-        });
+        let (old, live) = (self.old()?, self.live()?);
+        let mut result = self.work.journal.settle(Roots { old: old.as_fd(), new: live.as_fd() });
+        if self.work.resumes
+            && let Err(error) = &result
+        {
+            // It cannot be undone, and what is kept is in its place.
+            warn!("{}: {error:#}", self.volume.mount_point.display());
+            result = Ok(());
+        }
+        let result = result.and_then(|()| self.work.journal.finish(live.as_fd()));
         self.or_undo(result)
     }
-
-    pub(super) fn undo_prepared(&mut self) -> anyhow::Result<()> {
-        if let Some(staged) = self.work.staged.take() {
-            let home = self.work_home()?;
-            delete(home, os(&staged))
-                .context("cannot remove the staged subvolume; the next run removes it")?;
-        }
-        self.work.home = None;
-        while let Some(directory) = self.work.made.pop() {
-            let (parent, name) = at::open_parent(self.top()?, &directory)?;
-            match unlinkat(&parent, &name, AtFlags::REMOVEDIR) {
-                // Another volume has its generations beside ours.
-                Ok(()) | Err(Errno::NOTEMPTY) => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot remove {directory:?}"));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Deletes a staged subvolume, whose root may have flags of the blank's that forbid it.
-fn delete(parent: &OwnedFd, name: &OsStr) -> anyhow::Result<()> {
-    let root = at::open_directory(parent.as_fd(), &at::c_name(name)?)
-        .with_context(|| format!("cannot open {name:?}"))?;
-    if !restore::seals_of(root.as_fd())?.is_empty() {
-        // Of a copy that was to become a generation.
-        if fs::is_read_only(&root)? {
-            fs::set_read_only(&root, false)?;
-        }
-        restore::unseal(root.as_fd())
-            .with_context(|| format!("cannot clear the flags of {name:?}"))?;
-    }
-    Ok(fs::delete_subvolume(parent, name)?)
 }

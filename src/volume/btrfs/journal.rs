@@ -1,28 +1,36 @@
 //! What is still to be done once the subvolumes are exchanged, written down before.
 //!
-//! A nested subvolume can be moved only by changing the directories that it leaves and comes
-//! into, taking its read-only flag away and setting it again; and a root that is immutable can be
-//! exchanged only without that flag. The journal lies in the result, in `.darlings/reset/journal`,
-//! and goes when everything in it is done, so that a run after a crash does it again.
+//! A nested subvolume can be moved only by changing the directories that it leaves and comes into.
+//! So the read-only property of the subvolumes in which those directories lie, and of the one that
+//! moves, is cleared, and so are their immutable and append-only flags; all of it is set again
+//! afterwards. A root that is immutable can be exchanged only without that flag, too. The journal
+//! lies in the result, in `.darlings/reset/journal`, and goes when everything in it is done, so that
+//! a run after a crash does it again.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use darlings_btrfs as fs;
-use rustix::fs::{IFlags, Mode, OFlags, mkdirat, openat};
+use rustix::fs::{IFlags, renameat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Moving;
+use super::restoring::has_place;
+use crate::errors;
 use crate::restore::{self, Settled, at, own_directory};
 use crate::rules::OWN_DIRECTORY;
 use crate::state;
 
 const DIRECTORY: &CStr = c"reset";
 const FILE: &CStr = c"journal";
+
+/// The journal until it is complete.
+const NEW: &CStr = c"journal.new";
 
 /// The newest format that this version knows, and the one that it writes.
 const VERSION: u32 = 1;
@@ -53,10 +61,37 @@ struct Nested {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     into: Option<Vec<u8>>,
     read_only: bool,
+    /// Its root's immutable and append-only flags, as `FS_IOC_GETFLAGS` has them. The first versions
+    /// could not move a subvolume that had any, and did not write them down.
+    #[serde(default)]
+    flags: Option<u32>,
     /// The directory that it leaves.
-    from: Settled,
+    from: Above,
     /// The directory that it comes into.
-    to: Settled,
+    to: Above,
+}
+
+/// A directory that holds a subvolume, as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Above {
+    #[serde(flatten)]
+    settled: Settled,
+    /// Whether the directory lies in a nested subvolume that is read-only. The first versions could
+    /// move nothing out of one, and did not write it down.
+    #[serde(default)]
+    read_only: Option<bool>,
+}
+
+/// The directory that holds a nested subvolume, opened.
+struct Holder {
+    directory: OwnedFd,
+    name: CString,
+    /// The root of the nested subvolume that the directory itself lies in; `None` where it lies in
+    /// the volume, whose own read-only property is cleared before the exchange and set after it.
+    subvolume: Option<OwnedFd>,
+    /// Whether the directory is the volume's root. Its flags forbid that it is exchanged and
+    /// renamed, so they are set apart, when that is done.
+    is_root: bool,
 }
 
 /// The two trees, by their roots.
@@ -69,29 +104,18 @@ pub(super) struct Roots<'a> {
 }
 
 impl Journal {
-    /// Looks at everything that moving these subvolumes will change.
+    /// Looks at everything that moving these subvolumes will change, and checks that each finds its
+    /// place.
     pub(super) fn look(
         roots: Roots<'_>,
         root_seals: IFlags,
         moving: &[Moving],
     ) -> anyhow::Result<Self> {
-        let nested = moving
-            .iter()
-            .map(|it| {
-                let bytes = |path: &Path| path.as_os_str().to_owned().into_vec();
-                let (from, name) = at::open_parent(roots.old, &it.from)?;
-                let (to, _) = at::open_parent(roots.new, &it.to)?;
-                let subvolume = at::open_directory(from.as_fd(), &name)?;
-                Ok(Nested {
-                    path: bytes(&it.from),
-                    into: (it.to != it.from).then(|| bytes(&it.to)),
-                    read_only: fs::is_read_only(&subvolume)?,
-                    from: look_above(&from, &it.from)?,
-                    to: look_above(&to, &it.to)?,
-                })
-            })
-            .collect::<anyhow::Result<_>>()
-            .context("cannot look at the nested subvolumes that move")?;
+        let look = |it: &Moving| {
+            Nested::look(roots, it)
+                .with_context(|| format!("cannot look at the nested subvolume {:?}", it.from))
+        };
+        let nested = moving.iter().map(look).collect::<anyhow::Result<_>>()?;
         Ok(Self { version: VERSION, root_seals: root_seals.bits(), nested })
     }
 
@@ -111,13 +135,35 @@ impl Journal {
         }
         let write = || -> anyhow::Result<()> {
             let own = own_directory(root)?;
-            mkdirat(&own, DIRECTORY, Mode::RWXU)?;
+            at::ensure_directory(&own, DIRECTORY)?;
             let directory = at::open_directory(own.as_fd(), DIRECTORY)?;
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = openat(&directory, FILE, flags, Mode::RUSR | Mode::WUSR)?;
-            Ok(std::fs::File::from(file).write_all(&serde_json::to_vec(self)?)?)
+            let mut file = at::create_file(&directory, NEW)?;
+            file.write_all(&serde_json::to_vec(self)?)?;
+            // Its name must not be durable before its bytes are.
+            file.sync_all()?;
+            Ok(renameat(&directory, NEW, &directory, FILE)?)
         };
         write().context("cannot write the journal")
+    }
+
+    /// Adds what the first versions did not write down of the subvolumes that still wait in the
+    /// previous state, and writes that down before any of them is changed.
+    pub(super) fn complete(&mut self, roots: Roots<'_>, waiting: &[Moving]) -> anyhow::Result<()> {
+        let mut added = false;
+        for nested in self.nested.iter_mut().filter(|nested| nested.flags.is_none()) {
+            let (from, to) = (nested.path(), Nested::into(nested));
+            if waiting.iter().any(|it| it.from == from) {
+                let opened = Holder::open(roots.old, &from)?;
+                nested.flags = Some(restore::seals_of(opened.subvolume()?.as_fd())?.bits());
+                nested.from.read_only = Some(opened.is_read_only()?);
+                nested.to.read_only = Some(match at::directory_beneath(roots.new, above(&to))? {
+                    Some(_) => Holder::open(roots.new, &to)?.is_read_only()?,
+                    None => false,
+                });
+                added = true;
+            }
+        }
+        if added { self.write(roots.new) } else { Ok(()) }
     }
 
     /// Reads what an interrupted run left in the tree at `root`.
@@ -141,37 +187,54 @@ impl Journal {
         })
     }
 
-    /// Sets what the moves have changed in both trees, and removes the journal from the result.
+    /// Forgets a subvolume that stays where it is in the previous state, and gives it there what
+    /// trying to move it has taken away.
+    pub(super) fn leave(&mut self, old: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
+        let (left, nested) = self.nested.drain(..).partition(|nested| nested.path() == path);
+        self.nested = nested;
+        Self { nested: left, ..Self::default() }.settle_undone(old)
+    }
+
+    /// Sets what the moves have changed in both trees. Goes on whatever fails, and reports it all.
     pub(super) fn settle(&self, roots: Roots<'_>) -> anyhow::Result<()> {
-        self.settle_moved(roots.new)?;
-        for nested in &self.nested {
-            settle_above(roots.old, &nested.path(), &nested.from)?;
-        }
-        restore::remove(own_directory(roots.new)?.as_fd(), DIRECTORY)
+        let moved = |nested: &Nested| nested.settle(roots.new, &nested.into());
+        let new = settle_all(roots.new, self.nested.iter().map(|it| (it.into(), &it.to)));
+        let old = settle_all(roots.old, self.nested.iter().map(|it| (it.path(), &it.from)));
+        errors::all(self.nested.iter().map(moved).chain([new, old]))
+    }
+
+    /// Sets what the moves have changed in the tree that they were undone into, likewise.
+    pub(super) fn settle_undone(&self, old: BorrowedFd<'_>) -> anyhow::Result<()> {
+        let back = |nested: &Nested| nested.settle(old, &nested.path());
+        let above = settle_all(old, self.nested.iter().map(|it| (it.path(), &it.from)));
+        errors::all(self.nested.iter().map(back).chain([above]))
+    }
+
+    /// Removes the journal from the result, whose root then gets its flags.
+    pub(super) fn finish(&self, new: BorrowedFd<'_>) -> anyhow::Result<()> {
+        restore::remove(own_directory(new)?.as_fd(), DIRECTORY)
             .context("cannot remove the journal")?;
         let seals = IFlags::from_bits_retain(self.root_seals);
-        restore::seal(roots.new, seals).context("cannot set the flags of the root")
-    }
-
-    fn settle_moved(&self, new: BorrowedFd<'_>) -> anyhow::Result<()> {
-        for nested in &self.nested {
-            nested.settle_flag(new, &nested.into())?;
-            settle_above(new, &nested.into(), &nested.to)?;
-        }
-        Ok(())
-    }
-
-    /// Sets what the moves have changed in the tree that they were undone into.
-    pub(super) fn settle_undone(&self, old: BorrowedFd<'_>) -> anyhow::Result<()> {
-        for nested in &self.nested {
-            nested.settle_flag(old, &nested.path())?;
-            settle_above(old, &nested.path(), &nested.from)?;
-        }
-        Ok(())
+        restore::seal(new, seals).context("cannot set the flags of the root")
     }
 }
 
 impl Nested {
+    fn look(roots: Roots<'_>, it: &Moving) -> anyhow::Result<Self> {
+        let bytes = |path: &Path| path.as_os_str().to_owned().into_vec();
+        let (from, to) = (Holder::open(roots.old, &it.from)?, Holder::open(roots.new, &it.to)?);
+        let subvolume = from.subvolume()?;
+        ensure!(has_place(roots.new, &it.to)?, "BUG: there is no place for it at {:?}", it.to);
+        Ok(Self {
+            path: bytes(&it.from),
+            into: (it.to != it.from).then(|| bytes(&it.to)),
+            read_only: fs::is_read_only(&subvolume)?,
+            flags: Some(restore::seals_of(subvolume.as_fd())?.bits()),
+            from: from.look()?,
+            to: to.look()?,
+        })
+    }
+
     fn path(&self) -> PathBuf {
         OsString::from_vec(self.path.clone()).into()
     }
@@ -180,47 +243,94 @@ impl Nested {
         self.into.clone().map_or_else(|| self.path(), |into| OsString::from_vec(into).into())
     }
 
-    fn settle_flag(&self, root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
-        let subvolume =
-            at::open_beneath(root, path).with_context(|| format!("cannot open {path:?}"))?;
-        if fs::is_read_only(&subvolume)? != self.read_only {
-            fs::set_read_only(&subvolume, self.read_only)?;
+    /// Gives the subvolume, which is at `path` now, its own flags and its read-only property.
+    fn settle(&self, root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
+        let settle = || -> anyhow::Result<()> {
+            let subvolume = at::open_beneath(root, path)?;
+            let flags = IFlags::from_bits_retain(self.flags.unwrap_or(0));
+            if !flags.difference(restore::seals_of(subvolume.as_fd())?).is_empty() {
+                fs::set_read_only(&subvolume, false)?;
+                restore::seal(subvolume.as_fd(), flags)?;
+            }
+            Ok(fs::set_read_only(&subvolume, self.read_only)?)
+        };
+        settle().with_context(|| format!("cannot set the flags of the nested subvolume {path:?}"))
+    }
+}
+
+/// Gives the directories above these paths what they had. A subvolume that holds several of them
+/// becomes read-only again last.
+fn settle_all<'a>(
+    root: BorrowedFd<'_>,
+    places: impl Iterator<Item = (PathBuf, &'a Above)> + Clone,
+) -> anyhow::Result<()> {
+    let cannot = |path: &Path| format!("cannot set the attributes of the directory of {path:?}");
+    let settle = |(path, was): (PathBuf, &Above)| -> anyhow::Result<()> {
+        let holder = Holder::open(root, &path).with_context(|| cannot(&path))?;
+        holder.make_writable().with_context(|| cannot(&path))?;
+        was.settled.settle(holder.directory.as_fd()).with_context(|| cannot(&path))
+    };
+    let close = |(path, was): (PathBuf, &Above)| -> anyhow::Result<()> {
+        match Holder::open(root, &path).with_context(|| cannot(&path))?.subvolume {
+            Some(holder) if was.read_only == Some(true) => fs::set_read_only(&holder, true)
+                .with_context(|| format!("cannot make what holds {path:?} read-only again")),
+            Some(_) | None => Ok(()),
         }
+    };
+    errors::all(places.clone().map(settle).chain(places.map(close)))
+}
+
+fn above(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+impl Holder {
+    fn open(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Self> {
+        let (directory, name) = at::open_parent(root, path)?;
+        let (volume, id) = (fs::subvolume_id(root)?, fs::subvolume_id(&directory)?);
+        let subvolume = if id == volume { None } else { Some(fs::open_subvolume(root, id)?) };
+        Ok(Self { directory, name, subvolume, is_root: above(path).as_os_str().is_empty() })
+    }
+
+    fn is_read_only(&self) -> anyhow::Result<bool> {
+        Ok(self.subvolume.as_ref().map(fs::is_read_only).transpose()?.unwrap_or(false))
+    }
+
+    fn look(&self) -> anyhow::Result<Above> {
+        let settled = Settled::look(self.directory.as_fd())?;
+        Ok(Above {
+            settled: if self.is_root { settled.unsealed() } else { settled },
+            read_only: Some(self.is_read_only()?),
+        })
+    }
+
+    /// The subvolume that it holds.
+    fn subvolume(&self) -> Result<OwnedFd, Errno> {
+        at::open_directory(self.directory.as_fd(), &self.name)
+    }
+
+    fn make_writable(&self) -> anyhow::Result<()> {
+        if let Some(holder) = &self.subvolume {
+            fs::set_read_only(holder, false)?;
+        }
+        restore::unseal(self.directory.as_fd())?;
         Ok(())
     }
 }
 
-/// Gives the directory that holds the subvolume at `path` what it had.
-fn settle_above(root: BorrowedFd<'_>, path: &Path, as_it_was: &Settled) -> anyhow::Result<()> {
-    let settle = || -> anyhow::Result<()> {
-        let (directory, _) = at::open_parent(root, path)?;
-        Ok(as_it_was.settle(directory.as_fd())?)
-    };
-    settle().with_context(|| format!("cannot set the attributes of the directory of {path:?}"))
-}
-
-/// Looks at the directory that holds the subvolume at `path`. The seals of a volume's root are
-/// left out: they forbid that it is exchanged and renamed, so they are set apart, when that is done.
-fn look_above(directory: &OwnedFd, path: &Path) -> anyhow::Result<Settled> {
-    let settled = Settled::look(directory.as_fd())?;
-    Ok(if path.components().count() == 1 { settled.unsealed() } else { settled })
-}
-
-/// Moves a subvolume from one tree to another, without its read-only flag and unsealing the
-/// directories: see [`Journal::settle`].
+/// Moves a subvolume from one tree to another, and takes away whatever forbids that: see
+/// [`Journal::settle`].
 /// An empty directory in its place is replaced; the kernel refuses to replace any other.
 pub(super) fn move_subvolume(
     (from, from_path): (BorrowedFd<'_>, &Path),
     (to, to_path): (BorrowedFd<'_>, &Path),
 ) -> anyhow::Result<()> {
-    let (from_parent, name) = at::open_parent(from, from_path)?;
-    let (to_parent, to_name) = at::open_parent(to, to_path)?;
-    let subvolume = at::open_directory(from_parent.as_fd(), &name)?;
-    restore::unseal(from_parent.as_fd())?;
-    restore::unseal(to_parent.as_fd())?;
-    // A read-only subvolume cannot be given another directory.
-    if fs::is_read_only(&subvolume)? {
-        fs::set_read_only(&subvolume, false)?;
-    }
-    Ok(fs::rename(&from_parent, at::os_name(&name), &to_parent, at::os_name(&to_name))?)
+    let (from, to) = (Holder::open(from, from_path)?, Holder::open(to, to_path)?);
+    let subvolume = from.subvolume()?;
+    from.make_writable()?;
+    to.make_writable()?;
+    fs::set_read_only(&subvolume, false)?;
+    restore::unseal(subvolume.as_fd())?;
+    let names = (at::os_name(&from.name), at::os_name(&to.name));
+    Ok(fs::rename(&from.directory, names.0, &to.directory, names.1)?)
 }

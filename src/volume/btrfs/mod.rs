@@ -41,12 +41,13 @@ mod naming;
 mod plan;
 mod restoring;
 mod swap;
+mod undo;
 
 pub(super) use generations::Generations;
 pub(super) use init::init;
 use journal::Journal;
 pub(super) use plan::in_words;
-use plan::{Facts, moving, ready_name, reset, settling};
+use plan::{Facts, moving, outermost, ready_name, reset, settling};
 
 /// A btrfs subvolume that is reset.
 pub(super) struct Btrfs {
@@ -205,9 +206,13 @@ impl Btrfs {
         }
         let blank_root = blank.as_ref().map(AsFd::as_fd);
         facts.looked = Looked::at(&self.volume.rules, previous.as_fd(), blank_root)?;
-        // A subvolume in the attic comes back as a whole or not at all; it is safe where it is.
+        // A subvolume in the attic comes back as a whole or not at all, and nothing comes back into
+        // one that moves: it is safe where it is.
+        let outermost = outermost(&self.volume, &facts);
         facts.looked.attic.inside.retain(|back| {
-            !facts.nested.iter().any(|outer| back.from != *outer && back.from.starts_with(outer))
+            let mut nested = facts.nested.iter();
+            !nested.any(|outer| back.from != *outer && back.from.starts_with(outer))
+                && !outermost.iter().any(|outer| back.path.starts_with(outer))
         });
         let shares =
             self.volume.strategy == Strategy::Carry || self.options.asked == Asked::Snapshot;

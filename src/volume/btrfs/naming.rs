@@ -40,9 +40,7 @@ impl Btrfs {
         kept: &Path,
         seals: IFlags,
     ) -> anyhow::Result<()> {
-        if !fs::is_read_only(tree)? {
-            fs::set_read_only(tree, true)?;
-        }
+        fs::set_read_only(tree, true)?;
         let name = kept.file_name().context("BUG: a generation without a name")?.to_owned();
         let number =
             name.to_str().and_then(exact_number).context("BUG: a name without a number")?;
@@ -78,9 +76,7 @@ impl Btrfs {
     }
 
     fn seal(&mut self, tree: &OwnedFd, number: u64, seals: IFlags) -> anyhow::Result<()> {
-        if fs::is_read_only(tree)? {
-            fs::set_read_only(tree, false)?;
-        }
+        fs::set_read_only(tree, false)?;
         restore::seal(tree.as_fd(), seals).context("cannot set the flags of the root")?;
         fs::set_read_only(tree, true)?;
         self.forget_seals(number)

@@ -112,6 +112,13 @@ pub(super) fn moving(volume: &config::Volume, facts: &Facts) -> Vec<Moving> {
         }
         found.extend(place(volume, facts, path).map(|to| Moving { from: path.clone(), to }));
     }
+    // What would come back from the attic into a subvolume that moves itself stays in the attic.
+    let places: Vec<PathBuf> = found.iter().map(|it| it.to.clone()).collect();
+    for it in &mut found {
+        if places.iter().any(|outer| it.to != *outer && it.to.starts_with(outer)) {
+            it.to.clone_from(&it.from);
+        }
+    }
     found
 }
 
@@ -397,6 +404,17 @@ pub(super) mod tests {
             ]
         );
         assert_eq!((plan.generation, plan.resumes), (4, true));
+    }
+
+    #[test]
+    fn what_would_come_back_into_a_subvolume_that_moves_itself_stays_in_the_attic() {
+        let in_attic = ".darlings/attic/3/var/lib/machines/deep";
+        let nested = [in_attic, "var/lib/machines"].map(PathBuf::from);
+        let mut facts = Facts { nested: nested.to_vec(), ..Facts::default() };
+        let path = PathBuf::from("var/lib/machines/deep");
+        facts.looked.attic.inside.push(attic::Returned { from: nested[0].clone(), path });
+        let moved = nested.map(|path| Moving { from: path.clone(), to: path });
+        assert_eq!(moving(&volume(Strategy::Carry), &facts), moved);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::fs::{FileType, IFlags};
+use rustix::fs::{FileType, IFlags, Statx};
 use tracing::warn;
 
 use super::asked::Source;
@@ -14,6 +14,7 @@ use super::journal::{Journal, Roots};
 use super::plan::{Facts, NEXT, outermost};
 use super::{Btrfs, Does, os, swap};
 use crate::cmdline::Which;
+use crate::errors;
 use crate::generations;
 use crate::restore::{self, Settled, at, own_directory};
 use crate::state::{self, Manifest};
@@ -37,9 +38,12 @@ impl Btrfs {
         let mut fitting = Vec::new();
         for path in outermost(&self.volume, facts) {
             let inside = nested.iter().any(|outer| path != *outer && path.starts_with(outer));
+            // Where the generation has a subvolume, its copy has a stub.
             let fits = !inside
-                && has_place(tree.as_fd(), &path)
-                    .with_context(|| format!("cannot look at {path:?} in generation {number}"))?;
+                && (nested.contains(&path)
+                    || has_place(tree.as_fd(), &path).with_context(|| {
+                        format!("cannot look at {path:?} in generation {number}")
+                    })?);
             if fits {
                 fitting.push(path);
             }
@@ -77,18 +81,10 @@ impl Btrfs {
     pub(super) fn count(&mut self, number: u64) -> anyhow::Result<()> {
         let live = self.live()?;
         let read_only = fs::is_read_only(&live)?;
-        if read_only {
-            fs::set_read_only(&live, false)?;
-        }
+        fs::set_read_only(&live, false)?;
         let counted = state::count(live.as_fd(), number, &self.volume.rules);
-        if read_only {
-            let again = fs::set_read_only(&live, true);
-            return match (counted, again) {
-                (Err(error), Err(left)) => Err(error.context(format!("and then: {left}"))),
-                (counted, again) => counted.and(again.map_err(Into::into)),
-            };
-        }
-        counted?;
+        let again = fs::set_read_only(&live, read_only);
+        errors::all([counted, again.map_err(Into::into)].into_iter())?;
         Ok(fs::sync(self.top()?)?)
     }
 
@@ -140,17 +136,21 @@ impl Btrfs {
 }
 
 /// Whether a subvolume can be moved to `path` below `root`: nothing is there, or an empty directory,
-/// or, in a copy of the tree, the empty directory that stands for another subvolume.
-fn has_place(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<bool> {
+/// which may be the stub of a subvolume. Nothing can be moved into a stub.
+pub(super) fn has_place(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<bool> {
     let (above, name) = at::split(path).context("BUG: a subvolume without a name")?;
     let Some(above) = at::directory_beneath(root, above)? else { return Ok(false) };
+    let is = |status: &Statx, kind| fs::entry_kind(status.stx_ino) == kind;
+    if is(&at::status_of(above.as_fd())?, fs::EntryKind::Stub) {
+        return Ok(false);
+    }
     let name = at::c_name(name)?;
     let Some(status) = at::present(at::status(above.as_fd(), &name))? else { return Ok(true) };
     if at::kind(&status) != FileType::Directory {
         return Ok(false);
     }
-    if fs::entry_kind(status.stx_ino) == fs::EntryKind::SubvolumeRoot {
-        return Ok(true);
+    if is(&status, fs::EntryKind::SubvolumeRoot) {
+        return Ok(false);
     }
     let directory = at::open_directory(above.as_fd(), &name)?;
     let mut buffer = vec![std::mem::MaybeUninit::uninit(); at::BATCH];
