@@ -5,7 +5,7 @@
 //! volumes are in use is no problem here; a declared path that cannot be reached is one.
 
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::cmdline::Asked;
 use crate::config::{self, Backing, Config, Strategy};
 use crate::generations::{Access, Detail, Generation, Store};
-use crate::plan::{VolumePlan, shown};
+use crate::names::shown;
+use crate::plan::VolumePlan;
 use crate::report::bytes_in_words;
 use crate::restore::State;
 use crate::state;
@@ -161,14 +162,14 @@ impl VolumeCheck {
             ));
         }
         for path in &plan.put_away {
-            let path = shown(Path::new(path));
+            let path = shown(path);
             self.notes.push(format!("{path} is no longer declared: it goes to the attic"));
         }
         for path in &plan.returned {
-            self.notes.push(format!("{} comes back from the attic", shown(Path::new(path))));
+            self.notes.push(format!("{} comes back from the attic", shown(path)));
         }
         for subvolume in &plan.leaving {
-            let subvolume = shown(Path::new(subvolume));
+            let subvolume = shown(subvolume);
             self.notes.push(format!(
                 "{subvolume} is a subvolume below no persisted path: it goes with the generation"
             ));

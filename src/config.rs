@@ -10,6 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::generations::MinFree;
+use crate::names::shown;
 use crate::rules::{Line, OWN_DIRECTORY, PathError, Rules, normal_absolute, normal_relative};
 
 /// Where the initrd finds its configuration.
@@ -142,7 +143,7 @@ pub struct ConfigError {
 
 impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.file.display())?;
+        write!(f, "{}", shown(&self.file))?;
         if let Some((line, column)) = self.place {
             write!(f, ":{line}:{column}")?;
         }

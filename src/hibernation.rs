@@ -41,7 +41,7 @@ fn read_setting(path: &Path) -> anyhow::Result<Option<String>> {
         Ok(text) => Ok(Some(text.trim().to_owned())),
         // A kernel that cannot hibernate.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot read {path:?}")),
     }
 }
 

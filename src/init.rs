@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::config;
-use crate::plan::shown;
+use crate::names::shown;
 use crate::volume;
 
 /// How to go about it.

@@ -15,6 +15,7 @@ pub mod history;
 pub mod init;
 pub mod journal;
 pub mod lookup;
+pub mod names;
 mod octal;
 pub mod paint;
 pub mod plan;

@@ -7,16 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::names::shown;
 use crate::restore::{State, Surveyed};
 use crate::state;
-
-/// A path for a person: as it is, or quoted and escaped if it could be taken for something
-/// else, since users choose names and a newline in one must not begin a line.
-#[must_use]
-pub fn shown(path: &Path) -> String {
-    let plain = path.to_string_lossy();
-    if plain.chars().any(char::is_control) { format!("{path:?}") } else { plain.into_owned() }
-}
 
 /// The plan for one volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -341,7 +334,7 @@ impl std::fmt::Display for Tree {
 impl std::fmt::Display for VolumePlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { mount_point, volume, .. } = self;
-        write!(f, "{} ({volume}), {}", mount_point.display(), self.title())?;
+        write!(f, "{} ({volume}), {}", shown(&mount_point), self.title())?;
         if self.resumes {
             write!(f, ", which was interrupted and is completed now")?;
         }
@@ -359,15 +352,15 @@ impl std::fmt::Display for VolumePlan {
             }
         }
         for path in &self.returned {
-            let path = shown(Path::new(path));
+            let path = shown(path);
             writeln!(f, "  return {path}, from the attic")?;
         }
         for path in &self.put_away {
-            let path = shown(Path::new(path));
+            let path = shown(path);
             writeln!(f, "  attic  {path}, which is no longer declared")?;
         }
         for subvolume in &self.leaving {
-            let subvolume = shown(Path::new(subvolume));
+            let subvolume = shown(subvolume);
             writeln!(f, "  erase  subvolume {subvolume}, which goes with the generation")?;
         }
         for warning in &self.warnings {

@@ -10,7 +10,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::cmdline::Asked;
-use crate::plan::{Does, Phase, Planned, VolumePlan, shown};
+use crate::names::shown;
+use crate::plan::{Does, Phase, Planned, VolumePlan};
 use crate::restore::{BytesByRung, Outcome, Restored};
 
 /// Where the report of the last reset lies.
@@ -142,14 +143,14 @@ impl VolumeReport {
         if plan.does == Does::Nothing {
             return vec![format!(
                 "{} ({}): {}",
-                plan.mount_point.display(),
+                shown(&plan.mount_point),
                 plan.volume,
                 plan.title()
             )];
         }
         let mut lines = vec![format!(
             "{} ({}): {}{} in {:.3} s (prepare {:.3}, commit {:.3}, finish {:.3})",
-            plan.mount_point.display(),
+            shown(&plan.mount_point),
             plan.volume,
             plan.title(),
             if plan.does == Does::Snapshot { "," } else { " done" },

@@ -1,7 +1,7 @@
 //! The engine: all volumes of a configuration, phase by phase.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -11,7 +11,8 @@ use crate::cmdline::Asked;
 use crate::config::{self, Config};
 use crate::errors::{all, and_then};
 use crate::hibernation;
-use crate::plan::{Does, Phase, VolumePlan, shown};
+use crate::names::shown;
+use crate::plan::{Does, Phase, VolumePlan};
 use crate::report::{Ending, Report, VolumeReport, peak_memory};
 use crate::volume::{self, Options, Standing, Volume};
 
@@ -93,7 +94,7 @@ fn complete_and(config: &Config, options: Options, open: &Opener<'_>) -> Ended {
         pass(config, options, &skip)
     };
     for mount_point in &done {
-        info!("{}: {asked} was what was interrupted, and it is done", mount_point.display());
+        info!("{}: {asked} was what was interrupted, and it is done", shown(&mount_point));
     }
     second
 }
@@ -212,7 +213,7 @@ impl Run {
     fn plan(&mut self, config: &Config, options: Options, open: &Opener<'_>) -> anyhow::Result<()> {
         let mut wrong: Vec<anyhow::Error> = Vec::new();
         for volume in &config.volumes {
-            let at = || format!("{}", volume.mount_point.display());
+            let at = || shown(&volume.mount_point);
             match open(volume, options) {
                 Ok(opened) => self.volumes.push(Open {
                     mount_point: volume.mount_point.clone(),
@@ -372,7 +373,7 @@ impl Open {
             report.plan.steps.iter().filter(|planned| planned.phase == phase).cloned().collect();
         for planned in steps {
             let start = Instant::now();
-            let at = report.plan.mount_point.display();
+            let at = shown(&report.plan.mount_point);
             info!("{at}: {}", planned.step);
             let outcome = self
                 .volume
@@ -389,17 +390,17 @@ impl Open {
 
 fn announce(plan: &VolumePlan) {
     for warning in &plan.warnings {
-        warn!("{}: {warning}", plan.mount_point.display());
+        warn!("{}: {warning}", shown(&plan.mount_point));
     }
     for path in &plan.put_away {
-        let path = shown(Path::new(path));
+        let path = shown(path);
         warn!("{path} is no longer declared: it goes to the attic, and comes back if it is again");
     }
     for path in &plan.returned {
-        info!("{} comes back from the attic", shown(Path::new(path)));
+        info!("{} comes back from the attic", shown(path));
     }
     for subvolume in &plan.leaving {
-        let subvolume = shown(Path::new(subvolume));
+        let subvolume = shown(subvolume);
         warn!("{subvolume} is a subvolume below no persisted path: it goes with the generation");
     }
 }

@@ -145,7 +145,7 @@ fn a_device_that_is_missing_or_no_device_or_no_btrfs_is_named() -> Result<()> {
         assert_eq!(
             told,
             format!(
-                "/: cannot open the btrfs filesystem on {shown:?}: mounting the top level of {shown}: {why}"
+                "/: cannot open the btrfs filesystem on {shown:?}: mounting the top level of {shown:?}: {why}"
             )
         );
     }
@@ -216,8 +216,8 @@ fn a_read_only_device_is_named() -> Result<()> {
         lines(&ran),
         [format!(
             "error: no volume was reset; all are as they were: /: cannot open the btrfs filesystem \
-             on \"{device}\": mounting the top level of {device}: it is read-only: Permission \
-             denied (os error 13)"
+             on \"{device}\": mounting the top level of \"{device}\": it is read-only: \
+             Permission denied (os error 13)"
         )]
     );
     machine.close()

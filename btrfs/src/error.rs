@@ -8,7 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use linux_raw_sys::general::BTRFS_SUPER_MAGIC;
 use rustix::fs::fstatfs;
@@ -51,12 +51,11 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Descriptor => f.write_str("of an open file"),
-            Self::Name(name) => write!(f, "{}", Path::new(name).display()),
-            Self::Names(from, to) => {
-                write!(f, "{} and {}", Path::new(from).display(), Path::new(to).display())
-            }
+            // Users choose names: quoted, and escaped.
+            Self::Name(name) => write!(f, "{name:?}"),
+            Self::Names(from, to) => write!(f, "{from:?} and {to:?}"),
             Self::Id(id) => write!(f, "with id {id}"),
-            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Path(path) => write!(f, "{path:?}"),
         }
     }
 }

@@ -117,7 +117,7 @@ fn only_the_root_of_a_subvolume_can_be_snapshotted() {
         let error =
             snapshot(&directory, filesystem.top(), name("copy"), Access::Writable).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotASubvolume);
-        assert_eq!(error.to_string(), "making snapshot copy: this is not a subvolume");
+        assert_eq!(error.to_string(), "making snapshot \"copy\": this is not a subvolume");
         assert_eq!(set_read_only(&directory, true).unwrap_err().kind(), ErrorKind::NotASubvolume);
         assert!(!filesystem.path("copy").exists());
     });

@@ -27,7 +27,7 @@ use rustix::fs::{Mode, OFlags, open, syncfs};
 use crate::carry::Journal;
 use crate::config::{self, Config};
 use crate::generations::{Access, Store};
-use crate::plan::shown;
+use crate::names::shown;
 use crate::report::bytes_in_words;
 use crate::restore::{self, BytesByRung, State, state_at};
 use crate::rules::{Node, OWN_DIRECTORY, Rules, Verdict};

@@ -20,7 +20,7 @@ use super::layout::{ASIDE, Move, WORK, Why};
 use super::moves::{self, Renamed};
 use super::tidy::begin_attic;
 use crate::attic::ATTIC;
-use crate::plan::shown;
+use crate::names::shown;
 use crate::restore::at;
 
 /// Which run it is that moves things.

@@ -1,8 +1,8 @@
 //! fstab(5): a btrfs that is mounted by the number of its subvolume.
 
 use crate::config::{self, Backing};
+use crate::names::shown;
 use crate::octal::unescape;
-use crate::plan::shown;
 
 /// What is wrong with how the volume is mounted, if something is. A reset gives the name of a subvolume
 /// to another one, so that a number stands for the old tree, or fits the name no more.
@@ -20,7 +20,7 @@ pub(super) fn by_number(volume: &config::Volume, fstab: &str) -> Option<String> 
         "{} is mounted by {number} (fstab), which after a reset is the old tree, or no mount at all; \
          write subvol={} alone",
         shown(&volume.mount_point),
-        btrfs.subvolume.display()
+        shown(&btrfs.subvolume)
     ))
 }
 

@@ -9,7 +9,7 @@ use rustix::fs::{FileType, readlinkat};
 
 use super::VolumeCheck;
 use crate::config;
-use crate::plan::shown;
+use crate::names::shown;
 use crate::restore::at;
 use crate::volume;
 

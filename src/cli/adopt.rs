@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::ready;
 use crate::adopt::json::Report;
 use crate::adopt::{self, Adoption, Options};
-use crate::plan::shown;
+use crate::names::shown;
 use crate::report::ways_in_words;
 use crate::restore::BytesByRung;
 use crate::{config, restore};

@@ -12,8 +12,9 @@ use super::ready::{self, WrongUse};
 use crate::cmdline::Which;
 use crate::config::{self, Config};
 use crate::diff::views::{Flat, Grouped, Json, Style, Tree, View};
-use crate::diff::{self, Done, Entry, Options, Owners, Totals, Watch, quoted};
+use crate::diff::{self, Done, Entry, Options, Owners, Totals, Watch};
 use crate::generations::{Access, Detail, Generation, Store, choose, close_after};
+use crate::names::shown;
 use crate::paint::Paint;
 use crate::rules::{Rules, Verdict};
 use crate::volume;
@@ -147,7 +148,7 @@ impl<'c> Target<'c> {
                 write!(out, "\n  ], {}", &tail[1..])?;
             } else if let Some(error) = error {
                 out.flush().context("cannot print what differs")?;
-                tracing::error!("{}: {error}", quoted(&volume.mount_point));
+                tracing::error!("{}: {error}", shown(&volume.mount_point));
             }
         }
         if arguments.json {
@@ -214,7 +215,7 @@ impl<'c> Target<'c> {
             bail!(
                 "there is nothing at {}, neither now nor in what it is compared with; symbolic links on \
                  the way are not followed",
-                quoted(&diff::shown_path(&volume.mount_point, &self.only))
+                shown(&diff::shown_path(&volume.mount_point, &self.only))
             );
         }
         view.finish(&told.totals)?;

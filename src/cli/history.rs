@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready;
+use crate::names::shown;
 use crate::paint::Paint;
-use crate::plan::shown;
 use crate::{config, history};
 
 #[derive(Debug, clap::Args)]
@@ -67,7 +67,7 @@ fn of_path(arguments: &Arguments, path: &std::path::Path) -> anyhow::Result<Exit
     tracing::error!(
         "{} is not there, and in no generation of {}",
         shown(&path),
-        history.mount_point.display()
+        shown(&history.mount_point)
     );
     Ok(ExitCode::from(NO_SUCH_PATH))
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::progress::Progress;
 use super::ready;
+use crate::names::shown;
 use crate::purge::report::Outcome;
 use crate::purge::{self, Options, Watch};
 use crate::{config, process, restore, state};
@@ -52,8 +53,8 @@ fn purge(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 impl Watch for Progress {
     fn removing(&mut self, name: &str, entries: u64) {
         self.show(|| match entries {
-            0 => format!("removing {}", name.escape_debug()),
-            _ => format!("removing {}: {entries} entries", name.escape_debug()),
+            0 => format!("removing {}", shown(&name)),
+            _ => format!("removing {}: {entries} entries", shown(&name)),
         });
     }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use crate::config::{Config, ConfigError};
-use crate::plan::shown;
+use crate::names::shown;
 pub(super) use crate::report::json;
 use crate::{lookup, process, restore};
 
@@ -57,7 +57,7 @@ fn not_a_machine(file: &Path) -> WrongUse {
     WrongUse(format!(
         "there is no {}, so darlings resets nothing on this machine; name the configuration with \
          --config FILE, or write one (see the README)",
-        file.display()
+        shown(&file)
     ))
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::ready::{ended, print, ready};
 use crate::config;
+use crate::names::shown;
 use crate::paint::Paint;
 use crate::suggest::{self, Advice, Suggestions};
 
@@ -50,12 +51,12 @@ fn suggest(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let paint = if arguments.json { Paint::PLAIN } else { Paint::for_output(&std::io::stdout()) };
     print(&painted(&text, paint))?;
     for failed in &suggestions.errors {
-        tracing::error!("{}: {}", failed.mount_point.display(), failed.error);
+        tracing::error!("{}: {}", shown(&failed.mount_point), failed.error);
     }
     if !suggestions.errors.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    if suggestions.to_add(Advice::Keep).next().is_some() {
+    if suggestions.erased(Advice::Keep).next().is_some() {
         return Ok(ExitCode::from(TO_ADD));
     }
     if text.is_empty() {

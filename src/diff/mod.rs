@@ -15,7 +15,7 @@
 //! | `totals` | how much there is of everything |
 //! | `group` | many entries as the ten lines that matter |
 //! | `views` | entries as lines, as a tree, and as JSON |
-//! | `words` | names that a terminal may be shown, and owners |
+//! | `words` | names of owners |
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub use compare::Aspect;
 pub use managed::Managed;
 pub(crate) use managed::is_generated;
 pub use totals::{Amount, Totals};
-pub use words::{Owners, quoted};
+pub use words::Owners;
 
 use compare::Comparer;
 use marks::Marks;

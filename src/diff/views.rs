@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::group::{Groups, Line};
 use super::totals::{Totals, counted};
-use super::words::{Owners, is_person, quoted};
+use super::words::{Owners, is_person};
 use super::{Amount, Aspect, Change, Entry, Fate, Kind, Managed, shown_path};
+use crate::names::shown;
 use crate::paint::Paint;
 use crate::report::bytes_in_words;
 
@@ -38,7 +39,7 @@ pub struct Style<'a> {
 
 impl Style<'_> {
     fn path(&self, path: &Path) -> String {
-        quoted(&shown_path(self.mount_point, path))
+        shown(&shown_path(self.mount_point, path))
     }
 
     fn mark(&self, entry: &Entry<'_>) -> String {
@@ -143,13 +144,13 @@ impl<'a> Tree<'a> {
             if directory.as_os_str().is_empty() || self.printed.starts_with(directory) {
                 continue;
             }
-            let name = quoted(Path::new(directory.file_name().unwrap_or_default()));
+            let name = shown(Path::new(directory.file_name().unwrap_or_default()));
             writeln!(self.out, "  {}{name}/", Self::indent(directory)).context(PRINTING)?;
         }
         path.clone_into(&mut self.printed);
         let name = match path.file_name() {
-            Some(name) => quoted(Path::new(name)),
-            None => quoted(self.style.mount_point),
+            Some(name) => shown(Path::new(name)),
+            None => shown(self.style.mount_point),
         };
         writeln!(self.out, "{mark} {}{name}{text}", Self::indent(path)).context(PRINTING)
     }
@@ -327,7 +328,7 @@ fn summary(style: &Style<'_>, totals: &Totals) -> String {
         (false, true) => "the next reset erases nothing".to_owned(),
         (false, false) => format!("the next reset {}", words.join(", ")),
     };
-    let mut text = format!("{}: {what}", quoted(style.mount_point));
+    let mut text = format!("{}: {what}", shown(style.mount_point));
     let managed = totals.managed.in_words();
     if !managed.is_empty() && !style.all {
         text.push_str("\n  left out, since the system makes them again (--all shows them): ");

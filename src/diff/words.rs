@@ -1,22 +1,11 @@
-//! Names that a terminal may be shown, and owners.
+//! Owners.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::path::Path;
 
 use anyhow::Context as _;
 
-/// A path as it is, if nothing in it could be taken for anything else; else in double quotes, with
-/// what is odd escaped: control characters, what is not UTF-8 (`\xFF`), quotes, backslashes,
-/// characters that change the direction of the text or cannot be seen.
-#[must_use]
-pub fn quoted(path: &Path) -> String {
-    let quoted = format!("{path:?}");
-    let inside = quoted.get(1..quoted.len() - 1).unwrap_or_default();
-    let as_it_is = path.to_str() == Some(inside);
-    let spaces = inside.starts_with(' ') || inside.ends_with(' ') || inside.contains("  ");
-    if as_it_is && !spaces && !inside.is_empty() { inside.to_owned() } else { quoted }
-}
+use crate::names::shown;
 
 /// Names of users.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +34,7 @@ impl Owners {
             let (name, number) = (fields.next(), fields.nth(1));
             // A line that is none of a user names nobody; the number is shown then.
             if let (Some(name), Some(Ok(uid))) = (name, number.map(str::parse)) {
-                names.entry(uid).or_insert_with(|| name.escape_debug().to_string());
+                names.entry(uid).or_insert_with(|| shown(name));
             }
         }
         Self { names }
@@ -66,31 +55,7 @@ pub(super) fn is_person(uid: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt as _;
-
     use super::*;
-
-    #[test]
-    fn a_name_that_could_mislead_is_quoted_and_any_other_is_not() {
-        for (name, shown) in [
-            (&b"/home/mia/notes.txt"[..], "/home/mia/notes.txt"),
-            ("/home/mia/caf\u{e9} \u{2603}".as_bytes(), "/home/mia/caf\u{e9} \u{2603}"),
-            (b"/a b", "/a b"),
-            (b"/a  b", "\"/a  b\""),
-            (b"/a ", "\"/a \""),
-            (b"/a\nb", "\"/a\\nb\""),
-            (b"/\x1b[31m", "\"/\\u{1b}[31m\""),
-            (b"/\xff", "\"/\\xFF\""),
-            (b"/a\\b", "\"/a\\\\b\""),
-            (b"/\"a\"", "\"/\\\"a\\\"\""),
-            ("/\u{202e}txt.exe".as_bytes(), "\"/\\u{202e}txt.exe\""),
-            ("/a\u{200b}b".as_bytes(), "\"/a\\u{200b}b\""),
-            (b"", "\"\""),
-        ] {
-            assert_eq!(quoted(Path::new(OsStr::from_bytes(name))), shown, "{name:?}");
-        }
-    }
 
     #[test]
     fn an_owner_has_the_first_name_that_passwd_gives_the_number() {

@@ -3,8 +3,8 @@
 use super::{Decision, Explained, Explanation, Next, OnVolume, Rule};
 use crate::history::numbers;
 use crate::lookup::Found;
+use crate::names::shown;
 use crate::paint::Paint;
-use crate::plan::shown;
 
 impl Explanation {
     /// As text.
@@ -53,7 +53,7 @@ impl Explained {
             line("", format!("and {more} more"));
         }
         if let Some(on) = &self.volume {
-            line("volume", format!("{} ({})", on.mount_point.display(), on.name));
+            line("volume", format!("{} ({})", shown(&on.mount_point), on.name));
             if let Some(nested) = &on.nested_in {
                 line("", format!("in {}, which is a volume of its own there", shown(nested)));
             }
@@ -139,7 +139,7 @@ impl Explained {
 const NAMED: usize = 5;
 
 fn at(rule: &Rule) -> String {
-    format!("{}:{}", rule.file.display(), rule.line)
+    format!("{}:{}", shown(&rule.file), rule.line)
 }
 
 impl OnVolume {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Access, CountedBy, Detail, Generation, Other, Seen, Size, Store, close_after};
 use crate::config::{self, Config};
+use crate::names::shown;
 use crate::report::{bytes_in_words, json};
 
 /// The generations of every volume. Its schema is in the README; a new field does not change
@@ -85,8 +86,7 @@ impl VolumeListing {
     }
 
     fn head(&self) -> String {
-        let mut head =
-            format!("{}: {}", self.mount_point.display(), counted(self.generations.len()));
+        let mut head = format!("{}: {}", shown(&self.mount_point), counted(self.generations.len()));
         if let (Some(available), Some(total)) = (self.available_bytes, self.total_bytes) {
             let (available, total) = (bytes_in_words(available), bytes_in_words(total));
             head.extend([format!(", {available} of {total} free")]);
@@ -102,16 +102,16 @@ impl std::fmt::Display for Listing {
                 writeln!(f)?;
             }
             if let Some(error) = &volume.error {
-                writeln!(f, "{}: {error}", volume.mount_point.display())?;
+                writeln!(f, "{}: {error}", shown(&volume.mount_point))?;
                 continue;
             }
             writeln!(f, "{}", volume.head())?;
             f.write_str(&table(&volume.generations))?;
             for name in &volume.being_removed {
-                writeln!(f, "  being removed: {}", name.escape_debug())?;
+                writeln!(f, "  being removed: {}", shown(&name))?;
             }
             for Other { name, why } in &volume.others {
-                writeln!(f, "  not a generation: {}: {why}", name.escape_debug())?;
+                writeln!(f, "  not a generation: {}: {why}", shown(&name))?;
             }
         }
         Ok(())
@@ -149,7 +149,7 @@ fn table(generations: &[Generation]) -> String {
             boot.clone().unwrap_or_else(unknown),
             bytes(|size| size.referenced_bytes),
             bytes(|size| size.exclusive_bytes),
-            name.escape_debug().to_string(),
+            shown(&name),
         ]);
     }
     lined_up(&rows, &[0, 3, 4])
@@ -265,7 +265,7 @@ mod tests {
   NUMBER  ENDED (UTC)       BOOT  REACHES     FREES  NAME
        3  -                 -           -         -  @darlings/root/3
       12  2026-01-01 00:00  0f5c  3.0 GiB  16.0 KiB  @darlings/root/12
-  not a generation: a\\nb: it is no subvolume
+  not a generation: \"a\\nb\": it is no subvolume
 
 /home: not there
 "

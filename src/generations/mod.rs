@@ -24,6 +24,7 @@ pub use min_free::MinFree;
 use retention::Dated;
 
 use crate::cmdline::Which;
+use crate::names::shown;
 use crate::restore::{at, trusted_own_directory};
 use crate::rules::OWN_DIRECTORY;
 use crate::state::{self, Manifest};
@@ -135,7 +136,7 @@ pub fn unfinished(store: &dyn Store, live: BorrowedFd<'_>) -> anyhow::Result<Opt
     let journal = Path::new("reset/journal");
     let found = match trusted_own_directory(live)? {
         Some(own) => at::status_beneath(own.as_fd(), journal)
-            .with_context(|| format!("cannot look for {OWN_DIRECTORY}/{}", journal.display()))?,
+            .with_context(|| format!("cannot look for {OWN_DIRECTORY}/{}", shown(&journal)))?,
         None => None,
     };
     if found.is_some() { Ok(Some("its journal is there".to_owned())) } else { store.unfinished() }

@@ -1,8 +1,8 @@
 //! Histories for a person.
 
 use crate::generations::listing::{counted, lined_up, utc};
+use crate::names::shown;
 use crate::paint::Paint;
-use crate::plan::shown;
 use crate::report::bytes_in_words;
 
 use super::{Difference, EndedBy, History, PathHistory, Version};
@@ -16,7 +16,7 @@ impl History {
             if index > 0 {
                 text.push('\n');
             }
-            let mount_point = volume.mount_point.display();
+            let mount_point = shown(&volume.mount_point);
             if let Some(error) = &volume.error {
                 text.extend([format!("{}\n", paint.bad(format!("{mount_point}: {error}")))]);
                 continue;
@@ -99,7 +99,7 @@ impl PathHistory {
             text.extend([format!(
                 "{} is a subvolume or filesystem of its own, which no generation of {} holds.\n",
                 shown(nested),
-                self.mount_point.display()
+                shown(&self.mount_point)
             )]);
         }
         text

@@ -9,7 +9,7 @@ use rustix::fs::{FileType, Statx, readlinkat};
 use serde::Serialize;
 
 use crate::generations::listing::utc;
-use crate::plan::shown;
+use crate::names::shown;
 use crate::report::{bytes_in_words, shown_path};
 use crate::restore::{State, at, state_at};
 
@@ -57,7 +57,7 @@ impl Entry {
     pub fn in_short(&self) -> String {
         match (self.bytes, &self.target) {
             (Some(bytes), _) => format!("{}, {}", self.kind, bytes_in_words(bytes)),
-            (None, Some(target)) => format!("{} to {}", self.kind, shown(Path::new(target))),
+            (None, Some(target)) => format!("{} to {}", self.kind, shown(target)),
             (None, None) => self.kind.to_owned(),
         }
     }

@@ -14,6 +14,7 @@ use crate::attic::ATTIC;
 use crate::config::{self, Config, Keep};
 use crate::generations::retention::{self, Reason};
 use crate::generations::{self, Access, Detail, Generation, Store};
+use crate::names::shown;
 use crate::report::bytes_in_words;
 use crate::rules::OWN_DIRECTORY;
 
@@ -245,7 +246,7 @@ impl Purge<'_> {
     fn removed(&mut self, what: What, name: String, reason: Why, entries: Option<u64>) {
         let removed = Removed { what, name, reason, entries };
         self.watch.pause();
-        let at = self.report.mount_point.display();
+        let at = shown(&self.report.mount_point);
         let word = if self.options.dry_run { "would remove" } else { "removed" };
         info!("{at}: {word} {removed}");
         self.report.removed.push(removed);
@@ -253,19 +254,19 @@ impl Purge<'_> {
 
     fn failed(&mut self, name: &str, error: &anyhow::Error) {
         self.watch.pause();
-        let at = self.report.mount_point.display();
+        let at = shown(&self.report.mount_point);
         let name = name.to_owned();
         if name.is_empty() {
             error!("{at}: {error:#}");
         } else {
-            error!("{at}: cannot remove {}: {error:#}", name.escape_debug());
+            error!("{at}: cannot remove {}: {error:#}", shown(&name));
         }
         self.report.failed.push(Failed { name, error: format!("{error:#}") });
     }
 
     fn note(&mut self, note: String) {
         self.watch.pause();
-        warn!("{}: {note}", self.report.mount_point.display());
+        warn!("{}: {note}", shown(&self.report.mount_point));
         self.report.notes.push(note);
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::names::shown;
+
 /// The report of a purge. Its schema is in the README; a new field does not change `version`.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -112,7 +114,7 @@ impl std::fmt::Display for Removed {
             Why::TooOld => "older than `keep.days`",
             Why::LittleSpace => "less is free than `keep.min_free`",
         };
-        write!(f, "{kind}{}: {why}", self.name.escape_debug())
+        write!(f, "{kind}{}: {why}", shown(&self.name))
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::Target;
 use crate::carry::TRASH;
-use crate::plan::shown;
+use crate::names::shown;
 use crate::restore::{self, at, make_own_directory, own_directory};
 use crate::rules::OWN_DIRECTORY;
 

@@ -22,7 +22,7 @@ use crate::cmdline::Which;
 use crate::generations::{self, Detail, Store};
 use crate::history;
 use crate::lookup::{self, Place, Volumes};
-use crate::plan::shown;
+use crate::names::{shown, toml, unnamable};
 use crate::report::shown_path;
 use crate::restore::{BytesByRung, Side, at, bring, differences, trusted_own_directory};
 use crate::rules::{Node, OWN_DIRECTORY, Verdict};
@@ -404,14 +404,14 @@ impl Recovered {
         if rules.verdict(&place.below) == Verdict::Persisted {
             return;
         }
-        let text = target.path.to_string_lossy();
-        self.keep_with = Some(format!("[[persist]]\npath = {}\n", toml::Value::from(&*text)));
-        self.warnings.push(format!(
-            "the next reset erases {} again; to keep it, add to {}:\n[[persist]]\npath = {}",
-            shown(&target.path),
-            config.display(),
-            toml::Value::from(&*text)
-        ));
+        let erased = format!("the next reset erases {} again", shown(&target.path));
+        self.keep_with = toml(&target.path).map(|path| format!("[[persist]]\npath = {path}\n"));
+        self.warnings.push(match &self.keep_with {
+            Some(lines) => {
+                format!("{erased}; to keep it, add to {}:\n{}", shown(config), lines.trim_end())
+            }
+            None => format!("{erased}; {}", unnamable(&target.path).unwrap_or_default()),
+        });
     }
 }
 

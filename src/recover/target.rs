@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{Refused, Request, Source, check_not_own};
 use crate::lookup::{self, Found, Place, Volumes};
-use crate::plan::shown;
+use crate::names::shown;
 use crate::restore::at;
 use crate::volume;
 

@@ -1,8 +1,8 @@
 //! A recovery for a person.
 
 use super::{Outcome, Recovered};
+use crate::names::shown;
 use crate::paint::Paint;
-use crate::plan::shown;
 use crate::report::ways_in_words;
 
 impl Recovered {
@@ -46,7 +46,7 @@ impl Recovered {
     }
 
     fn directories(&self, word: &str) -> String {
-        let lines = self.made.iter().map(|path| format!("{word} {}\n", shown(path.as_ref())));
+        let lines = self.made.iter().map(|path| format!("{word} {}\n", shown(path)));
         lines.collect::<Vec<_>>().concat()
     }
 

@@ -12,6 +12,7 @@ use crate::config::{self, Config};
 use crate::generations::retention::{self, Dated, Reason};
 use crate::generations::{self, Detail, Generation, Store};
 use crate::lookup::Volumes;
+use crate::names::shown;
 use crate::report::{bytes_in_words, shown_path};
 use crate::restore::{at, trusted_own_directory};
 use crate::rules::OWN_DIRECTORY;
@@ -147,7 +148,7 @@ impl Status {
             attention.extend(not_reset(config, &all));
         }
         for volume in &all {
-            let at = volume.mount_point.display();
+            let at = shown(&volume.mount_point);
             attention.extend(volume.attention().into_iter().map(|words| format!("{at}: {words}")));
         }
         let (well, report) = (attention.is_empty(), boot.report);

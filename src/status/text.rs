@@ -3,8 +3,8 @@
 use super::{Status, VolumeStatus};
 use crate::generations::listing::utc;
 use crate::history::numbers;
+use crate::names::shown;
 use crate::paint::Paint;
-use crate::plan::shown;
 use crate::report::bytes_in_words;
 
 impl Status {
@@ -61,7 +61,7 @@ impl Status {
     }
 
     fn add(&self, text: &mut String, volume: &VolumeStatus, paint: Paint) {
-        let mount_point = volume.mount_point.display().to_string();
+        let mount_point = shown(&volume.mount_point);
         text.extend([format!("{} ({})\n", paint.head(&mount_point), volume.name)]);
         let mut line = |head: &str, rest: String| {
             text.extend([format!("  {head:<12} {rest}\n")]);
@@ -93,7 +93,7 @@ impl Status {
             line("attic", "empty".to_owned());
         }
         for (index, stored) in volume.attic.iter().enumerate() {
-            let paths: Vec<String> = stored.paths.iter().map(|path| shown(path.as_ref())).collect();
+            let paths: Vec<String> = stored.paths.iter().map(shown).collect();
             line(
                 if index == 0 { "attic" } else { "" },
                 format!("reset {}: {}", stored.reset, paths.join(", ")),
@@ -128,8 +128,7 @@ impl VolumeStatus {
         let to_purge = &self.to_purge;
         let mut words = Vec::new();
         if !to_purge.trash.is_empty() {
-            let names: Vec<String> =
-                to_purge.trash.iter().map(|name| shown(name.as_ref())).collect();
+            let names: Vec<String> = to_purge.trash.iter().map(shown).collect();
             words.push(format!("trash: {}", names.join(", ")));
         }
         let expired: Vec<u64> = to_purge.generations.iter().map(|it| it.number).collect();

@@ -51,9 +51,8 @@ fn look_in(
             let Some(names) = pattern.below(&volume.mount_point) else { continue };
             for path in looking.paths(names)? {
                 let shown = volume.mount_point.join(&path);
-                // What a volume hides below another one's mount point nobody misses, and what is no
-                // UTF-8 the configuration cannot name.
-                if !is_owner(config, volume, &shown) || shown.to_str().is_none() {
+                // What a volume hides below another one's mount point nobody misses.
+                if !is_owner(config, volume, &shown) {
                     continue;
                 }
                 let at = || format!("cannot look at {shown:?}");

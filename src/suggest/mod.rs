@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::report::json;
+use crate::report::{json, shown_path};
 
 mod known;
 mod look;
@@ -30,6 +30,7 @@ pub use render::{nix, toml};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Found {
     /// In the running system.
+    #[serde(serialize_with = "shown_path")]
     pub path: PathBuf,
     /// Whose it is, and what it holds.
     pub what: &'static str,
@@ -119,8 +120,13 @@ impl Suggestions {
         Ok(Self { version: 1, found, errors })
     }
 
-    /// What would be erased, with this advice.
+    /// What would be erased, with this advice, and can be kept by its name.
     pub fn to_add(&self, advice: Advice) -> impl Iterator<Item = &Found> {
+        self.erased(advice).filter(|found| found.path.to_str().is_some())
+    }
+
+    /// What would be erased, with this advice.
+    pub fn erased(&self, advice: Advice) -> impl Iterator<Item = &Found> {
         self.found.iter().filter(move |found| {
             found.advice == advice && matches!(found.state, State::NotKept | State::PartlyKept)
         })

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Advice, Found, Kind, State, Suggestions};
+use crate::names::{self, shown};
 use crate::report::bytes_in_words;
 
 /// Comments are wrapped at this many characters.
@@ -25,7 +26,7 @@ pub fn toml(suggestions: &Suggestions, all: bool) -> String {
         for group in groups {
             about(&mut text, "", &group);
             for found in group {
-                let path = ::toml::Value::from(path_text(&found.path)).to_string();
+                let Some(path) = names::toml(&found.path) else { continue };
                 text.extend([off, "[[persist]]\n", off, "path = ", &path, "\n\n"]);
             }
         }
@@ -58,13 +59,14 @@ pub fn nix(suggestions: &Suggestions, all: bool) -> String {
         comment(&mut text, "", heading);
         text += "{\n";
         for (Place { user, files }, entries) in places {
-            let user = user.map_or(String::new(), |user| format!("users.{}.", nix_name(&user)));
+            let user = user
+                .map_or(String::new(), |user| format!("users.{}.", names::nix_attribute(&user)));
             let what = if files { "files" } else { "directories" };
             text.extend(["  darlings.", &user, what, " = [\n"]);
             for (found, path) in entries {
                 about(&mut text, "    ", &[found]);
                 let off = if found.advice == Advice::Ask { "# " } else { "" };
-                text.extend(["    ", off, &nix_string(&path), "\n"]);
+                text.extend(["    ", off, &names::nix(&path), "\n"]);
             }
             text += "  ];\n";
         }
@@ -108,14 +110,24 @@ fn about(text: &mut String, indentation: &str, group: &[&Found]) {
     comment(text, indentation, &line);
     comment(text, indentation, &format!("Without it: {}.", first.why));
     let kept = group.iter().flat_map(|found| &found.kept_below);
-    let kept: Vec<String> = kept.map(|path| shown(path)).collect();
+    let kept: Vec<String> = kept.map(shown).collect();
     if !kept.is_empty() {
         comment(text, indentation, &format!("Kept of it already: {}", kept.join(", ")));
     }
 }
 
-/// What needs nothing to be done.
+/// What no line can name, and what needs nothing to be done.
 fn rest(text: &mut String, indentation: &str, suggestions: &Suggestions, all: bool) {
+    let erased = [Advice::Keep, Advice::Ask].into_iter().flat_map(|it| suggestions.erased(it));
+    let unnamable: Vec<String> = erased.filter_map(|found| names::unnamable(&found.path)).collect();
+    if !unnamable.is_empty() {
+        let heading = "The next reset erases this too, and no line can name it:";
+        comment(text, indentation, heading);
+        for words in &unnamable {
+            comment(text, indentation, words);
+        }
+        text.push('\n');
+    }
     let of = |wanted: &dyn Fn(&Found) -> bool| -> Vec<&Found> {
         suggestions.found.iter().filter(|found| wanted(found)).collect()
     };
@@ -165,47 +177,16 @@ fn comment(text: &mut String, indentation: &str, words: &str) {
     text.push('\n');
 }
 
-fn path_text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
-/// For a comment, which a newline would end.
-fn shown(path: &Path) -> String {
-    path_text(path).escape_debug().to_string()
-}
-
 /// The user whose home a path is in, by the home's name, and the path in it.
 fn at_home(path: &Path) -> (Option<String>, String) {
-    let text = path_text(path);
+    let text = path.to_string_lossy();
     if let Some(below) = text.strip_prefix("/root/") {
         return (Some("root".to_owned()), below.to_owned());
     }
     match text.strip_prefix("/home/").and_then(|below| below.split_once('/')) {
         Some((user, below)) => (Some(user.to_owned()), below.to_owned()),
-        None => (None, text),
+        None => (None, text.into_owned()),
     }
-}
-
-fn nix_string(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' | '$' => quoted.extend(['\\', letter]),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            _ => quoted.push(letter),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-/// A name in an attribute path.
-fn nix_name(text: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
-    let starts = text.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '_');
-    if starts && text.chars().all(plain) { text.to_owned() } else { nix_string(text) }
 }
 
 #[cfg(test)]

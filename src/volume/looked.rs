@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::attic::{self, Attic};
 use crate::carry;
-use crate::plan::shown;
+use crate::names::shown;
 use crate::restore::{Place, Reserved, State, Surveyed, at, survey, survey_excluded};
 use crate::rules::Rules;
 

@@ -11,6 +11,7 @@ use darlings_btrfs as fs;
 
 use super::mounts::{self, Mounted};
 use crate::config::{self, Backing};
+use crate::names::shown;
 
 /// A plain directory is named where the initrd has it. Here it is at its mount point, unless something
 /// is mounted there.
@@ -137,7 +138,7 @@ pub fn cover(mount_point: &Path, path: &Path) -> anyhow::Result<Option<Cover>> {
     let source = if mount.root == Path::new("/") {
         mount.source
     } else {
-        format!("{} of {}", mount.root.display(), mount.source)
+        format!("{} of {}", shown(&mount.root), mount.source)
     };
     Ok(Some(Cover { mount_point: mount.mount_point, source, is_part }))
 }

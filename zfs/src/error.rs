@@ -179,7 +179,7 @@ pub enum Error {
         source: Errno,
     },
     /// Reading what the kernel says about pools, or mounting, failed on this path.
-    #[error("cannot {operation} {}", path.display())]
+    #[error("cannot {operation} {path:?}")]
     Path {
         /// What was being done.
         operation: &'static str,

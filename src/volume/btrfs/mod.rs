@@ -25,6 +25,7 @@ use super::mounts::{self, Mount};
 use super::{Looked, Options, Standing, Volume};
 use crate::cmdline::Asked;
 use crate::config::{self, Strategy};
+use crate::names::shown;
 use crate::plan::{Does, Step, VolumePlan};
 use crate::restore::{self, Outcome, at};
 use crate::rules::OWN_DIRECTORY;
@@ -322,7 +323,7 @@ impl Btrfs {
             self.options.root_subvolid != Some(id),
             "the kernel command line mounts the root by subvolid={id}, which would go on to be \
              the old tree after the exchange; write rootflags=subvol={}",
-            self.source.subvolume.display()
+            shown(&self.source.subvolume)
         );
         Ok(())
     }

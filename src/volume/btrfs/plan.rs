@@ -7,7 +7,8 @@ use super::journal::Journal;
 use crate::attic::{self, ATTIC};
 use crate::config::{self, Strategy};
 use crate::generations::exact_number;
-use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan, shown};
+use crate::names::{shown, unnamable};
+use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 use crate::rules::{OWN_DIRECTORY, Verdict};
 use crate::state;
 use crate::volume::Looked;
@@ -159,7 +160,7 @@ pub(super) fn outermost(volume: &config::Volume, facts: &Facts) -> Vec<PathBuf> 
 
 /// The subvolume and its device, in words.
 pub(in crate::volume) fn in_words(source: &config::Btrfs) -> String {
-    format!("btrfs subvolume {} on {}", source.subvolume.display(), source.device.display())
+    format!("btrfs subvolume {} on {}", shown(&source.subvolume), shown(&source.device))
 }
 
 /// What goes before anything is staged: what interrupted runs left.
@@ -227,12 +228,11 @@ pub(super) fn reset(volume: &config::Volume, source: &config::Btrfs, facts: &Fac
     let step = Step::KeepGeneration { name: kept.clone() };
     steps.push(Planned { phase: Phase::Finish, step });
 
-    let leaving = facts
-        .nested
-        .iter()
-        .filter(|path| !moving.iter().any(|moved| path.starts_with(&moved.from)))
-        .map(|path| volume.mount_point.join(path).display().to_string())
-        .collect();
+    let leaves = |path: &&PathBuf| !moving.iter().any(|moved| path.starts_with(&moved.from));
+    let leaving = facts.nested.iter().filter(leaves).map(|path| volume.mount_point.join(path));
+    let leaving: Vec<PathBuf> = leaving.collect();
+    let mut warnings = warnings(volume, source, facts, &moving);
+    warnings.extend(leaving.iter().filter_map(|path| unnamable(path)));
     VolumePlan {
         mount_point: volume.mount_point.clone(),
         volume: in_words(source),
@@ -247,8 +247,8 @@ pub(super) fn reset(volume: &config::Volume, source: &config::Btrfs, facts: &Fac
         paths: facts.looked.paths.clone(),
         put_away: facts.looked.put_away(&volume.mount_point),
         returned: facts.looked.returned(&volume.mount_point),
-        leaving,
-        warnings: warnings(volume, source, facts, &moving),
+        leaving: leaving.iter().map(|path| path.display().to_string()).collect(),
+        warnings,
         steps,
         restore: facts.restore.clone(),
     }

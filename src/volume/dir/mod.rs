@@ -24,6 +24,7 @@ use crate::carry::{self, GENERATIONS, Journal, Roots, Stage};
 use crate::cmdline::Asked;
 use crate::config;
 use crate::generations::exact_number;
+use crate::names::shown;
 use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 use crate::restore::{Outcome, at, trusted_own_directory};
 use crate::rules::OWN_DIRECTORY;
@@ -281,7 +282,7 @@ impl Dir {
 
 /// The directory, in words.
 pub(super) fn in_words(source: &config::Dir) -> String {
-    format!("directory {}", source.path.display())
+    format!("directory {}", shown(&source.path))
 }
 
 /// Plans the reset of one directory. Pure.
