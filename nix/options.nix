@@ -265,7 +265,7 @@ let
           type = nullOr str;
           default = null;
           example = "5%";
-          description = "While less than this share of the file system, or this size, is free, the oldest previous states go.";
+          description = "While less than this share of the file system, or this size, is free, the oldest previous states go, down to the newest three.";
         };
       };
     };

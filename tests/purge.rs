@@ -106,8 +106,21 @@ fn the_newest_generation_stays_whatever_the_limits() -> Result<()> {
     let said: Vec<&str> = ran.stderr.lines().collect();
     assert_eq!(said[0], removed(&[1], TOO_MANY).trim_end());
     assert!(said[1].starts_with("warning: /: "), "{said:?}");
-    assert!(said[1].ends_with(" and no generation is left but the newest"), "{said:?}");
+    let stay = " and no generation is left that may go for it: the newest 3 stay";
+    assert!(said[1].ends_with(stay), "{said:?}");
     assert_eq!(said.len(), 2);
+    machine.close()
+}
+
+#[test]
+fn a_user_who_fills_the_disk_erases_nothing_of_the_newest_three_generations() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine_after(4)?;
+    for kept in [&["2", "3", "4"]; 2] {
+        let ran = machine.purge("min_free = \"99%\"", &[])?;
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert_eq!(machine.kept()?, kept);
+    }
     machine.close()
 }
 
@@ -172,13 +185,13 @@ fn what_lies_among_the_generations_and_is_none_stays() -> Result<()> {
 #[test]
 fn a_dry_run_says_what_would_go_and_changes_nothing() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
-    let machine = machine_after(4)?;
+    let machine = machine_after(6)?;
     machine.ended(1, Some(now() - 32 * DAY))?;
     machine.ended(2, Some(now() - 31 * DAY))?;
     put(&machine.volume.live(), ".darlings/trash/4/a/b", "trash")?;
     put(&machine.volume.live(), ".darlings/attic/2/a/b", "attic")?;
     let before = machine.whole()?;
-    let keep = "generations = 3, days = 30, min_free = \"99%\"";
+    let keep = "generations = 5, days = 30, min_free = \"99%\"";
     let ran = machine.purge(keep, &["--dry-run"])?;
     assert_eq!(ran.code, Some(0));
     let said: Vec<&str> = ran.stderr.lines().collect();

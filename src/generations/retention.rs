@@ -93,12 +93,16 @@ pub fn older_than(dated: &[Dated], days: u32, now: Option<u64>) -> Vec<u64> {
         .collect()
 }
 
-/// The generations that may go to make room, oldest first: all but the newest.
+/// How many of the newest generations stay however little room there is: a user who fills the
+/// filesystem must not be able to erase the past.
+pub const KEPT_WITHOUT_ROOM: usize = 3;
+
+/// The generations that may go to make room, oldest first.
 #[must_use]
 pub fn to_make_room(generations: &[Dated]) -> Vec<u64> {
     let mut numbers: Vec<u64> = generations.iter().map(|generation| generation.number).collect();
     numbers.sort_unstable();
-    numbers.pop();
+    numbers.truncate(numbers.len().saturating_sub(KEPT_WITHOUT_ROOM));
     numbers
 }
 
@@ -250,8 +254,9 @@ mod tests {
     }
 
     #[test]
-    fn room_is_made_by_all_but_the_newest_oldest_first() {
-        assert_eq!(to_make_room(&ended(&[(12, 1), (3, 90), (9, 2)])), [3, 9]);
+    fn room_is_made_by_all_but_the_newest_three_oldest_first() {
+        assert_eq!(to_make_room(&ended(&[(12, 1), (3, 90), (20, 1), (9, 2), (10, 2)])), [3, 9]);
+        assert_eq!(to_make_room(&ended(&[(12, 1), (3, 90), (9, 2)])), [0; 0]);
         assert_eq!(to_make_room(&ended(&[(3, 1)])), [0; 0]);
         assert_eq!(to_make_room(&[]), [0; 0]);
     }

@@ -193,7 +193,10 @@ impl Purge<'_> {
             );
             let next = oldest.next();
             let Some(generation) = left.iter().find(|it| Some(it.number) == next) else {
-                self.note(format!("{little}, and no generation is left but the newest"));
+                self.note(format!(
+                    "{little}, and no generation is left that may go for it: the newest {} stay",
+                    retention::KEPT_WITHOUT_ROOM
+                ));
                 return Ok(());
             };
             if self.options.dry_run {
