@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::cmdline::Asked;
+use crate::cmdline::{Asked, CommandLine};
 use crate::config::{self, Backing, Config, Strategy};
 use crate::generations::{Access, Detail, Generation, Store};
 use crate::names::shown;
@@ -63,11 +63,11 @@ pub struct VolumeCheck {
 }
 
 impl Check {
-    /// Looks at every volume of `config`. `root_subvolid` is what the kernel was told, see
-    /// [`Options`]; `fstab` is the content of fstab(5).
+    /// Looks at every volume of `config`. `line` is what the kernel was told; `fstab` is the content
+    /// of fstab(5).
     #[must_use]
-    pub fn of(config: &Config, root_subvolid: Option<u64>, fstab: &str) -> Self {
-        let look = |volume| VolumeCheck::of(volume, root_subvolid, fstab);
+    pub fn of(config: &Config, line: &CommandLine, fstab: &str) -> Self {
+        let look = |volume| VolumeCheck::of(volume, line, fstab);
         let volumes: Vec<_> = config.volumes.iter().map(look).collect();
         let ready = volumes.iter().all(|volume| volume.problems.is_empty());
         Self { version: 1, ready, error: None, volumes }
@@ -90,7 +90,7 @@ impl Check {
 }
 
 impl VolumeCheck {
-    fn of(volume: &config::Volume, root_subvolid: Option<u64>, fstab: &str) -> Self {
+    fn of(volume: &config::Volume, line: &CommandLine, fstab: &str) -> Self {
         let volume = volume::in_running_system(volume);
         let mut check = Self {
             mount_point: volume.mount_point.clone(),
@@ -101,7 +101,8 @@ impl VolumeCheck {
             declared: volume.rules.persisted().len(),
             generations: None,
         };
-        check.or_problem("", |check| check.plan(&volume, root_subvolid));
+        check.problems.extend(volume::boots_another(&volume, line));
+        check.or_problem("", |check| check.plan(&volume, line.root_subvolid()));
         check.or_problem("the generations cannot be read: ", |check| check.store(&volume));
         check.or_problem("", |check| {
             check.notes.extend(volume::other_mount(&volume)?);

@@ -4,8 +4,10 @@
 //! `--`, which the kernel leaves to init, count too. Somebody who writes `darlings=off` at the end of
 //! the line means it.
 
+use std::ffi::OsStr;
 use std::fmt;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -151,14 +153,60 @@ impl CommandLine {
     /// The id of the btrfs subvolume that the root is mounted by, if it is mounted by one.
     #[must_use]
     pub fn root_subvolid(&self) -> Option<u64> {
-        self.parameters
-            .iter()
-            .filter(|(name, _)| name == b"rootflags")
-            .filter_map(|(_, value)| value.as_deref())
-            .flat_map(|flags| flags.split(|&byte| byte == b','))
-            .filter_map(|flag| std::str::from_utf8(flag.strip_prefix(b"subvolid=")?).ok())
+        self.root_flags(b"subvolid=")
+            .filter_map(|id| std::str::from_utf8(id).ok())
             .filter_map(kernel_number)
             .next_back()
+    }
+
+    /// The path, from the top level, of the btrfs subvolume that the root is mounted by, if it is
+    /// mounted by one: normal, and relative as the configuration has it.
+    #[must_use]
+    pub fn root_subvolume(&self) -> Option<PathBuf> {
+        let named = self.root_flags(b"subvol=").rfind(|path| !path.is_empty())?;
+        let mut normal = PathBuf::new();
+        for component in Path::new(OsStr::from_bytes(named)).components() {
+            match component {
+                Component::Normal(name) => normal.push(name),
+                // There is nothing above the top level.
+                Component::ParentDir => drop(normal.pop()),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        Some(normal)
+    }
+
+    /// The values of a mount option of the root, in order. systemd joins the flags of several
+    /// `rootflags=`, and of several options the filesystem takes the last.
+    fn root_flags<'l>(&'l self, option: &'l [u8]) -> impl DoubleEndedIterator<Item = &'l [u8]> {
+        self.values(b"rootflags")
+            .flat_map(|flags| flags.split(|&byte| byte == b','))
+            .filter_map(move |flag| flag.strip_prefix(option))
+    }
+
+    /// The ZFS dataset that the root is, if the line names one (`dracut.zfs(7)`; `zfs=` is what
+    /// mkinitcpio's hook reads). A pool alone leaves it to the pool's `bootfs`, as `zfs:AUTO` does.
+    #[must_use]
+    pub fn root_dataset(&self) -> Option<String> {
+        let last = |name| self.values(name).rfind(|value| !value.is_empty());
+        let dataset = if let Some(dataset) = last(b"zfs") {
+            dataset
+        } else {
+            let root = last(b"root")?;
+            let of_zfs = || last(b"rootfstype") == Some(b"zfs");
+            root.strip_prefix(b"zfs:")
+                .or_else(|| root.strip_prefix(b"ZFS="))
+                .or_else(|| of_zfs().then_some(root))?
+        };
+        // A plus stands for a space, which a dataset's name may have and the line may not.
+        let dataset = String::from_utf8_lossy(dataset).replace('+', " ");
+        let is_device = dataset.starts_with('/') || dataset.contains('=');
+        (dataset.contains('/') && !is_device).then_some(dataset)
+    }
+
+    fn values<'l>(&'l self, name: &'l [u8]) -> impl DoubleEndedIterator<Item = &'l [u8]> {
+        let named = self.parameters.iter().filter(move |(given, _)| given == name);
+        named.filter_map(|(_, value)| value.as_deref())
     }
 }
 
@@ -344,5 +392,61 @@ mod tests {
         assert_eq!(id("rootflags=subvolid=0x101"), Some(257));
         assert_eq!(id("rootflags=subvolid=0401"), Some(257));
         assert_eq!(id("rootflags=subvolid=5 rootflags=subvolid=258"), Some(258));
+    }
+
+    #[test]
+    fn the_subvolume_of_the_root_is_read_in_every_spelling() {
+        for (line, expected) in [
+            ("root=/dev/vda rw", None),
+            ("subvol=@", None),
+            ("rootflags=", None),
+            ("rootflags=subvol=", None),
+            ("rootflags=subvolid=257", None),
+            ("rootflags=xsubvol=@", None),
+            ("rootflags=subvol=@", Some("@")),
+            ("rootflags=subvol=/@", Some("@")),
+            ("rootflags=subvol=//@/./", Some("@")),
+            ("rootflags=subvol=@snapshots/5", Some("@snapshots/5")),
+            ("rootflags=noatime,subvol=/@snapshots/5 ro", Some("@snapshots/5")),
+            ("rootflags=degraded,subvol=@snapshots/5,compress=zstd", Some("@snapshots/5")),
+            ("rootflags=subvol=@snapshots/../@", Some("@")),
+            ("rootflags=subvol=/", Some("")),
+            ("rootflags=\"subvol=@my root,ro\" x", Some("@my root")),
+            ("\"rootflags=subvol=@my root\"", Some("@my root")),
+            ("rootflags=subvol=@,subvol=@snapshots/5", Some("@snapshots/5")),
+            ("rootflags=subvol=@snapshots/5 rootflags=subvol=@", Some("@")),
+            ("rootflags=subvol=@ rootflags=noatime", Some("@")),
+        ] {
+            let root = CommandLine::parse(line.as_bytes()).root_subvolume();
+            assert_eq!(root.as_deref(), expected.map(Path::new), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_dataset_of_the_root_is_read_in_every_spelling() {
+        for (line, expected) in [
+            ("root=/dev/vda rw", None),
+            ("root=UUID=1/2 rootfstype=zfs", None),
+            ("root=zfs", None),
+            ("root=zfs:AUTO", None),
+            ("root=zfs:rpool", None),
+            ("zfs=bootfs", None),
+            ("root=rpool/root", None),
+            ("root=rpool/root rootfstype=ext4", None),
+            ("root=rpool/root rootfstype=zfs", Some("rpool/root")),
+            ("rootfstype=zfs root=rpool/root", Some("rpool/root")),
+            ("root=zfs:rpool/root", Some("rpool/root")),
+            ("root=ZFS=rpool/root", Some("rpool/root")),
+            ("root=ZFS=rpool/my+root", Some("rpool/my root")),
+            ("root=zfs:rpool/root@good", Some("rpool/root@good")),
+            ("zfs=rpool/root rw", Some("rpool/root")),
+            ("zfs=rpool/a root=/dev/vda", Some("rpool/a")),
+            ("zfs.zfs_arc_max=1 root=zfs:rpool/root", Some("rpool/root")),
+            ("root=zfs:rpool/a root=zfs:rpool/b", Some("rpool/b")),
+            ("root=zfs:rpool/a root=/dev/vda", None),
+        ] {
+            let root = CommandLine::parse(line.as_bytes()).root_dataset();
+            assert_eq!(root.as_deref(), expected, "{line:?}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::generations::MinFree;
+use crate::generations::{MinFree, exact_number};
 use crate::names::shown;
 use crate::rules::{Line, OWN_DIRECTORY, PathError, Rules, normal_absolute, normal_relative};
 
@@ -346,6 +346,13 @@ fn check_zfs(
             "give the snapshot's name alone, without the dataset and the `@`",
         ));
     }
+    if value.blank.strip_prefix("darlings-").and_then(exact_number).is_some() {
+        return Err(bad(
+            "blank",
+            "a snapshot of this name is a generation, which is removed in time; take another one of \
+             what the root shall be reset to, and name that",
+        ));
+    }
     let blank = (value.blank != EMPTY).then(|| value.blank.clone());
     let (dataset, newer_snapshots) = (value.dataset.clone(), value.newer_snapshots);
     Ok(Zfs { dataset, blank, newer_snapshots })
@@ -372,6 +379,15 @@ fn check_btrfs(table: BtrfsTable) -> Result<Btrfs, Wrong> {
         return Err(Wrong::at(
             &table.blank,
             "volume.btrfs.blank: the blank lies in the subvolume that is reset; put it beside it",
+        ));
+    }
+    if blank.as_deref().is_some_and(|blank| inside(&generations, blank)) {
+        return Err(Wrong::at(
+            &table.blank,
+            format!(
+                "volume.btrfs.blank: it lies among the generations, {generations:?}, which are \
+                 removed in time; take a read-only snapshot of it elsewhere and name that"
+            ),
         ));
     }
     let apart = !inside(&subvolume, &generations) && !inside(&generations, &subvolume);

@@ -44,10 +44,15 @@ pub fn reset_with(config: &Config, options: Options, open: &Opener<'_>) -> Ended
     }
 }
 
-/// Completes what was interrupted and must be, and fails then with `error`: nobody knows what was
-/// asked for.
+/// Completes what was interrupted and must be, and then fails with `error`, which says why what was
+/// `asked` is not done; `None` where nobody knows what that was.
 #[must_use]
-pub fn refuse(config: &Config, options: Options, error: anyhow::Error) -> Ended {
+pub fn refuse(
+    config: &Config,
+    options: Options,
+    asked: Option<Asked>,
+    error: anyhow::Error,
+) -> Ended {
     let mut ended = pass(config, Options { asked: Asked::Off, ..options }, &volume::open);
     let error = match ended.error.take() {
         Some(failed) => and_then(&error, &failed),
@@ -56,7 +61,7 @@ pub fn refuse(config: &Config, options: Options, error: anyhow::Error) -> Ended 
         }
         None => error.context("no volume was reset; all are as they were"),
     };
-    ended.report.asked = None;
+    ended.report.asked = asked;
     if ended.report.outcome != Ending::Unfinished {
         ended.report.outcome = Ending::Failed;
     }

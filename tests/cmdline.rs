@@ -8,10 +8,10 @@ use std::process::Command;
 
 use anyhow::Result;
 use common::cmdline::{
-    asked, asked_with, boots, listed, machine_after, manifest, number, read_only, tree, well,
-    with_home,
+    asked, asked_with, boots, cmdline, listed, machine_after, manifest, number, read_only, tree,
+    well, with_home,
 };
-use common::{put, subvolumes_of};
+use common::{Machine, Ran, put, subvolumes_of};
 use darlings_testkit::loopfs::run;
 use darlings_testkit::{Attribute, RelPath, Tree, capability, plant, skip_unless};
 use serde_json::{Value, json};
@@ -382,4 +382,61 @@ fn a_plain_directory_is_left_alone_and_cannot_be_kept_or_restored_as_a_whole() -
     }
     assert_eq!(machine.whole()?.differences(&before), "");
     machine.close()
+}
+
+#[test]
+fn nothing_is_reset_while_the_line_boots_another_root_and_check_says_so() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine_after(1)?;
+    std::fs::create_dir(machine.at("@snapshots"))?;
+    machine.volume.snapshot("@", "@snapshots/5", true)?;
+    let id = subvolumes_of(machine.volume.fs.path(), &[])?["@snapshots/5"];
+    let before = machine.whole()?;
+    let by_name = "the kernel command line boots the subvolume \"@snapshots/5\", and the \
+                   configuration resets \"@\": nothing is reset while another root is booted; boot \
+                   \"@\", or name what is booted in the configuration";
+    let by_number = format!(
+        "the kernel command line mounts the root by subvolid={id}, which is not the subvolume @ that \
+         the configuration resets: nothing is reset while another root is booted; boot it by \
+         rootflags=subvol=@"
+    );
+    for (line, why, at) in [
+        ("rootflags=subvol=@snapshots/5".to_owned(), by_name, ""),
+        ("rootflags=noatime,subvol=/@snapshots/5 systemd.volatile=overlay".to_owned(), by_name, ""),
+        ("rootflags=subvol=@,subvol=@snapshots/5/".to_owned(), by_name, ""),
+        ("rootflags=subvol=@ rootflags=subvol=@snapshots/5".to_owned(), by_name, ""),
+        (format!("rootflags=ro,subvolid={id}"), &by_number, "/: "),
+    ] {
+        for word in ["", " darlings=snapshot", " darlings=restore:1"] {
+            let ran = asked(&machine, &format!("{line}{word}"))?;
+            assert_eq!(ran.code, Some(10), "{line}{word}");
+            let (head, said) = ran.stderr.split_once("; all are as they were: ").unwrap();
+            assert_eq!(said, format!("{at}{why}\n"), "{line}{word}");
+            assert!(head.starts_with("error: no volume was "), "{head}");
+            let report = ran.report.unwrap();
+            assert_eq!(report["outcome"], "failed");
+            assert_eq!(report["asked"] == "reset", word.is_empty(), "{report}");
+        }
+        let ran = check(&machine, &line)?;
+        assert_eq!((ran.code, told(&ran)?), (Some(1), json!([why])), "{line}");
+        well(asked(&machine, &format!("{line} darlings=off"))?, "off", "off")?;
+        assert_eq!(machine.whole()?.differences(&before), "", "{line}");
+    }
+    for line in ["rootflags=subvol=@", "rootflags=subvol=@snapshots/5,noatime,subvol=//@/"] {
+        let ran = check(&machine, line)?;
+        assert_eq!((ran.code, told(&ran)?), (Some(0), json!([])), "{line}");
+        well(asked(&machine, line)?, "reset", "reset")?;
+    }
+    machine.close()
+}
+
+fn check(machine: &Machine, line: &str) -> Result<Ran> {
+    let mut command = machine.word("check", &machine.config())?;
+    command.args(["--json", "--fstab", "/dev/null", "--cmdline"]).arg(cmdline(machine, line)?);
+    machine.ran(&mut command)
+}
+
+fn told(ran: &Ran) -> Result<Value> {
+    let check: Value = serde_json::from_str(&ran.stdout)?;
+    Ok(check["volumes"][0]["problems"].clone())
 }

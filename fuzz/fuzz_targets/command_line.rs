@@ -7,7 +7,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|line: &[u8]| {
     let parsed = CommandLine::parse(line);
-    let subvolid = parsed.root_subvolid();
+    let root = |line: &CommandLine| {
+        (line.root_subvolid(), line.root_subvolume(), line.root_dataset())
+    };
     match parsed.asked() {
         Ok(Asked::Reset) => {}
         Ok(asked) => {
@@ -19,6 +21,6 @@ fuzz_target!(|line: &[u8]| {
     if line.iter().filter(|byte| **byte == b'"').count() % 2 == 0 {
         let ended = CommandLine::parse(&[line, b" darlings=off"].concat());
         assert_eq!(ended.asked().expect("it is ours"), Asked::Off);
-        assert_eq!(ended.root_subvolid(), subvolid);
+        assert_eq!(root(&ended), root(&parsed));
     }
 });

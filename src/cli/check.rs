@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The kernel command line, which may mount the root by a number
+    /// The kernel command line, which may mount another root, or the root by a number
     #[arg(long, value_name = "FILE", default_value = cmdline::DEFAULT_PATH)]
     cmdline: PathBuf,
     /// The table of mounts, which may mount a volume by a number
@@ -58,5 +58,5 @@ fn check(arguments: &Arguments) -> anyhow::Result<Check> {
             return Err(error).with_context(|| format!("cannot read {:?}", arguments.fstab));
         }
     };
-    Ok(Check::of(&config, line.root_subvolid(), &fstab))
+    Ok(Check::of(&config, &line, &fstab))
 }

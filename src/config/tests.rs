@@ -157,6 +157,16 @@ fn what_a_filesystem_or_a_strategy_cannot_do_is_refused_and_not_ignored() {
                  write strategy = \"carry\"",
         ),
         (
+            "zfs = { dataset = \"a/b\", blank = \"darlings-7\" }",
+            "3:7: volume.zfs.blank: a snapshot of this name is a generation, which is removed in \
+                 time; take another one of what the root shall be reset to, and name that",
+        ),
+        (
+            "btrfs = { device = \"/dev/x\", subvolume = \"@\", blank = \"@darlings/root/7\" }",
+            "3:55: volume.btrfs.blank: it lies among the generations, \"@darlings/root\", which are \
+                 removed in time; take a read-only snapshot of it elsewhere and name that",
+        ),
+        (
             "strategy = \"rollback\"\nzfs = { dataset = \"a/b\", blank = \"b\" }\nkeep = { days = 1 }",
             "5:8: volume.keep: `rollback` on ZFS keeps no generation, since a rollback \
                  destroys later snapshots; remove `keep`, or write strategy = \"carry\"",

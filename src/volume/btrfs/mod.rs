@@ -319,13 +319,20 @@ impl Btrfs {
         if self.volume.mount_point != Path::new("/") {
             return Ok(());
         }
-        ensure!(
-            self.options.root_subvolid != Some(id),
-            "the kernel command line mounts the root by subvolid={id}, which would go on to be \
-             the old tree after the exchange; write rootflags=subvol={}",
-            shown(&self.source.subvolume)
-        );
-        Ok(())
+        let live = shown(&self.source.subvolume);
+        match self.options.root_subvolid {
+            Some(given) if given == id => bail!(
+                "the kernel command line mounts the root by subvolid={id}, which would go on to be \
+                 the old tree after the exchange; write rootflags=subvol={live}"
+            ),
+            // What was begun is completed whatever is booted.
+            Some(given) if self.standing == Standing::Previous => bail!(
+                "the kernel command line mounts the root by subvolid={given}, which is not the \
+                 subvolume {live} that the configuration resets: nothing is reset while another \
+                 root is booted; boot it by rootflags=subvol={live}"
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
