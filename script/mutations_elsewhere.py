@@ -7,6 +7,7 @@ changes. Tests of another package have it before a colon.
 EXECUTE = "src/volume/btrfs/execute.rs"
 STORE = "src/volume/btrfs/generations.rs"
 CLEAR = "src/restore/clear.rs"
+AT = "src/restore/at.rs"
 ATTRIBUTES = "src/restore/attributes.rs"
 MARKS = "src/diff/marks.rs"
 CHANGES = "btrfs/src/changes.rs"
@@ -17,6 +18,7 @@ PURGED = ("purge_injected", "that_changes_something")
 GENERATION = ("purge_interrupted", "removes_a_generation")
 DIFF = ("diff_command", "blank_or")
 MANIFEST = ("diff_command", "manifest_meanwhile")
+SMALL_FILE = ("every_call", "small_file")
 SMOKE = ("darlings-bench:smoke", "tiny_run")
 REPORT = ("darlings-bench:--bin=report", "plot")
 
@@ -96,6 +98,18 @@ ELSEWHERE = [
             "        let home = self.home.as_ref().context(\"BUG: it went away\")?;\n"
             "        openat(home, &intent, flags, Mode::RUSR | Mode::WUSR)?;\n",
         )],
+    ),
+    (
+        "durable: a small file is renamed before it is synced",
+        SMALL_FILE,
+        r"Error: fsync: Call .*renameat",
+        [(AT, "        file.sync_all()?;\n", "")],
+    ),
+    (
+        "durable: the directory of a small file is not synced",
+        SMALL_FILE,
+        r"Error: fsync: Call .*openat",
+        [(AT, "    Ok(fsync(directory)?)\n", "    Ok(())\n")],
     ),
     (
         "purge: its unit forbids to mount",

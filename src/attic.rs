@@ -240,10 +240,9 @@ pub fn lists(previous: BorrowedFd<'_>) -> anyhow::Result<Vec<(u64, List)>> {
     for name in names {
         let text = name.to_string_lossy();
         let Some(number) = text.strip_suffix(".json").and_then(exact_number) else { continue };
-        let list = at::open_file(directory.as_fd(), &name)
-            .map_err(anyhow::Error::from)
-            .and_then(|file| Ok(std::io::read_to_string(std::fs::File::from(file))?))
+        let list = at::read_optional(&directory, &name)
             .with_context(|| format!("cannot read {:?}", path.join(&*text)))?;
+        let Some(list) = list else { continue };
         let what = path.join(&*text).display().to_string();
         let list = state::parse(&list, VERSION, &what, || format!("cannot read {what:?}"))?;
         lists.push((number, list));

@@ -2,12 +2,11 @@
 //! when it was, and in which boot.
 
 use std::ffi::CStr;
-use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, renameat, unlinkat};
+use rustix::fs::{AtFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -19,9 +18,6 @@ const GENERATION: &CStr = c"generation";
 
 /// The file with the [`Manifest`].
 const MANIFEST: &CStr = c"manifest";
-
-/// Either of them until it is complete.
-const NEW: &CStr = c"new";
 
 /// What was persisted at a reset, so that the next one sees what is no longer declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +143,7 @@ const VERSION: u32 = 1;
 /// # Errors
 /// It is `damaged`, in those words, or newer than `known`; `what` names it.
 pub fn parse<T: serde::de::DeserializeOwned>(
-    text: &str,
+    text: &[u8],
     known: u32,
     what: &str,
     damaged: impl Fn() -> String,
@@ -156,13 +152,13 @@ pub fn parse<T: serde::de::DeserializeOwned>(
     struct Format {
         version: u32,
     }
-    let Format { version } = serde_json::from_str(text).with_context(&damaged)?;
+    let Format { version } = serde_json::from_slice(text).with_context(&damaged)?;
     anyhow::ensure!(
         version <= known,
         "{what} has format {version}, which a newer darlings has written, and this one knows none \
          above {known}: put the newer one into the initrd, or boot the one that has it"
     );
-    serde_json::from_str(text).with_context(damaged)
+    serde_json::from_slice(text).with_context(damaged)
 }
 
 /// Makes `number` the number of the tree at `root`, which is live and stays as it is: the generation
@@ -196,8 +192,8 @@ pub fn now() -> Option<u64> {
     since.map_or(None, |since| Some(since.as_secs()))
 }
 
-/// Writes both files into the own directory of the tree at `root`, over those of the reset
-/// before. They count once the filesystem is synced.
+/// Writes both files into the own directory of the tree at `root`, durably, over those of the reset
+/// before.
 ///
 /// # Errors
 /// The file that could not be written.
@@ -205,11 +201,8 @@ pub fn write(root: BorrowedFd<'_>, manifest: &Manifest) -> anyhow::Result<()> {
     let own = own_directory(root)?;
     let text = serde_json::to_string_pretty(manifest).context("BUG: the manifest is not JSON")?;
     for (name, text) in [(MANIFEST, text), (GENERATION, manifest.generation.to_string())] {
-        let write = || -> std::io::Result<()> {
-            writeln!(at::create_file(&own, NEW)?, "{text}")?;
-            Ok(renameat(&own, NEW, &own, name)?)
-        };
-        write().with_context(|| format!("cannot write {OWN_DIRECTORY}/{name:?}"))?;
+        at::write_durably(&own, name, (text + "\n").as_bytes())
+            .with_context(|| format!("cannot write {OWN_DIRECTORY}/{name:?}"))?;
     }
     Ok(())
 }
@@ -238,6 +231,7 @@ pub fn restore(root: BorrowedFd<'_>, before: Option<&Manifest>) -> anyhow::Resul
 /// The file is there and cannot be read, or holds no number that another can follow.
 pub fn generation(root: BorrowedFd<'_>) -> anyhow::Result<u64> {
     let Some(text) = read(root, GENERATION)? else { return Ok(0) };
+    let text = String::from_utf8_lossy(&text);
     let wrong = || {
         format!("{OWN_DIRECTORY}/generation holds {text:?}, which is no number; remove the file")
     };
@@ -259,7 +253,7 @@ pub fn manifest(root: BorrowedFd<'_>) -> anyhow::Result<Option<Manifest>> {
 ///
 /// # Errors
 /// It is none, or that of a newer version.
-pub fn parse_manifest(text: &str, what: &str) -> anyhow::Result<Manifest> {
+pub fn parse_manifest(text: &[u8], what: &str) -> anyhow::Result<Manifest> {
     parse(text, VERSION, what, || {
         format!(
             "{what} is not the manifest of a reset; remove it: then nothing is known of the last one"
@@ -285,10 +279,9 @@ fn open(root: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<OwnedFd>> {
     at::present(at::open_file(own.as_fd(), name)).with_context(|| cannot(name))
 }
 
-fn read(root: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<String>> {
-    let cannot = || cannot(name);
-    let Some(file) = open(root, name)? else { return Ok(None) };
-    std::io::read_to_string(std::fs::File::from(file)).map(Some).with_context(cannot)
+fn read(root: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(own) = trusted_own_directory(root)? else { return Ok(None) };
+    at::read_optional(own, name).with_context(|| cannot(name))
 }
 
 #[cfg(test)]
@@ -319,13 +312,13 @@ mod tests {
     #[test]
     fn a_manifest_of_a_newer_version_is_refused_whatever_else_is_in_it() {
         let text = r#"{"version":2,"generation":"a word","persisted":7}"#;
-        let error = parse_manifest(text, ".darlings/manifest").unwrap_err();
+        let error = parse_manifest(text.as_bytes(), ".darlings/manifest").unwrap_err();
         assert_eq!(
             format!("{error:#}"),
             ".darlings/manifest has format 2, which a newer darlings has written, and this one knows \
              none above 1: put the newer one into the initrd, or boot the one that has it"
         );
-        let error = parse_manifest(r#"{"generation":1}"#, "it").unwrap_err();
+        let error = parse_manifest(br#"{"generation":1}"#, "it").unwrap_err();
         assert_eq!(
             format!("{error:#}"),
             "it is not the manifest of a reset; remove it: then nothing is known of the last one: \

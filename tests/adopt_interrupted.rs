@@ -59,9 +59,17 @@ fn killed_at_any_call_that_changes_something_the_next_run_completes_it() -> Resu
         Ok(machine.persist("/a/log", &[]).persist("/a/id", &[]).persist("/b/c", &[]))
     };
     let mut kills = 0;
-    for call in
-        ["mkdirat", "openat", "renameat2", "renameat", "unlinkat", "syncfs", "write", "ioctl"]
-    {
+    for call in [
+        "mkdirat",
+        "openat",
+        "renameat2",
+        "renameat",
+        "unlinkat",
+        "fsync",
+        "syncfs",
+        "write",
+        "ioctl",
+    ] {
         for when in (1..).step_by(if call == "openat" || call == "ioctl" { 7 } else { 1 }) {
             let machine = small()?;
             let before = capture(&store(&machine))?;
@@ -104,7 +112,7 @@ fn what_came_to_a_place_since_it_was_copied_stays_and_the_copy_waits_until_someb
             put(&store(&machine), path, "of the store")?;
         }
         // Once that all copies are complete was made durable.
-        assert!(killed(&machine, "syncfs", 3)?);
+        assert!(killed(&machine, "fsync", 2)?);
         assert!(live.join(".darlings/adopt/complete").exists() && !live.join("a").exists());
         put(&live, "a/second/base/1", "of the service")?;
         let machine = machine.persist("/b/third", &[]);

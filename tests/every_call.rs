@@ -6,9 +6,11 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use common::directory::{Volume, ran};
 use common::strace::{self, CHANGING, Call, HARMLESS};
 use common::{Machine, put};
+use darlings_testkit::loopfs::Filesystem;
 use darlings_testkit::{Attribute, capability, plant, skip_unless};
 
 const STRATEGIES: [&str; 2] = ["rollback", "carry"];
@@ -107,4 +109,75 @@ fn every_call_that_changes_something_is_one_that_is_interrupted() -> Result<()> 
     let never: Vec<_> = CHANGING.iter().filter(|name| !made.contains(*name)).collect();
     assert!(never.len() <= 4, "not seen here: {never:?}");
     Ok(())
+}
+
+/// Checks that each small file is written under another name, synced, renamed, and its directory
+/// synced, one after the other. Answers the names and where they are, below `root`.
+fn written_durably(calls: &[Call], root: &std::path::Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut calls = calls.iter();
+    while let Some(call) = calls.next() {
+        if call.name != "openat" || !call.rest.contains(r#", "new", O_WRONLY|O_CREAT"#) {
+            continue;
+        }
+        let (_, directory) = call.rest.split_once('<').context("no descriptor")?;
+        let (directory, _) = directory.split_once('>').context("no descriptor")?;
+        let next = |calls: &mut std::slice::Iter<'_, Call>, name, on: &str| -> Result<String> {
+            let call = calls.next().context("nothing comes after it")?;
+            let rest = &call.rest;
+            ensure!(call.name == name && rest.contains(&format!("<{on}>")), "{name}: {call:?}");
+            Ok(rest.clone())
+        };
+        let new = format!("{directory}/new");
+        next(&mut calls, "write", &new)?;
+        next(&mut calls, "fsync", &new)?;
+        let renamed = next(&mut calls, "renameat", directory)?;
+        next(&mut calls, "fsync", directory)?;
+        let name = renamed.rsplit('"').nth(1).context("no name")?;
+        let path = std::path::Path::new(directory).join(name);
+        names.push(path.strip_prefix(root).unwrap_or(&path).display().to_string());
+    }
+    Ok(names)
+}
+
+/// The calls that make a small file durable.
+const DURABLE: [&str; 4] = ["openat", "write", "fsync", "renameat"];
+
+#[test]
+fn a_small_file_of_a_reset_is_synced_then_renamed_and_then_its_directory_is_synced() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs().and(capability::root_and_ext4()), Ok(()));
+    let next = |names: &[&str]| -> Vec<String> {
+        names.iter().map(|name| format!("@darlings/root/next/.darlings/{name}")).collect()
+    };
+    let seals = "@darlings/root/seals-3".to_owned();
+    let mine = ["manifest", "generation", "reset/journal"];
+    for (strategy, list) in [("rollback", "attic/3.json"), ("carry", "reset/attic.json")] {
+        let machine = machine(strategy)?;
+        let log = machine.beside("strace");
+        let mut command = strace::traced(&log, &DURABLE);
+        command.args(["reset", "--threads", "1"]).args(machine.arguments(machine.config())?);
+        let ran = machine.ran(&mut command)?;
+        ensure!(ran.code == Some(0), "{}", ran.stderr);
+        let written = strace::calls(&log)?;
+        // The top level is mounted elsewhere in the run's own namespace.
+        let at = written.iter().find_map(|call| call.rest.split_once("/@darlings"));
+        let (top, _) = at.context("nothing was written beside the live volume")?;
+        let (_, top) = top.rsplit_once('<').context("no descriptor")?;
+        let names = written_durably(&written, std::path::Path::new(top))?;
+        let expected = [next(&[list]), next(&mine), vec![seals.clone(), seals.clone()]].concat();
+        assert_eq!(names, expected, "{strategy}");
+        machine.close()?;
+    }
+    let (volume, _) = Volume::experienced(Filesystem::Ext4)?;
+    let log = volume.fs.holder().join("strace");
+    let traced = format!("--trace={}", DURABLE.join(","));
+    let log_at = log.display().to_string();
+    let wrapper = ["strace", "-f", "-qqq", "-y", "-s", "256", "-o", &log_at, &traced];
+    let ran = ran(volume.command(&wrapper, &["reset", "--threads", "1"])?)?;
+    ensure!(ran.code == Some(0), "{}", ran.stderr);
+    let names = written_durably(&strace::calls(&log)?, &volume.live().join(".darlings"))?;
+    let mut expected = vec!["reset/attic.json", "reset/aside/manifest", "reset/journal"];
+    expected.extend(["manifest", "generation"]);
+    assert_eq!(names, expected);
+    volume.fs.close()
 }

@@ -403,7 +403,6 @@ impl Adopter<'_> {
         adoption.bytes = brought.bytes;
         syncfs(live).context("cannot make the copies durable")?;
         record::write_pending(live, &pending)?;
-        syncfs(live).context("cannot make it durable")?;
         self.complete(&pending)
     }
 

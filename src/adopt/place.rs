@@ -190,8 +190,8 @@ pub(super) fn put(
     let is_half = at::present(at::status(waiting.work.as_fd(), &waiting.mark))?.is_some();
     let put = if volume::is_mount_point(full)? || (is_half && waiting.is_directory()?) {
         // What is half filled is told from what has a content of its own by this.
-        at::create_file(&waiting.work, &waiting.mark).context("cannot mark the copy")?;
-        fsync(&waiting.work).context("cannot make the mark of the copy durable")?;
+        at::write_durably(&waiting.work, waiting.mark.as_c_str(), b"")
+            .context("cannot mark the copy")?;
         fill((waiting.slot.as_fd(), parent.as_fd()), &name, from, full)?;
         Put::InPlace
     } else {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsString};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat};
+use rustix::fs::{FlockOperation, Mode, flock, mkdirat};
 use serde::{Deserialize, Serialize};
 
 use crate::restore::{self, at, own_directory, trusted_own_directory};
@@ -16,7 +16,6 @@ use crate::rules::OWN_DIRECTORY;
 const WORK: &CStr = c"adopt";
 const COMPLETE: &CStr = c"complete";
 const ADOPTED: &CStr = c"adopted";
-const NEW: &CStr = c"adopted-new";
 
 /// A path whose copy is complete and waits to be put in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,17 +90,16 @@ pub(super) fn pending(live: BorrowedFd<'_>) -> anyhow::Result<Vec<Pending>> {
     let Some(work) = work(live)? else { return Ok(Vec::new()) };
     let text = read(work.as_fd(), COMPLETE)?;
     let Some(text) = text else { return Ok(Vec::new()) };
-    serde_json::from_str(&text).with_context(|| {
+    serde_json::from_slice(&text).with_context(|| {
         "the list of what an interrupted adoption had copied (.darlings/adopt/complete) is damaged; \
          remove .darlings/adopt, and everything that is not in its place yet is copied again"
     })
 }
 
-/// Says that all copies are complete. It counts once the filesystem is synced.
+/// Says that all copies are complete, durably.
 pub(super) fn write_pending(live: BorrowedFd<'_>, pending: &[Pending]) -> anyhow::Result<()> {
     let work = work(live)?.context("BUG: there is no working directory")?;
-    let text = serde_json::to_string_pretty(pending).context("BUG: the list is not JSON")?;
-    write(work.as_fd(), COMPLETE, &text)
+    write(&work, COMPLETE, &pending)
 }
 
 /// Removes from the working directory what nobody waits for: all of it, the list last, where that is
@@ -133,7 +131,7 @@ pub(super) fn clear(live: BorrowedFd<'_>, waiting: &[Pending]) -> anyhow::Result
 pub(super) fn adopted(live: BorrowedFd<'_>) -> anyhow::Result<Adopted> {
     let Some(own) = trusted_own_directory(live)? else { return Ok(Adopted::default()) };
     let Some(text) = read(own.as_fd(), ADOPTED)? else { return Ok(Adopted::default()) };
-    serde_json::from_str(&text)
+    serde_json::from_slice(&text)
         .context("the list of what was brought over (.darlings/adopted) is damaged; remove it")
 }
 
@@ -142,27 +140,16 @@ pub(super) fn add(live: BorrowedFd<'_>, pending: &[Pending]) -> anyhow::Result<(
     let mut all = adopted(live)?;
     all.version = 1;
     all.paths.extend(pending.iter().map(|it| it.path.clone()));
-    let text = serde_json::to_string_pretty(&all).context("BUG: the list is not JSON")?;
-    write(own_directory(live)?.as_fd(), ADOPTED, &text)
+    write(&own_directory(live)?, ADOPTED, &all)
 }
 
-fn read(directory: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<String>> {
-    let cannot = || format!("cannot read {}", name.to_string_lossy());
-    let file = at::present(at::open_file(directory, name)).with_context(cannot)?;
-    let Some(file) = file else { return Ok(None) };
-    io::read_to_string(std::fs::File::from(file)).map(Some).with_context(cannot)
+fn read(directory: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<Vec<u8>>> {
+    at::read_optional(directory, name)
+        .with_context(|| format!("cannot read {}", name.to_string_lossy()))
 }
 
-/// Under another name first: a file with this name is complete. The content is durable when this
-/// returns; the name needs the filesystem's sync.
-fn write(directory: BorrowedFd<'_>, name: &CStr, text: &str) -> anyhow::Result<()> {
-    let write = || -> io::Result<()> {
-        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let mut file = std::fs::File::from(openat(directory, NEW, flags | OFlags::NOFOLLOW, mode)?);
-        writeln!(file, "{text}")?;
-        file.sync_all()?;
-        Ok(renameat(directory, NEW, directory, name)?)
-    };
-    write().with_context(|| format!("cannot write {}", name.to_string_lossy()))
+fn write(directory: &OwnedFd, name: &CStr, list: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_vec_pretty(list).context("BUG: the list is not JSON")?;
+    at::write_durably(directory, name, &text)
+        .with_context(|| format!("cannot write {}", name.to_string_lossy()))
 }

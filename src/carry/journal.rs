@@ -1,7 +1,6 @@
 //! What a `carry` does, written down before it begins, so that a run after a crash can go on.
 
 use std::ffi::CStr;
-use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -101,7 +100,6 @@ pub(super) mod bytes {
 
 /// While things are moved.
 const FILE: &CStr = c"journal";
-const NEW: &CStr = c"journal.new";
 
 /// Its name once the result is complete: somebody may use the volume from then on, so nothing
 /// of it is moved any more.
@@ -123,18 +121,14 @@ impl Journal {
         self.manifest.generation
     }
 
-    /// Writes it into [`WORK`] below `root`. It counts once the filesystem is synced.
+    /// Writes it into [`WORK`] below `root`, durably.
     ///
     /// # Errors
     /// As writing and renaming a file.
     pub fn write(&self, root: BorrowedFd<'_>) -> anyhow::Result<()> {
         let write = || -> anyhow::Result<()> {
             let work = at::open_beneath(root, Path::new(WORK))?;
-            let mut file = at::create_file(&work, NEW)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            // Its name must not be durable before its bytes are.
-            file.sync_all()?;
-            Ok(renameat(&work, NEW, &work, FILE)?)
+            Ok(at::write_durably(&work, FILE, &serde_json::to_vec(self)?)?)
         };
         write().context("cannot write the journal")
     }
@@ -186,7 +180,7 @@ impl Journal {
     ///
     /// # Errors
     /// It is damaged, or a newer version wrote it.
-    pub fn parse(text: &str, what: &str) -> anyhow::Result<Self> {
+    pub fn parse(text: &[u8], what: &str) -> anyhow::Result<Self> {
         state::parse(text, VERSION, what, || {
             format!(
                 "{what} is damaged: the reset that wrote it was interrupted, and its volume must \
@@ -206,10 +200,9 @@ impl Journal {
             .with_context(|| format!("cannot open {WORK}"))?;
         let Some(work) = work else { return Ok(None) };
         for (name, stage) in [(FILE, Stage::Moving), (COMPLETE, Stage::Complete)] {
-            let file = at::present(at::open_file(work.as_fd(), name));
-            let Some(file) = file.context("cannot open the journal")? else { continue };
-            let text = std::io::read_to_string(std::fs::File::from(file))
+            let text = at::read_optional(&work, name)
                 .with_context(|| format!("cannot read {WORK}/{name:?}"))?;
+            let Some(text) = text else { continue };
             let what = format!("{WORK}/{}", name.to_string_lossy());
             return Ok(Some((Self::parse(&text, &what)?, stage)));
         }
@@ -230,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_journal_of_a_newer_version_is_refused_whatever_else_is_in_it() {
-        let error = Journal::parse(r#"{"version":7,"moves":"none"}"#, "the journal").unwrap_err();
+        let error = Journal::parse(br#"{"version":7,"moves":"none"}"#, "the journal").unwrap_err();
         assert_eq!(
             format!("{error:#}"),
             "the journal has format 7, which a newer darlings has written, and this one knows none \

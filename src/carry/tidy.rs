@@ -2,12 +2,11 @@
 //! is removed.
 
 use std::ffi::{CStr, CString};
-use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, renameat, unlinkat};
+use rustix::fs::{AtFlags, unlinkat};
 
 use super::again::put_away;
 use super::journal::{Journal, Sealed, is_journal};
@@ -24,9 +23,6 @@ const MANIFEST: &CStr = c"manifest";
 /// The list of what is put away, in [`WORK`] until it is in the attic.
 const ATTIC_LIST: &CStr = c"attic.json";
 
-/// Its name until it is complete.
-const NEW_LIST: &CStr = c"attic.json.new";
-
 /// Makes a place in the work for what goes to the attic, and the list of what comes back from there
 /// by itself, unless they are there.
 pub(super) fn begin_attic(work: BorrowedFd<'_>, listed: &[PathBuf]) -> anyhow::Result<OwnedFd> {
@@ -35,11 +31,8 @@ pub(super) fn begin_attic(work: BorrowedFd<'_>, listed: &[PathBuf]) -> anyhow::R
         // Before the list: where that is alone, the place was moved away already.
         at::ensure_directory(work, &name)?;
         if at::present(at::status(work, ATTIC_LIST))?.is_none() {
-            let mut file = at::create_file(work, NEW_LIST)?;
-            file.write_all(&serde_json::to_vec_pretty(&List::new(listed))?)?;
-            // Its name must not be durable before its bytes are.
-            file.sync_all()?;
-            renameat(work, NEW_LIST, work, ATTIC_LIST)?;
+            let list = serde_json::to_vec_pretty(&List::new(listed))?;
+            at::write_durably(work, ATTIC_LIST, &list)?;
         }
         Ok(at::open_directory(work, &name)?)
     };
@@ -173,8 +166,7 @@ pub fn note_manifest(root: BorrowedFd<'_>) -> anyhow::Result<()> {
     let Some(manifest) = state::manifest(root)? else { return Ok(()) };
     let write = || -> anyhow::Result<()> {
         let aside = work_directory(root, ASIDE)?;
-        let mut file = at::create_file(&aside, MANIFEST)?;
-        Ok(file.write_all(&serde_json::to_vec_pretty(&manifest)?)?)
+        Ok(at::write_durably(&aside, MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?)
     };
     write().context("cannot write down what the previous state says of itself")
 }
@@ -187,9 +179,8 @@ pub fn manifest_of(home: BorrowedFd<'_>, number: u64) -> anyhow::Result<Option<M
     let cannot = || format!("cannot read the manifest of generation {number}");
     let directory = at::directory_beneath(home, Path::new(&number.to_string()));
     let Some(directory) = directory.with_context(cannot)? else { return Ok(None) };
-    let file = at::present(at::open_file(directory.as_fd(), MANIFEST)).with_context(cannot)?;
-    let Some(file) = file else { return Ok(None) };
-    let text = std::io::read_to_string(std::fs::File::from(file)).with_context(cannot)?;
+    let text = at::read_optional(directory, MANIFEST).with_context(cannot)?;
+    let Some(text) = text else { return Ok(None) };
     state::parse_manifest(&text, &format!("the manifest of generation {number}")).map(Some)
 }
 

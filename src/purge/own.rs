@@ -113,9 +113,8 @@ fn time_in(attic: BorrowedFd<'_>, name: &CString) -> anyhow::Result<Option<u64>>
         time: Option<u64>,
     }
     let read = || -> anyhow::Result<Option<u64>> {
-        let file = at::open_file(attic, name)?;
-        let text = std::io::read_to_string(std::fs::File::from(file))?;
-        Ok(serde_json::from_str::<List>(&text)?.time)
+        let Some(text) = at::read_optional(attic, name)? else { return Ok(None) };
+        Ok(serde_json::from_slice::<List>(&text)?.time)
     };
     read().with_context(|| format!("cannot read {OWN_DIRECTORY}/{ATTIC}/{name:?}"))
 }

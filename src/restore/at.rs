@@ -5,15 +5,15 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags, mkdirat, openat,
-    openat2, statx,
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags, fsync, mkdirat,
+    openat, openat2, renameat, statx, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -87,14 +87,49 @@ pub fn ensure_directory(parent: impl AsFd, name: impl Arg) -> Result<(), Errno> 
     }
 }
 
-/// Makes the file `name` in `parent`, which only root may read, or empties the one that is there.
+/// What a small file is called until it is complete. The next one that is written into the same
+/// directory replaces what an interrupted run has left under this name.
+const UNFINISHED: &CStr = c"new";
+
+/// Writes the small file `name` into `directory`, readable by root alone. When this returns, the file
+/// survives a power cut with its name and content; until then the file that had the name before does.
 ///
 /// # Errors
-/// As openat(2); `ELOOP` when it is a symbolic link.
-pub fn create_file(parent: impl AsFd, name: impl Arg) -> Result<File, Errno> {
-    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY;
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+/// As creating, writing, syncing and renaming a file. What was written is removed again.
+pub fn write_durably(directory: impl AsFd, name: impl Arg, content: &[u8]) -> io::Result<()> {
+    let directory = directory.as_fd();
+    let remove = || present(unlinkat(directory, UNFINISHED, AtFlags::empty()));
+    let write = || -> io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let made = openat(directory, UNFINISHED, flags, Mode::RUSR | Mode::WUSR)?;
+        let mut file = File::from(made);
+        file.write_all(content)?;
+        // Its name must not be durable before its bytes are.
+        file.sync_all()?;
+        Ok(renameat(directory, UNFINISHED, directory, name)?)
+    };
+    remove()?;
+    if let Err(error) = write() {
+        return Err(match remove() {
+            Ok(_) => error,
+            Err(left) => {
+                let words = format!("{error}; and {UNFINISHED:?} is left over: {left}");
+                io::Error::new(error.kind(), words)
+            }
+        });
+    }
+    Ok(fsync(directory)?)
+}
+
+/// The content of the small file `name` in `directory`; `None` when there is none.
+///
+/// # Errors
+/// As opening and reading a file; `ELOOP` when it is a symbolic link.
+pub fn read_optional(directory: impl AsFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    let Some(file) = present(open_file(directory.as_fd(), name))? else { return Ok(None) };
+    let mut content = Vec::new();
+    File::from(file).read_to_end(&mut content)?;
+    Ok(Some(content))
 }
 
 /// Opens the directory at `path` below `root`; an empty path is `root` itself.

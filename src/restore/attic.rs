@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::fs::{Mode, mkdirat};
 
 use super::lay::{copy_attributes, job, run};
 use super::settle::Settled;
@@ -76,10 +76,8 @@ impl Restoration<'_> {
             mkdirat(&own, &name, Mode::RWXU)?;
         }
         let attic = at::open_directory(own.as_fd(), &name)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let list = format!("{generation}.json");
-        let file = openat(&attic, list, flags, Mode::RUSR | Mode::WUSR)?;
-        serde_json::to_writer_pretty(std::fs::File::from(file), &List::new(&self.attic.stores))?;
+        let list = serde_json::to_vec_pretty(&List::new(&self.attic.stores))?;
+        at::write_durably(&attic, format!("{generation}.json"), &list)?;
         let number = at::c_name(generation.to_string().as_ref())?;
         mkdirat(&attic, &number, Mode::RWXU)?;
         Ok(at::open_directory(attic.as_fd(), &number)?)

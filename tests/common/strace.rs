@@ -154,9 +154,10 @@ pub fn with_own_run() -> Command {
 }
 
 /// The binary under strace, which writes the calls of these kinds to `log`; all when there are none.
+/// After each descriptor comes what it refers to.
 pub fn traced(log: &Path, calls: &[&str]) -> Command {
     let mut command = with_own_run();
-    command.args(["strace", "-f", "-qqq", "-s", "256", "-o"]).arg(log);
+    command.args(["strace", "-f", "-qqq", "-y", "-s", "256", "-o"]).arg(log);
     if !calls.is_empty() {
         command.arg(format!("--trace={}", calls.join(",")));
     }

@@ -8,14 +8,13 @@
 //! a run after a crash does it again.
 
 use std::ffi::{CStr, CString, OsString};
-use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use darlings_btrfs as fs;
-use rustix::fs::{IFlags, renameat};
+use rustix::fs::IFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -28,9 +27,6 @@ use crate::state;
 
 const DIRECTORY: &CStr = c"reset";
 const FILE: &CStr = c"journal";
-
-/// The journal until it is complete.
-const NEW: &CStr = c"journal.new";
 
 /// The newest format that this version knows, and the one that it writes.
 const VERSION: u32 = 1;
@@ -137,11 +133,7 @@ impl Journal {
             let own = own_directory(root)?;
             at::ensure_directory(&own, DIRECTORY)?;
             let directory = at::open_directory(own.as_fd(), DIRECTORY)?;
-            let mut file = at::create_file(&directory, NEW)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            // Its name must not be durable before its bytes are.
-            file.sync_all()?;
-            Ok(renameat(&directory, NEW, &directory, FILE)?)
+            Ok(at::write_durably(&directory, FILE, &serde_json::to_vec(self)?)?)
         };
         write().context("cannot write the journal")
     }
@@ -172,11 +164,8 @@ impl Journal {
         let directory =
             at::directory_beneath(root, &directory).context("cannot open the journal")?;
         let Some(directory) = directory else { return Ok(Self::default()) };
-        let file = at::present(at::open_file(directory.as_fd(), FILE))
-            .context("cannot open the journal")?;
-        let Some(file) = file else { return Ok(Self::default()) };
-        let text = std::io::read_to_string(std::fs::File::from(file))
-            .context("cannot read the journal")?;
+        let text = at::read_optional(directory, FILE).context("cannot read the journal")?;
+        let Some(text) = text else { return Ok(Self::default()) };
         let what = format!("{OWN_DIRECTORY}/reset/journal");
         state::parse(&text, VERSION, &what, || {
             format!(

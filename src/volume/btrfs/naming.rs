@@ -4,13 +4,12 @@
 //! can be set. So those flags are cleared before the exchange and set when it has its name already, and
 //! are written down before, in `seals-7` beside it, for the run after one that was interrupted.
 
-use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::fs::{AtFlags, IFlags, renameat, unlinkat};
+use rustix::fs::{AtFlags, IFlags, unlinkat};
 
 use super::plan::{ready_name, seals_name};
 use super::{Btrfs, os};
@@ -83,27 +82,18 @@ impl Btrfs {
     }
 
     pub(super) fn note_seals(&mut self, number: u64, seals: IFlags) -> anyhow::Result<()> {
-        let (name, new) = (seals_name(number), c"seals.new");
-        let home = self.work_home()?;
-        let write = || -> std::io::Result<()> {
-            let mut file = at::create_file(home, new)?;
-            writeln!(file, "{}", seals.bits())?;
-            // Its name must not be durable before its bytes are.
-            file.sync_all()?;
-            Ok(renameat(home, new, home, name.as_str())?)
-        };
-        write().with_context(|| format!("cannot write {name:?} into the generations directory"))
+        let name = seals_name(number);
+        let text = format!("{}\n", seals.bits());
+        at::write_durably(self.work_home()?, name.as_str(), text.as_bytes())
+            .with_context(|| format!("cannot write {name:?} into the generations directory"))
     }
 
     fn noted_seals(&mut self, number: u64) -> anyhow::Result<Option<IFlags>> {
         let name = seals_name(number);
         let cannot = || format!("cannot read {name:?} in the generations directory");
-        let file =
-            at::present(at::open_file(self.work_home()?.as_fd(), &at::c_name(name.as_ref())?))
-                .with_context(cannot)?;
-        let Some(file) = file else { return Ok(None) };
-        let text = std::io::read_to_string(std::fs::File::from(file)).with_context(cannot)?;
-        let bits = text.trim_end().parse().with_context(cannot)?;
+        let text = at::read_optional(self.work_home()?, &at::c_name(name.as_ref())?);
+        let Some(text) = text.with_context(cannot)? else { return Ok(None) };
+        let bits = String::from_utf8_lossy(&text).trim_end().parse().with_context(cannot)?;
         Ok(Some(IFlags::from_bits_retain(bits)))
     }
 

@@ -219,7 +219,6 @@ impl Dir {
         carry::note_manifest(root)?;
         syncfs(root).context("cannot make the new content durable")?;
         journal.write(root)?;
-        syncfs(root).context("cannot make the journal durable")?;
         Ok(outcome)
     }
 

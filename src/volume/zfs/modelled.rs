@@ -46,5 +46,5 @@ fn journal(generation: u64) -> anyhow::Result<Journal> {
         r#"{{"version":1,"manifest":{manifest},"moves":[],"top":[],"settle":[],"seals":[],
             "root":{settled},"undo":[],"undo_seals":[]}}"#
     );
-    Journal::parse(&text, "the journal")
+    Journal::parse(text.as_bytes(), "the journal")
 }
