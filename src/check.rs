@@ -15,7 +15,7 @@ use crate::config::{self, Backing, Config, Strategy};
 use crate::generations::{Access, Detail, Generation, Store};
 use crate::names::shown;
 use crate::plan::VolumePlan;
-use crate::report::bytes_in_words;
+use crate::reset;
 use crate::restore::State;
 use crate::state;
 use crate::volume::{self, Options};
@@ -23,17 +23,14 @@ use crate::volume::{self, Options};
 mod fstab;
 mod places;
 
-/// With less than this a reset is not tried: it needs room to lay the blank, and to write down what it does.
-const ROOM: u64 = 4 << 20;
-
 /// What a check found. Its schema is in `docs/nixos.md`; a new field does not change `version`.
 #[derive(Debug, Serialize)]
 pub struct Check {
     /// Format of this report.
     pub version: u32,
-    /// Whether nothing is in the way of the next reset.
+    /// Whether the next reset would succeed. It may still lose something: see the problems.
     pub ready: bool,
-    /// Why there are no volumes to speak of.
+    /// What forbids the reset of all volumes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The volumes, in the order of the configuration.
@@ -49,6 +46,8 @@ pub struct VolumeCheck {
     /// The dataset or the subvolume, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// Whether a reset of it would succeed.
+    pub ready: bool,
     /// What keeps it from being reset, or makes a reset lose what is declared.
     pub problems: Vec<String>,
     /// What the owner should know.
@@ -69,8 +68,18 @@ impl Check {
     pub fn of(config: &Config, line: &CommandLine, fstab: &str) -> Self {
         let look = |volume| VolumeCheck::of(volume, line, fstab);
         let volumes: Vec<_> = config.volumes.iter().map(look).collect();
-        let ready = volumes.iter().all(|volume| volume.problems.is_empty());
-        Self { version: 1, ready, error: None, volumes }
+        let refused = reset::asked(config, line).err();
+        let ready = refused.is_none() && volumes.iter().all(|volume| volume.ready);
+        // That another root is booted is a problem of its volume.
+        let error = refused.filter(|(asked, _)| asked.is_none()).map(|(_, why)| format!("{why:#}"));
+        Self { version: 1, ready, error, volumes }
+    }
+
+    /// How many problems there are in all.
+    #[must_use]
+    pub fn problems(&self) -> usize {
+        let own = usize::from(self.error.is_some());
+        own + self.volumes.iter().map(|volume| volume.problems.len()).sum::<usize>()
     }
 
     /// A check that could not begin.
@@ -95,6 +104,7 @@ impl VolumeCheck {
         let mut check = Self {
             mount_point: volume.mount_point.clone(),
             volume: None,
+            ready: false,
             problems: Vec::new(),
             notes: Vec::new(),
             present: 0,
@@ -136,6 +146,7 @@ impl VolumeCheck {
         match (plan, closed) {
             (Ok(plan), closed) => {
                 self.take(&plan);
+                self.ready = closed.is_ok();
                 closed
             }
             (Err(error), Ok(())) => Err(error),
@@ -198,14 +209,6 @@ impl VolumeCheck {
         for other in &seen.others {
             self.notes.push(format!("{} is none of the generations: {}", other.name, other.why));
         }
-        let available = store.space()?.available;
-        if available < ROOM {
-            self.problems.push(format!(
-                "there is no room for a reset, with {} left: remove what is not needed, `darlings purge` \
-                 perhaps, or raise the quota",
-                bytes_in_words(available)
-            ));
-        }
         if let (Backing::Zfs(zfs), Strategy::Rollback) = (&volume.backing, volume.strategy)
             && let Some(why) = volume::zfs_clones_no_blocks(zfs)?
         {
@@ -230,7 +233,10 @@ fn read(store: &mut dyn Store, generation: &Generation) -> anyhow::Result<()> {
 impl std::fmt::Display for Check {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(error) = &self.error {
-            return writeln!(f, "{error}");
+            writeln!(f, "{error}")?;
+            if self.volumes.is_empty() {
+                return Ok(());
+            }
         }
         for volume in &self.volumes {
             let mount_point = shown(&volume.mount_point);
@@ -251,10 +257,15 @@ impl std::fmt::Display for Check {
                 writeln!(f, "  note: {note}")?;
             }
         }
-        match self.volumes.iter().map(|volume| volume.problems.len()).sum() {
-            0 => writeln!(f, "nothing is in the way of the next reset"),
-            1 => writeln!(f, "1 problem: the next boot would not do what is declared"),
-            more => writeln!(f, "{more} problems: the next boot would not do what is declared"),
+        let problems = match self.problems() {
+            0 => return writeln!(f, "ready: the next reset would succeed"),
+            1 => "1 problem".to_owned(),
+            more => format!("{more} problems"),
+        };
+        if self.ready {
+            writeln!(f, "{problems}: the next reset would run, and not keep all that is persisted")
+        } else {
+            writeln!(f, "{problems}: the next boot would reset nothing")
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::cmdline::{self, Asked, CommandLine};
 use crate::config::{self, Config, OnFailure};
 use crate::report::{self, Ending, Report};
 use crate::reset::{self, Ended};
-use crate::volume::{self, Options};
+use crate::volume::Options;
 use crate::{journal, process, restore};
 
 mod adopt;
@@ -221,14 +221,9 @@ fn run(arguments: &ResetArguments, on_failure: &mut OnFailure) -> anyhow::Result
         asked: Asked::Off,
         root_subvolid: line.root_subvolid(),
     };
-    let asked = match line.asked() {
-        Ok(asked) => asked,
-        Err(unknown) => return Ok(reset::refuse(&config, options, None, unknown.into())),
-    };
-    let boots_another = config.volumes.iter().find_map(|it| volume::boots_another(it, &line));
-    Ok(match boots_another.filter(|_| asked != Asked::Off) {
-        Some(why) => reset::refuse(&config, options, Some(asked), anyhow::anyhow!(why)),
-        None => reset::reset(&config, Options { asked, ..options }),
+    Ok(match reset::asked(&config, &line) {
+        Ok(asked) => reset::reset(&config, Options { asked, ..options }),
+        Err((asked, why)) => reset::refuse(&config, options, asked, why),
     })
 }
 

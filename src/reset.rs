@@ -7,14 +7,14 @@ use std::time::Instant;
 use anyhow::Context as _;
 use tracing::{error, info, warn};
 
-use crate::cmdline::Asked;
+use crate::cmdline::{Asked, CommandLine};
 use crate::config::{self, Config};
 use crate::errors::{all, and_then};
 use crate::hibernation;
 use crate::names::shown;
 use crate::plan::{Does, Phase, VolumePlan};
 use crate::report::{Ending, Report, VolumeReport, peak_memory};
-use crate::volume::{self, Options, Standing, Volume};
+use crate::volume::{self, OnlyNow, Options, Standing, Volume};
 
 /// How a reset ended, with its report.
 #[derive(Debug)]
@@ -27,6 +27,19 @@ pub struct Ended {
 
 /// Opens a volume: [`volume::open`], or a made-up one in tests.
 pub type Opener<'o> = dyn Fn(&config::Volume, Options) -> anyhow::Result<Box<dyn Volume>> + 'o;
+
+/// What the kernel command line asks for, or why nothing is done, with what was asked if that is known.
+///
+/// # Errors
+/// A word means nothing, or another root is booted than the one that is reset.
+pub fn asked(config: &Config, line: &CommandLine) -> Result<Asked, (Option<Asked>, anyhow::Error)> {
+    let asked = line.asked().map_err(|unknown| (None, unknown.into()))?;
+    let boots_another = config.volumes.iter().find_map(|it| volume::boots_another(it, line));
+    match boots_another.filter(|_| asked != Asked::Off) {
+        Some(why) => Err((Some(asked), anyhow::anyhow!(why))),
+        None => Ok(asked),
+    }
+}
 
 /// Does with every volume of `config` what [`Options::asked`] says, or only plans to.
 #[must_use]
@@ -181,7 +194,7 @@ struct Run {
 
 impl Run {
     fn go(&mut self, config: &Config, options: Options, open: &Opener<'_>) -> anyhow::Result<()> {
-        if hibernation::image_waits()? && !options.dry_run {
+        if hibernation::image_waits()? && !options.passes_over(OnlyNow::Hibernated) {
             if options.asked == Asked::Off {
                 // Not even to look: reading would replay what the machine had not written yet.
                 warn!("a hibernation image waits to be resumed, so no volume was looked at");

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use darlings_testkit::Foretold;
 
 /// Exit code of a failure after which the machine shall boot the previous state.
 const BOOT_ANYWAY: i32 = 10;
@@ -20,13 +21,10 @@ fn wrong(config: impl AsRef<[u8]>) -> Result<String> {
 fn said_of(at: &Path) -> Result<String> {
     // Where anybody can write it, and nothing is left.
     let holder = tempfile::tempdir()?;
-    let output = Command::new(env!("CARGO_BIN_EXE_darlings"))
-        .args(["reset", "--config"])
-        .arg(at)
-        .arg("--report")
-        .arg(holder.path().join("report.json"))
-        .env_remove("JOURNAL_STREAM")
-        .output()?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_darlings"));
+    command.args(["reset", "--config"]).arg(at).arg("--report");
+    command.arg(holder.path().join("report.json")).env_remove("JOURNAL_STREAM");
+    let output = Foretold::output(&mut command)?;
     assert_eq!(output.status.code(), Some(BOOT_ANYWAY));
     assert_eq!(output.stdout, b"");
     let stderr = String::from_utf8(output.stderr)?;

@@ -60,6 +60,7 @@ fn a_machine_that_is_ready_is_told_so_and_nothing_changes() -> Result<()> {
         "volumes": [{
             "mount_point": "/",
             "volume": format!("btrfs subvolume @ on {device}"),
+            "ready": true,
             "problems": [],
             "notes": [],
             "present": 1,
@@ -80,15 +81,17 @@ fn a_machine_that_is_ready_is_told_so_and_nothing_changes() -> Result<()> {
     machine.close()
 }
 
-/// Does something to a machine and its configuration, and gives what is then in the way.
-fn problems(spoil: impl FnOnce(&mut Machine) -> Result<()>) -> Result<Vec<String>> {
+/// Does something to a machine and its configuration, and gives what is then in the way. It is `ready`
+/// all the same where that does not keep the reset from running.
+fn problems(ready: bool, spoil: impl FnOnce(&mut Machine) -> Result<()>) -> Result<Vec<String>> {
     let mut machine = machine()?;
     machine.reset_well()?;
     spoil(&mut machine)?;
     let (code, found) = check(&write_config(&machine)?)?;
     let device = machine.volume.fs.device().display().to_string();
     machine.close()?;
-    assert_eq!((code, &found["ready"]), (Some(1), &json!(false)), "{found}");
+    assert_eq!((code, &found["ready"]), (Some(1), &json!(ready)), "{found}");
+    assert_eq!(found["volumes"][0]["ready"], json!(ready));
     let problems = found["volumes"][0]["problems"].as_array().context("no problems")?;
     let text = |problem: &Value| Some(problem.as_str()?.replace(&device, "DEVICE"));
     problems.iter().map(|it| text(it).context("no text")).collect()
@@ -98,7 +101,7 @@ fn problems(spoil: impl FnOnce(&mut Machine) -> Result<()>) -> Result<Vec<String
 fn what_would_stop_the_next_reset_is_a_problem_now() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     assert_eq!(
-        problems(|machine| {
+        problems(false, |machine| {
             machine.blank = "@clean".into();
             Ok(())
         })?,
@@ -108,7 +111,7 @@ fn what_would_stop_the_next_reset_is_a_problem_now() -> Result<()> {
         ]
     );
     assert_eq!(
-        problems(|machine| {
+        problems(false, |machine| {
             std::fs::rename(machine.at("@"), machine.at("@root"))?;
             Ok(())
         })?,
@@ -119,7 +122,7 @@ fn what_would_stop_the_next_reset_is_a_problem_now() -> Result<()> {
         ][..1]
     );
     // In the blank a file is in the place of a directory above a declared path.
-    let of_blank = problems(|machine| {
+    let of_blank = problems(false, |machine| {
         *machine = std::mem::replace(machine, self::machine()?).persist("/etc/issue/x", &[]);
         Ok(())
     })?;
@@ -132,7 +135,7 @@ fn what_would_stop_the_next_reset_is_a_problem_now() -> Result<()> {
 fn what_the_next_reset_would_lose_is_a_problem_now() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     assert_eq!(
-        problems(|machine| {
+        problems(true, |machine| {
             std::fs::rename(
                 machine.volume.live().join("var"),
                 machine.volume.live().join("elsewhere"),
@@ -144,7 +147,8 @@ fn what_the_next_reset_would_lose_is_a_problem_now() -> Result<()> {
              path that it stands for"
         ]
     );
-    let attic = problems(|machine| put(&machine.volume.live(), ".darlings/attic/1.json", "{"))?;
+    let attic =
+        problems(false, |machine| put(&machine.volume.live(), ".darlings/attic/1.json", "{"))?;
     assert_eq!(attic.len(), 1, "{attic:?}");
     assert!(attic[0].contains("attic/1.json"), "{attic:?}");
     Ok(())
@@ -166,7 +170,7 @@ fn what_will_come_to_pass_is_a_note() -> Result<()> {
 #[test]
 fn a_generation_that_nobody_can_read_is_a_problem() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
-    let found = problems(|machine| {
+    let found = problems(true, |machine| {
         machine.reset_well()?;
         let generation = machine.at("@darlings/root/2");
         let read_only = |value: &str| {
@@ -328,6 +332,7 @@ fn a_plain_directory_is_looked_at_where_it_is_mounted_now() -> Result<()> {
         "volumes": [{
             "mount_point": mount_point,
             "volume": format!("directory {mount_point}"),
+            "ready": true,
             "problems": [],
             "notes": [],
             "present": 1,

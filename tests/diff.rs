@@ -11,7 +11,8 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use common::changes::{Noise, clear, shuffle};
 use common::made_up;
-use darlings::cmdline::Asked;
+use darlings::check::Check;
+use darlings::cmdline::{Asked, CommandLine};
 use darlings::config::{Config, Strategy};
 use darlings::diff::{self, Aspect, Change, Done, Entry};
 use darlings::generations::Access;
@@ -38,7 +39,9 @@ fn config(fs: &LoopFs, strategy: Strategy, without_blank: bool, rules: &[Rule]) 
 
 fn reset(config: &Config) -> Result<bool> {
     let options = Options { dry_run: false, threads: 2, asked: Asked::Reset, root_subvolid: None };
+    let check = Check::of(config, &CommandLine::parse(b""), "");
     let ended = darlings::reset::reset(config, options);
+    ensure!(check.ready == (ended.report.outcome == Ending::Reset), "{check}\n{:?}", ended.error);
     match ended.report.outcome {
         Ending::Reset => Ok(true),
         Ending::Failed => Ok(false),

@@ -100,14 +100,22 @@ fn a_failure_ten_thousand_levels_down_is_told_as_any_other() -> Result<()> {
     for _ in 0..LEVELS {
         bottom.enter(b"d")?;
     }
-    let swap = machine.at("@/swap");
-    swap_file(&swap)?;
-    rustix::fs::renameat(rustix::fs::CWD, &swap, bottom.fd(), "swap")?;
+    rustix::fs::symlinkat("nowhere", bottom.fd(), "link")?;
     for threads in ["1", "2", "7"] {
-        let ran = reset_with_few(&machine, threads)?;
+        let mut command = Command::new("prlimit");
+        command
+            .args([FEW, "strace", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=symlinkat"])
+            .args(["-e", "inject=symlinkat:error=EIO:when=1", env!("CARGO_BIN_EXE_darlings")])
+            .args(["reset", "--threads", threads])
+            .args(machine.arguments(machine.config())?)
+            .env_remove("JOURNAL_STREAM");
+        let ran = machine.ran(&mut command)?;
         let end = ran.stderr.lines().last().unwrap_or_default().chars().rev().take(160);
         let end: String = end.collect::<Vec<_>>().into_iter().rev().collect();
-        assert!(end.contains("d/d/swap\": it is a swap file"), "{threads} threads: {end}");
+        assert!(
+            end.contains("d/d/link\": cannot make the symbolic link"),
+            "{threads} threads: {end}"
+        );
         assert_eq!(ran.code, Some(10), "{threads} threads: {end}");
     }
     drop(bottom);

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
+use darlings_testkit::Foretold;
 use darlings_testkit::capability::{root, skipped, skipped_unless};
 use serde_json::{Value, json};
 
@@ -310,17 +311,20 @@ fn the_binary_reads_every_configuration_that_the_module_writes() -> Result<()> {
         return Ok(());
     }
     for (example, path) in golden_files("darlings.toml")? {
-        let output = Command::new(env!("CARGO_BIN_EXE_darlings"))
-            .args(["reset", "--dry-run", "--json", "--cmdline", "/dev/null", "--config"])
-            .arg(&path)
-            .env_remove("JOURNAL_STREAM")
-            .output()?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_darlings"));
+        command.args(["reset", "--dry-run", "--json", "--cmdline", "/dev/null", "--config"]);
+        let output = Foretold::output(command.arg(&path).env_remove("JOURNAL_STREAM"))?;
         let report: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("{example}: {}", text(&output)))?;
-        let error = report["error"].as_str().context("no error")?;
+        let config = fs::read_to_string(&path)?;
+        let Some(error) = report["error"].as_str() else {
+            // A dry run looks at the root of this machine in place of one at /sysroot.
+            assert!(config.contains("dir = "), "{example}: no error");
+            continue;
+        };
         assert!(!error.contains("darlings.toml"), "{example}: {error}");
         // Each volume was looked for, and none is there.
-        let volumes = fs::read_to_string(&path)?.matches("[[volume]]").count();
+        let volumes = config.matches("[[volume]]").count();
         let lines = error.lines().filter(|line| line.contains(": ")).count();
         assert!(lines >= volumes, "{example}: {volumes} volumes, and {error}");
     }

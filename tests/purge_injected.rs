@@ -11,7 +11,8 @@ use common::purge::machine_after;
 use common::{Machine, Whole, put, quoted, strace};
 use darlings_testkit::loopfs::{Filesystem, LoopFs, Options};
 use darlings_testkit::{
-    Attribute, Compare, Flags, RelPath, Tree, capability, capture, difference, plant, skip_unless,
+    Attribute, Compare, Flags, Foretold, RelPath, Tree, capability, capture, difference, plant,
+    skip_unless,
 };
 
 const FAULTS: [&str; 3] = ["signal=KILL", "error=EIO", "error=ENOSPC"];
@@ -232,7 +233,7 @@ fn in_directory(
         path("blank"),
     );
     std::fs::write(&config, text)?;
-    let output = command.arg(word).arg("--config").arg(config).output()?;
+    let output = Foretold::output(command.arg(word).arg("--config").arg(config))?;
     Ok((output.status.code(), String::from_utf8(output.stderr)?))
 }
 

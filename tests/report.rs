@@ -363,7 +363,8 @@ fn only_root_can_write_where_the_report_and_the_mounts_are() -> Result<()> {
                   \"$@\" 2>/run/said || { cat /run/said; exit 1; }
                   stat --format='%a %n' /run/darlings /run/darlings/*
                   grep mkdir /run/strace | sed 's/^[0-9]* *//; s/[0-9]*-0-/PID-0-/'";
-    let ran = machine.ran(
+    // Unforetold, because the script prints what `check` does not.
+    let ran = machine.ran_unforetold(
         Command::new("unshare")
             .args(["--mount", "sh", "-ec", script, "sh"])
             .args(["strace", "-f", "-qqq", "-a1", "-o", "/run/strace", "-e", "trace=mkdir"])

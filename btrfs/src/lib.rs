@@ -26,6 +26,7 @@
 //! nested.rs      the subvolumes below one: finding, opening, deleting
 //! quota.rs       how much a subvolume takes, where that is counted
 //! default.rs     the default subvolume
+//! devices.rs     which devices there are, and which can be written to
 //! rename.rs      exchanging and moving
 //! mount.rs       the top level, mounted for as long as the work takes; sync
 //! seals.rs       the immutable and the append-only flag
@@ -42,6 +43,7 @@
 
 mod changes;
 mod default;
+mod devices;
 mod error;
 mod ioctl;
 mod mount;
@@ -55,6 +57,7 @@ mod xattrs;
 
 pub use changes::{Changes, changes_after, made_in};
 pub use default::{default_subvolume, set_default_subvolume};
+pub use devices::Devices;
 pub use error::{Error, ErrorKind, Result, Subject};
 pub use mount::{mount_top_level, sync, unmount, wake_cleaner};
 pub use nested::{

@@ -29,14 +29,14 @@ pub(super) struct Arguments {
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0   nothing is in the way of the next reset
-  1   the next boot would not do what is declared, or nobody can tell
+  0   the next reset would succeed, and lose nothing that is persisted
+  1   there is a problem: the next boot would not reset, or would lose something
   2   wrong use";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let (check, code) = match check(arguments) {
         Ok(check) => {
-            let code = ready::well(check.ready);
+            let code = ready::well(check.problems() == 0);
             (check, code)
         }
         Err(error) => (Check::refused(format!("{error:#}")), ready::code(&error)),

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use rustix::fs::fstatvfs;
 use serde::Serialize;
 
 pub mod listing;
@@ -241,6 +242,18 @@ pub struct Space {
     pub available: u64,
     /// All of it.
     pub total: u64,
+}
+
+impl Space {
+    /// What the filesystem of an open file says.
+    ///
+    /// # Errors
+    /// As fstatvfs(3).
+    pub fn on(file: BorrowedFd<'_>) -> anyhow::Result<Self> {
+        let status = fstatvfs(file).context("cannot read how much is free")?;
+        let bytes = |blocks: u64| blocks.saturating_mul(status.f_frsize);
+        Ok(Self { available: bytes(status.f_bavail), total: bytes(status.f_blocks) })
+    }
 }
 
 /// The number that `text` is, written as this tool writes it: `07` and `+7` are none.

@@ -13,7 +13,7 @@ use rustix::fs::{
 
 use super::at::{self, open_directory, open_file};
 use super::attributes::{Created, Handle, SEALING, Scratch, Source, permissions, seal};
-use super::data::{Ladder, is_swap_area};
+use super::data::Ladder;
 use super::links::{Claim, Links};
 
 /// What all files of a restoration share.
@@ -178,17 +178,6 @@ impl Place<'_> {
             None => Handle::Named(self.source, self.name),
         };
         let flags = handle.flags().context("cannot read the flags of chattr(1)")?;
-        // A user's file is none, whatever is in it: nobody could stop all resets with one.
-        if let Some(file) = &file
-            && flags.contains(IFlags::NOCOW)
-            && status.stx_uid == 0
-        {
-            anyhow::ensure!(
-                !is_swap_area(file.as_fd()).context("cannot look for a swap area in it")?,
-                "it is a swap file, which cannot be activated once a generation shares its \
-                 extents; give it a subvolume of its own that is not reset"
-            );
-        }
         let xattrs = handle.list(&mut scratch.names).context("cannot list extended attributes")?;
         let has_xattrs = !xattrs.is_empty();
         Ok(Seen { file, status, flags, has_xattrs })

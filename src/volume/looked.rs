@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use crate::attic::{self, Attic};
 use crate::carry;
 use crate::names::shown;
+use crate::report::bytes_in_words;
 use crate::restore::{Place, Reserved, State, Surveyed, at, survey, survey_excluded};
 use crate::rules::Rules;
 
@@ -89,6 +90,21 @@ impl Looked {
     pub(super) fn unreachable(&self, mount_point: &Path) -> Vec<String> {
         self.paths.iter().filter_map(|path| unreachable(mount_point, path)).collect()
     }
+}
+
+/// With less than this left, in bytes, a reset does not begin: it needs room to lay the blank, and to
+/// write down what it does.
+const LEAST_ROOM: u64 = 4 << 20;
+
+/// Checks that there is room for a reset on a filesystem with so many bytes left.
+pub(super) fn ensure_room(available: u64) -> anyhow::Result<()> {
+    ensure!(
+        available >= LEAST_ROOM,
+        "there is no room for a reset, with {} left: remove what is not needed, `darlings purge` \
+         perhaps, or raise the quota",
+        bytes_in_words(available)
+    );
+    Ok(())
 }
 
 /// Words for a persisted path whose ancestor is not followed.

@@ -18,8 +18,8 @@ mod mounts;
 mod running;
 mod zfs;
 
-use looked::Looked;
 pub use looked::unreachable;
+use looked::{Looked, ensure_room};
 pub use running::{
     Cover, cover, in_running_system, is_mount_point, other_mount, place_in, zfs_clones_no_blocks,
 };
@@ -90,11 +90,26 @@ impl Standing {
     }
 }
 
+/// What forbids a reset only for as long as the system runs, and says nothing about the next boot.
+///
+/// This is the whole list of what a dry run, and so `darlings check`, passes over. Everything else that
+/// forbids a reset is found by the code that both run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnlyNow {
+    /// A hibernation image waits to be resumed.
+    Hibernated,
+    /// The volume is mounted.
+    Mounted,
+    /// Something is mounted on the plain directory.
+    MountedOn,
+    /// Another run, or a purge, is at work in it.
+    Locked,
+}
+
 /// How volumes are opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Plan only: mount read-only, and take what would stop a reset now as a warning when it
-    /// is only that the volume is in use.
+    /// Plan only: mount read-only, and pass over what is [`OnlyNow`] in the way.
     pub dry_run: bool,
     /// Threads of a restoration.
     pub threads: usize,
@@ -104,11 +119,21 @@ pub struct Options {
     pub root_subvolid: Option<u64>,
 }
 
-/// Opens the volume that the configuration names.
+impl Options {
+    /// Whether to go on in spite of it.
+    #[must_use]
+    pub fn passes_over(self, _reason: OnlyNow) -> bool {
+        self.dry_run
+    }
+}
+
+/// Opens the volume that the configuration names; for a dry run, where the running system has it.
 ///
 /// # Errors
 /// The device or the dataset is not there, or cannot be mounted.
 pub fn open(volume: &config::Volume, options: Options) -> anyhow::Result<Box<dyn Volume>> {
+    let here = options.dry_run.then(|| in_running_system(volume));
+    let volume = here.as_ref().unwrap_or(volume);
     match &volume.backing {
         config::Backing::Btrfs(source) => {
             let opened = btrfs::Btrfs::open(volume, source, options)?;

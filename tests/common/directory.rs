@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use darlings_testkit::loopfs::{Filesystem, LoopFs};
 use darlings_testkit::model::{self, Rule};
-use darlings_testkit::{Attribute, Tree, capture, plant};
+use darlings_testkit::{Attribute, Foretold, Tree, capture, plant};
 
 use super::{persist_tables, put, quoted, strace};
 
@@ -187,9 +187,9 @@ pub fn command(wrapper: &[&str], arguments: &[&str], config: &Path) -> Command {
     command
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. If it is a reset, `check` must foretell how it ends.
 pub fn ran(mut command: Command) -> Result<Ran> {
-    let output = command.output()?;
+    let output = Foretold::output(&mut command)?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     Ok(Ran { code: output.status.code(), stderr })
 }

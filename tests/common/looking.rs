@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use darlings_testkit::Foretold;
 use darlings_testkit::loopfs::{Filesystem, LoopFs, run};
 
 use super::{Machine, put, quoted};
@@ -104,7 +105,7 @@ impl Directory {
         std::fs::write(&file, config)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_darlings"));
         command.args(arguments).arg("--config").arg(&file).env_remove("JOURNAL_STREAM");
-        let output = command.stdin(Stdio::null()).output()?;
+        let output = Foretold::output(command.stdin(Stdio::null()))?;
         let top = self.fs.path().display().to_string();
         let words = |bytes: Vec<u8>| -> Result<String> {
             let text = String::from_utf8(bytes)?;

@@ -20,7 +20,7 @@ use std::process::{Command, ExitStatus, Output};
 use anyhow::{Context as _, Result};
 use darlings_testkit::loopfs::{BtrfsVolume, Filesystem, LoopFs, Options, run};
 use darlings_testkit::model::{self, Expected, Rule};
-use darlings_testkit::{Compare, RelPath, Time, Tree, capture, difference, plant};
+use darlings_testkit::{Compare, Foretold, RelPath, Time, Tree, capture, difference, plant};
 
 /// A btrfs with `@` and `@blank`, and the configuration that resets it.
 pub struct Machine {
@@ -145,8 +145,19 @@ impl Machine {
         Ok(["--config".into(), at, "--report".into(), self.beside("report.json")])
     }
 
-    /// Runs a command to its end; whatever it is, it leaves no mount and no directory behind.
+    /// Runs a command to its end; whatever it is, it leaves no mount and no directory behind. If it is
+    /// a reset, `check` must foretell how it ends.
     pub fn ran(&self, command: &mut Command) -> Result<Ran> {
+        let foretold = Foretold::before(command)?;
+        let ran = self.ran_unforetold(command)?;
+        match foretold {
+            Some(foretold) => foretold.must_agree(ran.code, &ran.stderr).map(|()| ran),
+            None => Ok(ran),
+        }
+    }
+
+    /// The same for a reset that `check` cannot foretell.
+    pub fn ran_unforetold(&self, command: &mut Command) -> Result<Ran> {
         use std::process::Stdio;
         let report = self.beside("report.json");
         remove_if_there(&report)?;

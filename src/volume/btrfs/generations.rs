@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as fs;
-use rustix::fs::{AtFlags, Mode, OFlags, fstatvfs, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 use tracing::warn;
 
@@ -318,11 +318,7 @@ impl Store for Generations {
     }
 
     fn space(&self) -> anyhow::Result<Space> {
-        let status = fstatvfs(self.btrfs.top()?).context("cannot read how much is free")?;
-        Ok(Space {
-            available: status.f_bavail.saturating_mul(status.f_frsize),
-            total: status.f_blocks.saturating_mul(status.f_frsize),
-        })
+        Space::on(self.btrfs.top()?)
     }
 
     fn settle(&mut self, enough: u64, waiting: &mut dyn FnMut()) -> anyhow::Result<()> {

@@ -21,11 +21,11 @@ use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as fs;
 use rustix::fs::{FlockOperation, flock};
 
-use super::mounts::{self, Mount};
-use super::{Looked, Options, Standing, Volume};
+use super::mounts::Mount;
+use super::{Looked, OnlyNow, Options, Standing, Volume, ensure_room};
 use crate::cmdline::Asked;
-use crate::config::{self, Strategy};
-use crate::names::shown;
+use crate::config;
+use crate::generations::Space;
 use crate::plan::{Does, Step, VolumePlan};
 use crate::restore::{self, Outcome, at};
 use crate::rules::OWN_DIRECTORY;
@@ -39,6 +39,7 @@ mod journal;
 #[cfg(test)]
 pub(super) mod modelled;
 mod naming;
+mod obstacles;
 mod plan;
 mod restoring;
 mod swap;
@@ -190,6 +191,8 @@ impl Btrfs {
         };
         self.check_not_mounted()?;
         self.check_not_mounted_by_id(live_id)?;
+        self.check_devices()?;
+        self.check_places(home.as_ref(), &facts)?;
         if interrupted {
             // What is left of it needs no blank, and asks nothing of what is kept.
             self.work.hold(home);
@@ -215,16 +218,9 @@ impl Btrfs {
             !nested.any(|outer| back.from != *outer && back.from.starts_with(outer))
                 && !outermost.iter().any(|outer| back.path.starts_with(outer))
         });
-        let shares =
-            self.volume.strategy == Strategy::Carry || self.options.asked == Asked::Snapshot;
-        if shares
-            && let Some(path) =
-                swap::find(previous.as_fd(), &self.volume.rules, &facts.looked.paths)?
-        {
-            bail!(
-                "{path:?} is a swap file, which cannot be activated once a generation shares its \
-                 extents; give it a subvolume of its own that is not reset"
-            );
+        self.check_swap(&previous, &facts)?;
+        if self.options.asked == Asked::Reset {
+            ensure_room(Space::on(self.top()?)?.available)?;
         }
         let root = blank.as_ref().unwrap_or(&previous);
         facts.root_is_sealed = !restore::seals_of(root.as_fd())?.is_empty()
@@ -272,7 +268,7 @@ impl Btrfs {
 
     /// One run at a time; the lock goes with the process.
     fn lock(&self, home: &OwnedFd) -> anyhow::Result<()> {
-        if self.options.dry_run {
+        if self.options.passes_over(OnlyNow::Locked) {
             return Ok(());
         }
         flock(home, FlockOperation::NonBlockingLockExclusive).with_context(|| {
@@ -282,7 +278,7 @@ impl Btrfs {
 
     /// The same for the first run, which finds no generations directory to lock: it locks what is live.
     fn lock_first(&mut self, live: &OwnedFd) -> anyhow::Result<()> {
-        if self.options.dry_run || self.options.asked == Asked::Off {
+        if self.options.passes_over(OnlyNow::Locked) || self.options.asked == Asked::Off {
             return Ok(());
         }
         let wait = "another run is at work";
@@ -294,45 +290,6 @@ impl Btrfs {
         ensure!(self.home()?.is_none(), "{wait} in {subvolume:?}, or was just now; run it again");
         self.work.hold_first(locked);
         Ok(())
-    }
-
-    fn check_not_mounted(&self) -> anyhow::Result<()> {
-        let top = self.top.as_ref().context("BUG: the volume is used after it was closed")?;
-        let device = top.device()?;
-        let live = Path::new("/").join(&self.source.subvolume);
-        let mounted = mounts::all()?.into_iter().find(|mount| {
-            mount.device == device && !top.is(mount) && mount.root.starts_with(&live)
-        });
-        match mounted {
-            Some(mount) if !self.options.dry_run => bail!(
-                "the subvolume {:?} is mounted at {:?}; a volume is reset before it is mounted: \
-                 unmount it, or reboot",
-                self.source.subvolume,
-                mount.mount_point
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    /// A root that is mounted by number goes on to be the old tree, whatever has its name.
-    fn check_not_mounted_by_id(&self, id: u64) -> anyhow::Result<()> {
-        if self.volume.mount_point != Path::new("/") {
-            return Ok(());
-        }
-        let live = shown(&self.source.subvolume);
-        match self.options.root_subvolid {
-            Some(given) if given == id => bail!(
-                "the kernel command line mounts the root by subvolid={id}, which would go on to be \
-                 the old tree after the exchange; write rootflags=subvol={live}"
-            ),
-            // What was begun is completed whatever is booted.
-            Some(given) if self.standing == Standing::Previous => bail!(
-                "the kernel command line mounts the root by subvolid={given}, which is not the \
-                 subvolume {live} that the configuration resets: nothing is reset while another \
-                 root is booted; boot it by rootflags=subvol={live}"
-            ),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -49,7 +49,7 @@ impl Btrfs {
             }
         }
         let paths = restore::survey(&self.volume.rules, tree.as_fd(), None)?;
-        let swap = swap::find(tree.as_fd(), &self.volume.rules, &paths)?;
+        let swap = swap::find(tree.as_fd(), &self.volume.rules, &paths, &|_| false)?;
         Ok(Source { number, nested, fitting, swap })
     }
 

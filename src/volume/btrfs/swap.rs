@@ -1,8 +1,8 @@
 //! Swap files among what is kept: one whose extents a generation shares cannot be activated
 //! (`btrfs(5)`, "Swapfile support").
 //!
-//! `rollback` meets every kept file and refuses by itself. `carry` meets none, so this looks where
-//! swap files are: at the persisted paths themselves and at what lies right in them.
+//! To look at every persisted file would cost more than a reset does, so this looks where swap files
+//! are: at the persisted paths themselves and at what lies right in them.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -22,15 +22,20 @@ const MOST: usize = 1024;
 /// The smallest swap area that mkswap(8) makes, in bytes: ten pages.
 const SMALLEST: u64 = 10 * 4096;
 
-/// The first swap file found at or right below a persisted path.
+/// The first swap file found at or right below a persisted path. One that `moves` with its subvolume is
+/// no problem.
 pub(super) fn find(
     previous: BorrowedFd<'_>,
     rules: &Rules,
     surveyed: &[Surveyed],
+    moves: &dyn Fn(&Path) -> bool,
 ) -> anyhow::Result<Option<PathBuf>> {
     let mut left = MOST;
     for declared in surveyed {
         let State::Present { kind } = declared.state else { continue };
+        if moves(declared.source()) {
+            continue;
+        }
         let found = match kind {
             "file" => is_swap_file(previous, declared.source())?.then(|| declared.path.clone()),
             "directory" => find_in(previous, rules, declared, &mut left)?,

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::fstatvfs;
 use tracing::warn;
 
 use super::open_directory;
@@ -149,8 +148,7 @@ impl Store for Generations {
     }
 
     fn space(&self) -> anyhow::Result<Space> {
-        let stat = fstatvfs(&self.root).context("cannot ask for the free space")?;
-        Ok(Space { available: stat.f_bavail * stat.f_frsize, total: stat.f_blocks * stat.f_frsize })
+        Space::on(self.root.as_fd())
     }
 
     fn settle(&mut self, _: u64, _: &mut dyn FnMut()) -> anyhow::Result<()> {

@@ -19,11 +19,11 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatvfs, open, syncfs};
 
 use super::mounts;
-use super::{Looked, Options, Standing, Volume};
+use super::{Looked, OnlyNow, Options, Standing, Volume, ensure_room};
 use crate::carry::{self, GENERATIONS, Journal, Roots, Stage};
 use crate::cmdline::Asked;
 use crate::config;
-use crate::generations::exact_number;
+use crate::generations::{Space, exact_number};
 use crate::names::shown;
 use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 use crate::restore::{Outcome, at, trusted_own_directory};
@@ -107,9 +107,6 @@ impl Dir {
 
     fn check(&mut self) -> anyhow::Result<()> {
         let path = &self.source.path;
-        if self.options.dry_run {
-            return Ok(());
-        }
         let flags =
             fstatvfs(&self.root).with_context(|| format!("cannot look at {path:?}"))?.f_flag;
         ensure!(
@@ -119,12 +116,17 @@ impl Dir {
         let below = |mount: &mounts::Mounted| {
             mount.mount_point != *path && mount.mount_point.starts_with(path)
         };
-        if let Some(mount) = mounts::all()?.into_iter().find(below) {
+        if !self.options.passes_over(OnlyNow::MountedOn)
+            && let Some(mount) = mounts::all()?.into_iter().find(below)
+        {
             bail!(
                 "something is mounted at {:?}; a volume is reset before others are mounted on it: \
                  unmount it, or let the reset run earlier",
                 mount.mount_point
             );
+        }
+        if self.options.passes_over(OnlyNow::Locked) {
+            return Ok(());
         }
         let lock = |directory: &OwnedFd| {
             flock(directory, FlockOperation::NonBlockingLockExclusive)
@@ -198,6 +200,7 @@ impl Dir {
             let blank = self.blank.as_ref().map(AsFd::as_fd);
             self.before = state::manifest(root)?;
             self.looked = Looked::at(&self.volume.rules, root, blank)?;
+            ensure_room(Space::on(root)?.available)?;
         }
         Ok(plan(&self.volume, &self.source, self.generation, stage, &self.looked))
     }

@@ -21,7 +21,7 @@ use anyhow::{Context as _, bail, ensure};
 use darlings_zfs as fs;
 
 use super::mounts::{self, Mount};
-use super::{Looked, Options, Standing, Volume};
+use super::{Looked, OnlyNow, Options, Standing, Volume, ensure_room};
 use crate::carry::{Journal, Stage};
 use crate::cmdline::{Asked, Which};
 use crate::config::{self, Strategy};
@@ -175,6 +175,9 @@ impl Zfs {
             return Ok(facts);
         }
         let blank = self.mounted.blank.as_ref().map(AsFd::as_fd);
+        if facts.rolled_back.is_none() {
+            ensure_room(self.library.available(&self.source.dataset)?)?;
+        }
         facts.looked = match facts.rolled_back {
             Some(_) => Looked::in_place_at(&self.rules, root(self.mounted.stage.as_ref())?, blank)?,
             None => Looked::at(&self.rules, root(self.mounted.dataset.as_ref())?, blank)?,
@@ -332,7 +335,7 @@ impl Zfs {
 
     fn check_not_in_use(&self, mounted_at: Option<&Path>) -> anyhow::Result<()> {
         match mounted_at {
-            Some(mount_point) if !self.options.dry_run => bail!(
+            Some(mount_point) if !self.options.passes_over(OnlyNow::Mounted) => bail!(
                 "the dataset {} is mounted at {mount_point:?}; a volume is reset before it is \
                  mounted: unmount it, or reboot",
                 self.source.dataset,
@@ -353,8 +356,8 @@ impl Zfs {
             property: MARK,
             value: "0",
         };
-        if self.options.dry_run {
-            // In use by the running system, which is no reason against the next boot, and said last.
+        if self.options.passes_over(OnlyNow::Mounted) {
+            // Said last.
             let in_use = |error: &fs::Error| {
                 matches!(error, fs::Error::RollbackRefused { reason: fs::Refusal::Busy, .. })
             };

@@ -11,6 +11,7 @@
 //! | compute what a reset must leave | [`model::expected`] |
 //! | have a filesystem of one's own | [`loopfs::LoopFs`], [`loopfs::BtrfsVolume`] |
 //! | record a disk and cut its power | [`power`] |
+//! | have `check` foretell how a reset ends | [`Foretold`] |
 //! | skip a test visibly | [`skip_unless!`], [`capability`] |
 //! | draw random trees and configurations | [`generate`] |
 //! | clean up immutable leftovers | [`remove::all`] |
@@ -22,6 +23,7 @@ pub mod descent;
 pub mod difference;
 pub mod fill;
 pub mod flags;
+pub mod foretold;
 pub mod generate;
 pub mod loopfs;
 pub mod model;
@@ -36,5 +38,6 @@ pub use attributes::Attribute;
 pub use capture::capture;
 pub use difference::{Compare, Difference};
 pub use flags::Flags;
+pub use foretold::Foretold;
 pub use names::{ByteString, RelPath};
 pub use tree::{Entry, HardLinks, Kind, Time, Tree};

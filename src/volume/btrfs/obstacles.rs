@@ -1,0 +1,150 @@
+//! What forbids a reset, looked for before anything is done: in a running system `darlings check` finds
+//! it by the same calls.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use darlings_btrfs as fs;
+use rustix::fs::FileType;
+
+use super::plan::{Facts, moving};
+use super::{Btrfs, each_directory, swap};
+use crate::names::shown;
+use crate::restore::{self, at};
+use crate::volume::{OnlyNow, Standing, mounts};
+
+impl Btrfs {
+    pub(super) fn check_not_mounted(&self) -> anyhow::Result<()> {
+        let top = self.top.as_ref().context("BUG: the volume is used after it was closed")?;
+        let device = top.device()?;
+        let live = Path::new("/").join(&self.source.subvolume);
+        let mounted = mounts::all()?.into_iter().find(|mount| {
+            mount.device == device && !top.is(mount) && mount.root.starts_with(&live)
+        });
+        match mounted {
+            Some(mount) if !self.options.passes_over(OnlyNow::Mounted) => bail!(
+                "the subvolume {:?} is mounted at {:?}; a volume is reset before it is mounted: \
+                 unmount it, or reboot",
+                self.source.subvolume,
+                mount.mount_point
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// A root that is mounted by number goes on to be the old tree, whatever has its name.
+    pub(super) fn check_not_mounted_by_id(&self, id: u64) -> anyhow::Result<()> {
+        if self.volume.mount_point != Path::new("/") {
+            return Ok(());
+        }
+        let live = shown(&self.source.subvolume);
+        match self.options.root_subvolid {
+            Some(given) if given == id => bail!(
+                "the kernel command line mounts the root by subvolid={id}, which would go on to be \
+                 the old tree after the exchange; write rootflags=subvol={live}"
+            ),
+            // What was begun is completed whatever is booted.
+            Some(given) if self.standing == Standing::Previous => bail!(
+                "the kernel command line mounts the root by subvolid={given}, which is not the \
+                 subvolume {live} that the configuration resets: nothing is reset while another \
+                 root is booted; boot it by rootflags=subvol={live}"
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// A boot mounts the filesystem only with all its devices, and a reset writes to it.
+    pub(super) fn check_devices(&self) -> anyhow::Result<()> {
+        let Some(devices) = fs::Devices::of(self.top()?)? else { return Ok(()) };
+        let device = &self.source.device;
+        ensure!(
+            devices.missing == 0,
+            "{} of the {} devices of the filesystem on {device:?} are missing, and the next boot does not \
+             mount it without them; attach them, or replace them (`btrfs replace`, `btrfs device remove \
+             missing`)",
+            devices.missing,
+            devices.all
+        );
+        ensure!(
+            devices.writable > 0,
+            "the filesystem on {device:?} cannot be written: its device is read-only (`blockdev --setrw`), \
+             or it is a seed"
+        );
+        Ok(())
+    }
+
+    /// Checks that generations can be made and named where the configuration wants them, and that the
+    /// live subvolume can be exchanged where it is.
+    pub(super) fn check_places(&self, home: Option<&OwnedFd>, facts: &Facts) -> anyhow::Result<()> {
+        if let Some((above, _)) = at::split(&self.source.subvolume) {
+            self.check_can_change(self.named(&self.source.subvolume)?.parent.as_fd(), above)?;
+        }
+        let device = &self.source.device;
+        let (mut innermost, mut path) = (None, Path::new(""));
+        let parts = each_directory(&self.source.generations);
+        for part in &parts {
+            let (parent, name) = at::open_parent(self.top()?, part)
+                .with_context(|| format!("cannot open what is above {part:?}"))?;
+            let status = at::present(at::status(parent.as_fd(), &name))
+                .with_context(|| format!("cannot look at {part:?}"))?;
+            let Some(status) = status else { break };
+            let kind = at::kind(&status);
+            ensure!(
+                kind == FileType::Directory,
+                "{part:?} on {device:?} is a {}, so that no generations can be kept below it; move it \
+                 away, or name another directory in `generations`",
+                at::kind_name(kind)
+            );
+            innermost = Some(at::open_directory(parent.as_fd(), &name)?);
+            path = part;
+        }
+        let innermost = innermost.as_ref().map_or(self.top()?, |it| it.as_fd());
+        self.check_can_change(innermost, path)?;
+        let Some(home) = home else { return Ok(()) };
+        for name in facts.leftovers() {
+            let status = at::status(home.as_fd(), &at::c_name(name.as_ref())?)?;
+            let kind = at::kind(&status);
+            ensure!(
+                fs::entry_kind(status.stx_ino) == fs::EntryKind::SubvolumeRoot,
+                "{:?} on {device:?} is a {}, which no reset left there, and a reset needs its name; move \
+                 it away",
+                self.source.generations.join(name),
+                at::kind_name(kind)
+            );
+        }
+        Ok(())
+    }
+
+    /// Checks that entries can be made and renamed in a directory. Ours is mounted read-only to look, so
+    /// asking the kernel tells nothing.
+    fn check_can_change(&self, directory: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
+        let device = &self.source.device;
+        let path = Path::new("/").join(path);
+        ensure!(
+            !fs::subvolume_info(directory)?.read_only,
+            "{path:?} on {device:?} is in a read-only subvolume, and a reset makes and renames subvolumes \
+             there; make it writable (`btrfs property set -ts PATH ro false`), or name another place"
+        );
+        ensure!(
+            restore::seals_of(directory)?.is_empty(),
+            "{path:?} on {device:?} is immutable or append-only, and a reset makes and renames subvolumes \
+             there; clear the flag (`chattr -i -a`), or name another place"
+        );
+        Ok(())
+    }
+
+    /// A swap file in a subvolume that moves along as a whole shares its extents with nothing.
+    pub(super) fn check_swap(&self, previous: &OwnedFd, facts: &Facts) -> anyhow::Result<()> {
+        let moving = moving(&self.volume, facts);
+        let moves = |path: &Path| moving.iter().any(|it| path.starts_with(&it.from));
+        let rules = &self.volume.rules;
+        if let Some(path) = swap::find(previous.as_fd(), rules, &facts.looked.paths, &moves)? {
+            bail!(
+                "{path:?} is a swap file, which cannot be activated once a generation shares its \
+                 extents; give it a subvolume of its own that is not reset"
+            );
+        }
+        Ok(())
+    }
+}
