@@ -19,7 +19,8 @@ use crate::search::{
     INODE_REF_KEY, ROOT_TREE, RootRef, inode_ref_name, items, malformed, root_item_flags,
 };
 use crate::subvolume::{
-    ROOT_INODE, TOP_LEVEL, delete_subvolume_by_id, refuse_top_level, set_read_only, subvolume_id,
+    ROOT_INODE, TOP_LEVEL, delete_subvolume, delete_subvolume_by_id, refuse_top_level,
+    set_read_only, subvolume_id,
 };
 
 const OPENING: &str = "opening the directory";
@@ -232,13 +233,30 @@ pub fn delete_subvolume_recursive(ancestor: impl AsFd, id: u64) -> Result<Vec<Ne
 }
 
 /// Deletes, and once more after the obstacles are cleared if there are some.
-fn delete_or(file: BorrowedFd<'_>, id: u64, clear: impl FnOnce() -> Result<()>) -> Result<()> {
-    match delete_subvolume_by_id(file, id) {
+fn delete_or(ancestor: BorrowedFd<'_>, id: u64, clear: impl FnOnce() -> Result<()>) -> Result<()> {
+    match delete_anywhere(ancestor, id) {
         Err(error) if matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::NotPermitted) => {
             clear()?;
-            delete_subvolume_by_id(file, id)
+            delete_anywhere(ancestor, id)
         }
         other => other,
+    }
+}
+
+/// Deletes by id, and by name where the path is longer than the kernel takes: given the id, it asks
+/// itself for the path, and has room for 4 KiB (*measured*).
+fn delete_anywhere(ancestor: BorrowedFd<'_>, id: u64) -> Result<()> {
+    let refused = match delete_subvolume_by_id(ancestor, id) {
+        Err(error) if error.errno() == Some(Errno::NAMETOOLONG) => error,
+        other => return other,
+    };
+    let path = subvolume_path(ancestor, id)?;
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(refused) };
+    let directory = open_path(ancestor, above)?;
+    if subvolume_id(open_path(directory.as_fd(), Path::new(name))?)? == id {
+        delete_subvolume(directory, name)
+    } else {
+        Err(Error::new(OPENING, Subject::Path(path), ErrorKind::NotFound))
     }
 }
 

@@ -10,10 +10,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use darlings_btrfs::{
-    Access, ErrorKind, TOP_LEVEL, create_subvolume, delete_subvolume_recursive, nested_subvolumes,
-    open_subvolume, set_default_subvolume, set_read_only, snapshot, subvolume_id, subvolume_path,
+    Access, ErrorKind, TOP_LEVEL, create_subvolume, delete_subvolume_by_id,
+    delete_subvolume_recursive, nested_subvolumes, open_subvolume, set_default_subvolume,
+    set_read_only, snapshot, subvolume_id, subvolume_path,
 };
 use rustix::fs::{Mode, mkdirat};
+use rustix::io::Errno;
 use support::{Filesystem, btrfs, name, on_btrfs, open_below, run};
 
 /// `live`, with subvolumes at three depths, below directories and right in each other.
@@ -99,9 +101,9 @@ fn more_subvolumes_than_one_answer_holds_are_all_listed() {
 }
 
 #[test]
-fn a_path_longer_than_the_kernel_takes_and_not_utf8_is_listed_and_opened() {
+fn a_path_longer_than_the_kernel_takes_and_not_utf8_is_listed_opened_and_deleted() {
     on_btrfs(
-        "a_path_longer_than_the_kernel_takes_and_not_utf8_is_listed_and_opened",
+        "a_path_longer_than_the_kernel_takes_and_not_utf8_is_listed_opened_and_deleted",
         |filesystem| {
             create_subvolume(filesystem.top(), name("live")).unwrap();
             let names: Vec<OsString> = (1..=20)
@@ -125,6 +127,13 @@ fn a_path_longer_than_the_kernel_takes_and_not_utf8_is_listed_and_opened() {
             assert_eq!(path.as_os_str().len(), 20 * 256 + "bottom".len());
             let opened = open_subvolume(filesystem.top(), id).unwrap();
             assert_eq!(subvolume_id(&opened).unwrap(), id);
+
+            // The kernel finds no way there by the id alone.
+            let error = delete_subvolume_by_id(filesystem.top(), id).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::NAMETOOLONG));
+            let live = subvolume_id(filesystem.open("live")).unwrap();
+            assert_eq!(delete_subvolume_recursive(filesystem.top(), live).unwrap().len(), 1);
+            assert_eq!(listed(filesystem), BTreeMap::new());
         },
     );
 }
