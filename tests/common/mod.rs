@@ -10,6 +10,7 @@ pub mod looking;
 pub mod made_up;
 pub mod purge;
 pub mod strace;
+pub mod user;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -239,9 +239,11 @@ fn holes(file: impl AsFd, size: u64) -> rustix::io::Result<Vec<(u64, u64)>> {
     Ok(holes)
 }
 
-/// The SHA-256 of a file's bytes. Holes are hashed as the zeros they read as, without reading them.
+/// The SHA-256 of a file's bytes. Holes are hashed as the zeros they read as, without reading them;
+/// one of more than 1 GiB as its length, since anybody can make one of 7 EiB.
 fn hash(file: impl AsFd, size: u64, holes: &[(u64, u64)]) -> Result<String> {
     const STEP: u64 = 256 * 1024;
+    const LARGE: u64 = 1 << 30;
 
     let mut hasher = Sha256::new();
     let zeros = vec![0; usize::try_from(STEP)?];
@@ -257,7 +259,10 @@ fn hash(file: impl AsFd, size: u64, holes: &[(u64, u64)]) -> Result<String> {
         };
         let length = (end - position).min(STEP);
         let piece = usize::try_from(length)?;
-        if in_hole {
+        if in_hole && end - position > LARGE {
+            hasher.update((end - position).to_le_bytes());
+            position = end;
+        } else if in_hole {
             hasher.update(&zeros[..piece]);
             position += length;
         } else {
