@@ -214,8 +214,8 @@ impl VolumeCheck {
         {
             self.notes.push(format!("{why}: a rollback copies what is kept"));
         }
-        let live = store.live()?;
-        self.places(volume, live.as_fd())
+        let (live, blank) = (store.live()?, store.blank()?);
+        self.places(volume, live.as_fd(), blank.as_ref().map(|blank| blank.as_fd()))
     }
 }
 

@@ -11,7 +11,8 @@ use super::VolumeCheck;
 use crate::config;
 use crate::names::shown;
 use crate::restore::at;
-use crate::volume;
+use crate::rules::Verdict;
+use crate::volume::{self, FromWithin};
 
 impl VolumeCheck {
     /// Looks at every declared path. `live` is the root of the volume itself, without what is mounted
@@ -20,10 +21,14 @@ impl VolumeCheck {
         &mut self,
         volume: &config::Volume,
         live: BorrowedFd<'_>,
+        blank: Option<BorrowedFd<'_>>,
     ) -> anyhow::Result<()> {
         if volume::other_mount(volume)?.is_some() {
             // What this system has there says nothing about the volume.
             return Ok(());
+        }
+        for mount in volume::mounted_from_within(volume)? {
+            self.mount_from_within(volume, &mount, blank)?;
         }
         for declared in volume.rules.persisted() {
             let path = &declared.path;
@@ -56,6 +61,43 @@ impl VolumeCheck {
                 ));
             }
         }
+        Ok(())
+    }
+
+    /// A mount whose image, or whose encrypted directory, is on the volume, and erased by the next reset. It
+    /// is a problem where something is declared that is in it, or that it is in.
+    fn mount_from_within(
+        &mut self,
+        volume: &config::Volume,
+        mount: &FromWithin,
+        blank: Option<BorrowedFd<'_>>,
+    ) -> anyhow::Result<()> {
+        let below = |path: &Path| path.strip_prefix(&volume.mount_point).unwrap_or(path).to_owned();
+        let (at, backing) = (below(&mount.mount_point), below(&mount.backing));
+        let in_blank = match blank {
+            Some(blank) => at::status_beneath(blank, &backing)?.is_some(),
+            None => false,
+        };
+        let (at_shown, from) = (shown(&mount.mount_point), shown(&mount.backing));
+        let told = |known: &String| known.contains(&from);
+        if in_blank
+            || volume.rules.verdict(&backing) == Verdict::Persisted
+            || self.problems.iter().any(told)
+        {
+            return Ok(());
+        }
+        let declared = volume.rules.persisted();
+        let concerns = |path: &Path| path.starts_with(&at) || at.starts_with(path);
+        let words = format!(
+            "{at_shown} is mounted from {from}, which is not kept: the next reset erases it with all that is \
+             in it; persist {from}"
+        );
+        let to = if declared.iter().any(|it| concerns(&it.path)) {
+            &mut self.problems
+        } else {
+            &mut self.notes
+        };
+        to.push(words);
         Ok(())
     }
 }

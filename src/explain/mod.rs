@@ -30,7 +30,10 @@ pub struct Explanation {
     pub path: PathBuf,
     /// The symbolic links on it, which a reset does not follow.
     pub links: Vec<Link>,
-    /// The path, and then what it stands for, if there are links.
+    /// What the path is mounted from, where that is on a volume that is reset.
+    #[serde(serialize_with = "shown_path_if_any")]
+    pub mounted_from: Option<PathBuf>,
+    /// The path, and then what it stands for, if there are links; then what it is mounted from.
     pub explained: Vec<Explained>,
 }
 
@@ -148,7 +151,12 @@ impl Explained {
     /// Whether a reset leaves at the path what is there.
     #[must_use]
     pub fn is_safe(&self) -> bool {
-        matches!(self.next_reset, Next::Keep | Next::ReturnFromAttic | Next::Untouched)
+        match self.next_reset {
+            Next::Keep | Next::ReturnFromAttic => true,
+            // A reset that is refused leaves everything for once.
+            Next::Untouched => self.refused.is_none() || self.verdict == Decision::Kept,
+            _ => false,
+        }
     }
 }
 
@@ -162,7 +170,17 @@ pub fn explain(volumes: &mut Volumes<'_>, file: &Path, path: &Path) -> anyhow::R
     if !links.is_empty() {
         explained.push(one(volumes, file, &resolved)?);
     }
-    Ok(Explanation { version: 1, path: path.to_owned(), links, explained })
+    let mut mounted_from = None;
+    if let Some(Place { volume, over: Some(over), .. }) =
+        lookup::place(volumes.config(), &resolved)?
+    {
+        let mounts = volume::mounted_from_within(&volumes.config().volumes[volume])?;
+        mounted_from = mounts.into_iter().find(|it| it.mount_point == over).map(|it| it.backing);
+    }
+    if let Some(backing) = &mounted_from {
+        explained.push(one(volumes, file, backing)?);
+    }
+    Ok(Explanation { version: 1, path: path.to_owned(), links, mounted_from, explained })
 }
 
 fn one(volumes: &mut Volumes<'_>, file: &Path, path: &Path) -> anyhow::Result<Explained> {

@@ -24,7 +24,14 @@ impl Explanation {
             text.extend(blocks.next());
             text.push_str("\nWhat it stands for:\n\n");
         }
-        text.extend(blocks);
+        if let Some(from) = &self.mounted_from {
+            let last = blocks.next_back();
+            text.extend(blocks);
+            text.extend([format!("\nWhat is mounted there comes from {}:\n\n", shown(from))]);
+            text.extend(last);
+        } else {
+            text.extend(blocks);
+        }
         text
     }
 }

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
+use super::elsewhere::{self, Elsewhere};
 use crate::attic::{self, Attic};
 use crate::carry;
+use crate::cmdline::Asked;
+use crate::config;
 use crate::names::shown;
 use crate::report::bytes_in_words;
 use crate::restore::{Place, Reserved, State, Surveyed, at, survey, survey_excluded};
@@ -21,15 +24,19 @@ pub(super) struct Looked {
     pub(super) excluded: Vec<(PathBuf, Place)>,
     /// What goes to the attic and comes back from it.
     pub(super) attic: Attic,
+    /// Persisted paths whose content is elsewhere, and is erased.
+    pub(super) elsewhere: Vec<Elsewhere>,
 }
 
 impl Looked {
-    /// Looks at everything that the rules name.
+    /// Looks at everything that the rules of a volume name, for what is asked.
     pub(super) fn at(
-        rules: &Rules,
+        volume: &config::Volume,
+        asked: Asked,
         previous: BorrowedFd<'_>,
         blank: Option<BorrowedFd<'_>>,
     ) -> anyhow::Result<Self> {
+        let rules = &volume.rules;
         let reserved = Reserved::of(previous).context("cannot look at the root")?;
         for declared in rules.persisted() {
             let first = declared.path.iter().next().unwrap_or_default();
@@ -43,7 +50,13 @@ impl Looked {
         let mut paths = survey(rules, previous, blank)?;
         let attic = attic::look(rules, previous, &mut paths)?;
         let excluded = survey_excluded(rules, previous, &paths)?;
-        Ok(Self { paths, excluded, attic })
+        let elsewhere = elsewhere::look(volume, &paths, previous, blank)?;
+        if asked == Asked::Reset {
+            let refused = elsewhere.iter().filter(|it| it.is_refused());
+            let refused: Vec<String> = refused.map(Elsewhere::words).collect();
+            ensure!(refused.is_empty(), "{}", refused.join("; "));
+        }
+        Ok(Self { paths, excluded, attic, elsewhere })
     }
 
     /// Looks at a tree that a reset has put everything into its place in already: nothing goes to the
@@ -55,12 +68,12 @@ impl Looked {
     ) -> anyhow::Result<Self> {
         let paths = survey(rules, tree, blank)?;
         let excluded = survey_excluded(rules, tree, &paths)?;
-        Ok(Self { paths, excluded, attic: Attic::default() })
+        Ok(Self { paths, excluded, ..Self::default() })
     }
 
     /// As a `carry` takes it.
     pub(super) fn seen<'a>(&'a self, nested: &'a [PathBuf]) -> carry::Seen<'a> {
-        let Self { paths, excluded, attic } = self;
+        let Self { paths, excluded, attic, .. } = self;
         carry::Seen { persisted: paths, excluded, attic, nested }
     }
 
@@ -86,9 +99,10 @@ impl Looked {
         declared.chain(self.attic.inside.iter().map(|it| &it.path)).map(shown).collect()
     }
 
-    /// Warnings of persisted paths that cannot be reached.
-    pub(super) fn unreachable(&self, mount_point: &Path) -> Vec<String> {
-        self.paths.iter().filter_map(|path| unreachable(mount_point, path)).collect()
+    /// Warnings of persisted paths that cannot be reached, and of those whose content is elsewhere.
+    pub(super) fn warnings(&self, mount_point: &Path) -> Vec<String> {
+        let unreachable = self.paths.iter().filter_map(|path| unreachable(mount_point, path));
+        unreachable.chain(self.elsewhere.iter().map(Elsewhere::words)).collect()
     }
 }
 

@@ -9,8 +9,10 @@ use crate::generations::{self, Store};
 use crate::plan::{Step, VolumePlan};
 use crate::restore::Outcome;
 
+mod backing;
 mod btrfs;
 mod dir;
+mod elsewhere;
 #[cfg(test)]
 mod every_step;
 mod looked;
@@ -18,6 +20,7 @@ mod mounts;
 mod running;
 mod zfs;
 
+pub use backing::{FromWithin, mounted_from_within};
 pub use looked::unreachable;
 use looked::{Looked, ensure_room};
 pub use running::{

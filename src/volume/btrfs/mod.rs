@@ -209,7 +209,7 @@ impl Btrfs {
             return Ok(facts);
         }
         let blank_root = blank.as_ref().map(AsFd::as_fd);
-        facts.looked = Looked::at(&self.volume.rules, previous.as_fd(), blank_root)?;
+        facts.looked = Looked::at(&self.volume, self.options.asked, previous.as_fd(), blank_root)?;
         // A subvolume in the attic comes back as a whole or not at all, and nothing comes back into
         // one that moves: it is safe where it is.
         let outermost = outermost(&self.volume, &facts);

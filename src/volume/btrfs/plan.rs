@@ -269,7 +269,7 @@ fn warnings(
              PATH ro true"
         ));
     }
-    warnings.extend(facts.looked.unreachable(&volume.mount_point));
+    warnings.extend(facts.looked.warnings(&volume.mount_point));
     for path in volume.rules.excluded() {
         if let Some(Moving { to: nested, .. }) = moving.iter().find(|it| path.starts_with(&it.to)) {
             warnings.push(format!(

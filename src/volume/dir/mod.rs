@@ -199,7 +199,7 @@ impl Dir {
             self.generation = state::generation(root)?.max(self.highest()?) + 1;
             let blank = self.blank.as_ref().map(AsFd::as_fd);
             self.before = state::manifest(root)?;
-            self.looked = Looked::at(&self.volume.rules, root, blank)?;
+            self.looked = Looked::at(&self.volume, self.options.asked, root, blank)?;
             ensure_room(Space::on(root)?.available)?;
         }
         Ok(plan(&self.volume, &self.source, self.generation, stage, &self.looked))
@@ -319,7 +319,7 @@ pub(super) fn plan(
         put_away: looked.put_away(&volume.mount_point),
         returned: looked.returned(&volume.mount_point),
         leaving: Vec::new(),
-        warnings: looked.unreachable(&volume.mount_point),
+        warnings: looked.warnings(&volume.mount_point),
         steps,
         restore: None,
     }

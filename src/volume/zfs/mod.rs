@@ -175,12 +175,12 @@ impl Zfs {
             return Ok(facts);
         }
         let blank = self.mounted.blank.as_ref().map(AsFd::as_fd);
-        if facts.rolled_back.is_none() {
+        facts.looked = if facts.rolled_back.is_some() {
+            Looked::in_place_at(&self.rules, root(self.mounted.stage.as_ref())?, blank)?
+        } else {
             ensure_room(self.library.available(&self.source.dataset)?)?;
-        }
-        facts.looked = match facts.rolled_back {
-            Some(_) => Looked::in_place_at(&self.rules, root(self.mounted.stage.as_ref())?, blank)?,
-            None => Looked::at(&self.rules, root(self.mounted.dataset.as_ref())?, blank)?,
+            let previous = root(self.mounted.dataset.as_ref())?;
+            Looked::at(&self.volume, self.options.asked, previous, blank)?
         };
         Ok(facts)
     }

@@ -108,7 +108,7 @@ pub(super) fn carry(volume: &config::Volume, source: &config::Zfs, facts: &Facts
         put_away: facts.looked.put_away(&volume.mount_point),
         returned: facts.looked.returned(&volume.mount_point),
         leaving: Vec::new(),
-        warnings: facts.looked.unreachable(&volume.mount_point),
+        warnings: facts.looked.warnings(&volume.mount_point),
         steps,
         restore: facts.restore.clone(),
     }
@@ -157,7 +157,7 @@ pub(super) fn rollback(
     add(Phase::Commit, Step::Complete { dataset: dataset.clone() });
     add(Phase::Finish, Step::DestroyStage { stage });
 
-    let mut warnings = facts.looked.unreachable(&volume.mount_point);
+    let mut warnings = facts.looked.warnings(&volume.mount_point);
     if !ours.is_empty() {
         warnings.push(
             "the rollback destroys the generations of an earlier strategy; they are named below"
