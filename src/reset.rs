@@ -331,7 +331,10 @@ impl Run {
                 "between the previous state and the result (every persisted path is safe; running \
                  `darlings reset` again completes it; do not use it before)",
             ),
-            (stranded, "rolled back, and what would complete it is gone (do not use it)"),
+            (
+                stranded,
+                "half reset, and what would complete it is gone or cannot be read (do not use it)",
+            ),
         ]
         .into_iter()
         .filter_map(|(volumes, state)| Some(format!("{} {state}", are(&volumes)?)))

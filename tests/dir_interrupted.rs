@@ -115,6 +115,10 @@ fn a_call_that_fails_is_undone_to_the_last_attribute_or_completed_by_the_next_ru
             }
         };
         *seen.entry(became).or_insert(0) += 1;
+        if became == "undone" {
+            let left = volume.leftovers()?;
+            ensure!(left.is_empty(), "{}: left {left:?}: {}", context(), failed.stderr);
+        }
         volume.reset().with_context(|| format!("{}; first:\n{}", context(), failed.stderr))?;
         let difference = volume.tree()?.diff_lines(&expected);
         ensure!(difference.is_empty(), "after {}:\n{difference}", context());

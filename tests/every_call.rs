@@ -176,8 +176,8 @@ fn a_small_file_of_a_reset_is_synced_then_renamed_and_then_its_directory_is_sync
     let ran = ran(volume.command(&wrapper, &["reset", "--threads", "1"])?)?;
     ensure!(ran.code == Some(0), "{}", ran.stderr);
     let names = written_durably(&strace::calls(&log)?, &volume.live().join(".darlings"))?;
-    let mut expected = vec!["reset/attic.json", "reset/aside/manifest", "reset/journal"];
-    expected.extend(["manifest", "generation"]);
+    let mut expected = vec!["reset/attic.json", "reset/aside/manifest"];
+    expected.extend(["reset/journal", "reset/journal.copy", "manifest", "generation"]);
     assert_eq!(names, expected);
     volume.fs.close()
 }

@@ -278,3 +278,132 @@ fn a_generation_of_a_directory_whose_manifest_is_damaged_is_told_and_the_others_
     assert_eq!(said, warning);
     volume.close()
 }
+
+/// Volumes whose reset was killed at each of its renames, with what was killed.
+fn killed_at_each_rename(mut each: impl FnMut(Volume, &str) -> Result<()>) -> Result<()> {
+    for call in ["renameat2", "renameat"] {
+        for when in 1.. {
+            let volume = Volume::new()?;
+            if !volume.kill(call, when)? {
+                ensure!(when > 3, "{call} was made only {when} times");
+                volume.close()?;
+                break;
+            }
+            each(volume, &format!("killed at {call} {when}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The copies of the journal that are there.
+fn journals(live: &Path) -> Vec<PathBuf> {
+    let names = ["journal", "journal.copy", "complete", "complete.copy"];
+    let paths = names.map(|name| live.join(".darlings/reset").join(name));
+    paths.into_iter().filter(|path| path.exists()).collect()
+}
+
+fn remove(journal: &Path) -> Result<()> {
+    Ok(std::fs::remove_file(journal)?)
+}
+
+fn damage(journal: &Path) -> Result<()> {
+    Ok(std::fs::File::options().write(true).open(journal)?.set_len(100)?)
+}
+
+fn is_kept(live: &Path) -> Result<()> {
+    for path in ["keep/file", "keep/a/.cache/inner/kept", "etc/id", "var/log/file", "single"] {
+        let text = std::fs::read_to_string(live.join(path)).with_context(|| path.to_owned())?;
+        ensure!(text == "kept", "{path}: {text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn with_one_copy_of_its_journal_damaged_or_gone_a_half_moved_volume_is_completed() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let mut tried = 0;
+    // Each kill with two of the four.
+    for first in 0..2 {
+        killed_at_each_rename(|volume, context| {
+            let live = volume.live();
+            let there = journals(&live);
+            if let [_, _] = &there[..] {
+                let harm = if tried / 2 % 2 == 0 { damage } else { remove };
+                harm(&there[(tried + first) % 2])?;
+                tried += 1;
+            }
+            volume.reset_well().with_context(|| context.to_owned())?;
+            is_kept(&live).with_context(|| format!("{context}, the {tried}th"))?;
+            ensure!(!live.join("clutter").exists(), "{context}: not completed");
+            ensure!(!live.join(".darlings/reset").exists(), "{context}: not tidied up");
+            volume.close()
+        })?;
+    }
+    assert!(tried > 30, "only {tried}");
+    Ok(())
+}
+
+/// Does what the words of the error say: moves what is kept to its place.
+fn put_back_by_hand(live: &Path) -> Result<()> {
+    let work = live.join(".darlings/reset");
+    let inner = ("1/.cache/inner/kept", "keep/a/.cache/inner/kept");
+    let outer = KEPT.iter().filter(|path| !path.contains(".cache"));
+    let outer: Vec<_> = outer.map(|path| (format!("0/{path}"), (*path).to_owned())).collect();
+    for (from, to) in outer.into_iter().chain([(inner.0.to_owned(), inner.1.to_owned())]) {
+        let (from, to) = (work.join(from), live.join(to));
+        if from.exists() && !to.exists() {
+            std::fs::create_dir_all(to.parent().context("no parent")?)?;
+            std::fs::rename(from, to)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn without_its_journal_a_half_moved_volume_is_refused_by_all_commands_and_what_they_say_works()
+-> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let (mut tried, mut fresh) = (0, 0);
+    for harm in [damage, remove] {
+        killed_at_each_rename(|volume, context| {
+            let live = volume.live();
+            let there = journals(&live);
+            there.iter().try_for_each(|journal| harm(journal))?;
+            let gone = there.iter().all(|journal| !journal.exists());
+            let work = live.join(".darlings/reset");
+            let names = if work.exists() { directory::names(&work, &[])? } else { Vec::new() };
+            let begun = |name: &String| name == "gathered" || name.starts_with("moved-");
+            if gone && !names.iter().any(begun) {
+                // Nothing was moved yet, or nothing is left to move.
+                volume.reset_well().with_context(|| context.to_owned())?;
+                is_kept(&live).with_context(|| context.to_owned())?;
+                fresh += 1;
+                return volume.close();
+            }
+            let before = capture(volume.fs.path())?;
+            let off = volume.fs.holder().join("cmdline").display().to_string();
+            std::fs::write(&off, "darlings=off\n")?;
+            for (arguments, expected) in [
+                (&["reset", "--threads", "1"][..], 1),
+                (&["reset", "--threads", "1", "--cmdline", &off][..], 1),
+                (&["check"][..], 1),
+                (&["purge"][..], 1),
+                (&["status"][..], 1),
+            ] {
+                let (code, said) = volume.run(&[], arguments)?;
+                ensure!(code == Some(expected), "{context}: {arguments:?}: {code:?}: {said}");
+                let now = capture(volume.fs.path())?;
+                ensure!(now.diff_lines(&before).is_empty(), "{context}: {arguments:?}: {said}");
+                ensure!(!said.contains("completes it"), "{context}: {said}");
+            }
+            put_back_by_hand(&live).with_context(|| context.to_owned())?;
+            std::fs::rename(&work, volume.fs.path().join("rescued"))?;
+            volume.reset_well().with_context(|| context.to_owned())?;
+            is_kept(&live).with_context(|| format!("{context}, by hand"))?;
+            tried += 1;
+            volume.close()
+        })?;
+    }
+    assert!(tried > 30 && fresh > 3, "{tried} and {fresh}");
+    Ok(())
+}

@@ -169,7 +169,9 @@ fn in_volume(
         store.lock()?;
     }
     if let Some(unfinished) = store.unfinished()? {
-        anyhow::bail!("{unfinished}; nothing is brought over before that is completed");
+        anyhow::bail!(
+            "a reset was interrupted ({unfinished}); nothing is brought over before it is completed"
+        );
     }
     let live = store.live()?;
     ensure!(

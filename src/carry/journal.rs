@@ -4,12 +4,15 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustix::fs::{AtFlags, renameat, syncfs, unlinkat};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
-use super::layout::{Move, WORK};
+use super::layout::{ASIDE, Move, WORK};
+use super::moves;
 use crate::restore::{Settled, at, trusted_own_directory};
+use crate::rules::OWN_DIRECTORY;
 use crate::state::{self, Manifest};
 
 /// The newest format that this version knows, and the one that it writes.
@@ -98,12 +101,12 @@ pub(super) mod bytes {
     }
 }
 
-/// While things are moved.
-const FILE: &CStr = c"journal";
+/// While things are moved. The journal is written twice: without one nothing could be completed.
+const MOVING: [&CStr; 2] = [c"journal", c"journal.copy"];
 
-/// Its name once the result is complete: somebody may use the volume from then on, so nothing
+/// Their names once the result is complete: somebody may use the volume from then on, so nothing
 /// of it is moved any more.
-const COMPLETE: &CStr = c"complete";
+const COMPLETE: [&CStr; 2] = [c"complete", c"complete.copy"];
 
 /// How far the run came that left a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,14 +124,15 @@ impl Journal {
         self.manifest.generation
     }
 
-    /// Writes it into [`WORK`] below `root`, durably.
+    /// Writes both copies into [`WORK`] below `root`, durably.
     ///
     /// # Errors
     /// As writing and renaming a file.
     pub fn write(&self, root: BorrowedFd<'_>) -> anyhow::Result<()> {
         let write = || -> anyhow::Result<()> {
             let work = at::open_beneath(root, Path::new(WORK))?;
-            Ok(at::write_durably(&work, FILE, &serde_json::to_vec(self)?)?)
+            let text = serde_json::to_vec(self)?;
+            Ok(MOVING.iter().try_for_each(|name| at::write_durably(&work, *name, &text))?)
         };
         write().context("cannot write the journal")
     }
@@ -138,12 +142,7 @@ impl Journal {
     /// # Errors
     /// As renameat(2) and syncfs(2).
     pub fn complete(root: BorrowedFd<'_>) -> anyhow::Result<()> {
-        let complete = || -> anyhow::Result<()> {
-            let work = at::open_beneath(root, Path::new(WORK))?;
-            renameat(&work, FILE, &work, COMPLETE)?;
-            Ok(syncfs(root)?)
-        };
-        complete().context("cannot note that the result is complete")
+        rename_both(root, MOVING, COMPLETE).context("cannot note that the result is complete")
     }
 
     /// Takes back that the result is complete, durably, before it is undone.
@@ -151,27 +150,25 @@ impl Journal {
     /// # Errors
     /// As renameat(2) and syncfs(2).
     pub fn incomplete(root: BorrowedFd<'_>) -> anyhow::Result<()> {
-        let take_back = || -> anyhow::Result<()> {
-            let work = at::open_beneath(root, Path::new(WORK))?;
-            if at::present(renameat(&work, COMPLETE, &work, FILE))?.is_some() {
-                syncfs(root)?;
-            }
-            Ok(())
-        };
-        take_back().context("cannot take back that the result is complete")
+        rename_both(root, COMPLETE, MOVING).context("cannot take back that the result is complete")
     }
 
-    /// Takes away, durably, what says that anything is to be done.
+    /// Takes away, durably, what says that anything is to be done: nothing is moved, or all of it is
+    /// moved back.
     ///
     /// # Errors
     /// As unlinkat(2) and syncfs(2).
     pub fn remove(root: BorrowedFd<'_>) -> anyhow::Result<()> {
         let remove = || -> anyhow::Result<()> {
-            let work = at::open_beneath(root, Path::new(WORK))?;
-            if at::present(unlinkat(&work, FILE, AtFlags::empty()))?.is_some() {
-                syncfs(root)?;
+            let work = at::directory_beneath(root, Path::new(WORK))?;
+            let Some(work) = work else { return Ok(()) };
+            // First: beside no journal it would say that one is lost.
+            moves::forget_progress(&work)?;
+            let mut removed = false;
+            for name in MOVING {
+                removed |= at::present(unlinkat(&work, name, AtFlags::empty()))?.is_some();
             }
-            Ok(())
+            if removed { Ok(syncfs(root)?) } else { Ok(()) }
         };
         remove().context("cannot remove the journal")
     }
@@ -181,38 +178,75 @@ impl Journal {
     /// # Errors
     /// It is damaged, or a newer version wrote it.
     pub fn parse(text: &[u8], what: &str) -> anyhow::Result<Self> {
-        state::parse(text, VERSION, what, || {
-            format!(
-                "{what} is damaged: the reset that wrote it was interrupted, and its volume must \
-                 not be used before it is completed; the previous state is complete in the newest \
-                 generation, or in {WORK}"
-            )
-        })
+        state::parse(text, VERSION, what, || half_moved(&format!("{what} is damaged")))
     }
 
-    /// Reads what an interrupted run left.
+    /// Reads what an interrupted run left: the first copy that can be read.
     ///
     /// # Errors
-    /// It is there and cannot be read.
+    /// Neither copy can be read, or both are gone although something was moved.
     pub fn read(root: BorrowedFd<'_>) -> anyhow::Result<Option<(Self, Stage)>> {
         let Some(own) = trusted_own_directory(root)? else { return Ok(None) };
         let work = at::directory_beneath(own.as_fd(), Path::new("reset"))
             .with_context(|| format!("cannot open {WORK}"))?;
         let Some(work) = work else { return Ok(None) };
-        for (name, stage) in [(FILE, Stage::Moving), (COMPLETE, Stage::Complete)] {
-            let text = at::read_optional(&work, name)
-                .with_context(|| format!("cannot read {WORK}/{name:?}"))?;
-            let Some(text) = text else { continue };
+        let (mut reached, mut wrong) = (None, None);
+        // One that is called complete was renamed when all was moved, whatever the other is called.
+        let complete = COMPLETE.map(|name| (name, Stage::Complete));
+        for (name, stage) in complete.into_iter().chain(MOVING.map(|name| (name, Stage::Moving))) {
             let what = format!("{WORK}/{}", name.to_string_lossy());
-            return Ok(Some((Self::parse(&text, &what)?, stage)));
+            let read = || -> anyhow::Result<Option<Self>> {
+                let text = at::read_optional(&work, name);
+                let text = text.with_context(|| format!("cannot read {what}"))?;
+                text.map(|text| Self::parse(&text, &what)).transpose()
+            };
+            match read() {
+                Ok(None) => {}
+                Ok(Some(journal)) => {
+                    if wrong.is_some() {
+                        warn!("{what} is read in place of its copy, which cannot be read");
+                    }
+                    return Ok(Some((journal, reached.unwrap_or(stage))));
+                }
+                Err(error) => {
+                    reached = reached.or(Some(stage));
+                    wrong = wrong.or(Some(error));
+                }
+            }
         }
-        Ok(None)
+        match wrong {
+            Some(error) => Err(error),
+            None if moves::has_begun(&work)? => {
+                let [name, copy] = MOVING.map(|name| name.to_string_lossy());
+                bail!(half_moved(&format!("{WORK}/{name} and {WORK}/{copy} are gone")))
+            }
+            None => Ok(None),
+        }
     }
+}
+
+/// What to do about a volume that nothing can complete.
+fn half_moved(why: &str) -> String {
+    format!(
+        "{why}: the reset that wrote the journal was interrupted while it moved things, and cannot be \
+         completed; nothing of it was removed. What is kept is in its place, in {WORK}/attic or in a \
+         numbered directory there ({WORK}/0/etc is /etc), and the rest in {WORK}/{ASIDE}. Move what you \
+         need to its place, move {WORK} itself out of {OWN_DIRECTORY}, and reset again"
+    )
+}
+
+fn rename_both(root: BorrowedFd<'_>, from: [&CStr; 2], to: [&CStr; 2]) -> anyhow::Result<()> {
+    let work = at::open_beneath(root, Path::new(WORK))?;
+    let mut renamed = false;
+    for (from, to) in from.iter().zip(to) {
+        renamed |= at::present(renameat(&work, *from, &work, to))?.is_some();
+    }
+    if renamed { Ok(syncfs(root)?) } else { Ok(()) }
 }
 
 /// Whether a name in [`WORK`] is that of a journal, which goes last.
 pub(super) fn is_journal(name: &CStr) -> bool {
-    [FILE, COMPLETE].contains(&name)
+    MOVING.contains(&name) || COMPLETE.contains(&name)
 }
 
 #[cfg(test)]

@@ -315,6 +315,16 @@ fn open_sealable(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Option<Own
     })
 }
 
+/// Why nothing in the volume at `root` may be removed now: an interrupted reset that the next run
+/// completes.
+///
+/// # Errors
+/// It cannot be completed, in words that say what to do.
+pub fn unfinished(root: BorrowedFd<'_>) -> anyhow::Result<Option<String>> {
+    let moving = Journal::read(root)?.is_some_and(|(_, stage)| stage == Stage::Moving);
+    Ok(moving.then(|| "its journal is there".to_owned()))
+}
+
 /// Moves the persisted paths into the new content.
 ///
 /// # Errors

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::fs::{Mode, mkdirat, renameat};
+use rustix::fs::{AtFlags, Mode, mkdirat, renameat, unlinkat};
 use rustix::io::Errno;
 
+use super::GATHERED;
 use super::layout::{Move, Why};
 use crate::restore::{self, Reserved, at};
 
@@ -61,16 +62,33 @@ const PROGRESS: &str = "moved-";
 
 /// How many moves were made for sure; the next one may have been.
 pub(super) fn progress(work: &OwnedFd) -> anyhow::Result<usize> {
-    let names = at::names(work.as_fd()).context("cannot see how far the moves came")?;
-    for name in names {
-        let name = name.to_string_lossy();
-        if let Some(number) = name.strip_prefix(PROGRESS) {
-            return number.parse().with_context(|| format!("{name:?} is no number of moves"));
-        }
+    if let Some(noted) = noted_progress(work)? {
+        let number = noted.strip_prefix(PROGRESS).unwrap_or_default();
+        return number.parse().with_context(|| format!("{noted:?} is no number of moves"));
     }
     let first = format!("{PROGRESS}0");
     mkdirat(work, first.as_str(), Mode::RWXU).context("cannot note how far the moves came")?;
     Ok(0)
+}
+
+fn noted_progress(work: &OwnedFd) -> anyhow::Result<Option<String>> {
+    let names = at::names(work.as_fd()).context("cannot see how far the moves came")?;
+    let mut names = names.iter().map(|name| name.to_string_lossy().into_owned());
+    Ok(names.find(|name| name.starts_with(PROGRESS)))
+}
+
+/// Whether anything was moved, or was about to be.
+pub(super) fn has_begun(work: &OwnedFd) -> anyhow::Result<bool> {
+    let gathered = at::present(at::status(work.as_fd(), GATHERED))
+        .context("cannot see whether all is gathered")?;
+    Ok(gathered.is_some() || noted_progress(work)?.is_some())
+}
+
+/// Takes back that moves were begun, when all of them are undone.
+pub(super) fn forget_progress(work: &OwnedFd) -> anyhow::Result<()> {
+    let Some(noted) = noted_progress(work)? else { return Ok(()) };
+    unlinkat(work, noted.as_str(), AtFlags::REMOVEDIR)
+        .with_context(|| format!("cannot remove {noted:?}"))
 }
 
 /// Notes that another number of moves was made.

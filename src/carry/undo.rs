@@ -11,17 +11,18 @@ use super::journal::Journal;
 use super::layout::WORK;
 use super::tidy::remove_work;
 use super::{GATHERED, Run, moves, name_of, seal_all, settle_all, work_directory};
-use crate::restore::{self, at, own_directory};
+use crate::restore::{self, at, trusted_own_directory};
 
-/// Removes what [`super::prepare`] made, when the reset goes no further, and gives the root its times
-/// and seals back.
+/// Removes what [`super::prepare`] made, all of it or what it got to, when the reset goes no further,
+/// and gives the root its times and seals back.
 ///
 /// # Errors
 /// What is left over; the next run removes it.
 pub fn abandon(root: BorrowedFd<'_>, journal: Option<&Journal>) -> anyhow::Result<()> {
+    let Some(own) = trusted_own_directory(root)? else { return Ok(()) };
     // First: what it says is to be done would be done with what is half removed.
     Journal::remove(root)?;
-    remove_work(own_directory(root)?.as_fd())?;
+    remove_work(own.as_fd())?;
     match journal {
         Some(journal) => settle_all(root, &journal.undo, Run::First),
         None => Ok(()),

@@ -134,13 +134,16 @@ pub fn close_after<T>(result: anyhow::Result<T>, store: &mut dyn Store) -> anyho
 /// # Errors
 /// It cannot be found out.
 pub fn unfinished(store: &dyn Store, live: BorrowedFd<'_>) -> anyhow::Result<Option<String>> {
+    if let Some(why) = store.unfinished()? {
+        return Ok(Some(why));
+    }
     let journal = Path::new("reset/journal");
     let found = match trusted_own_directory(live)? {
         Some(own) => at::status_beneath(own.as_fd(), journal)
             .with_context(|| format!("cannot look for {OWN_DIRECTORY}/{}", shown(&journal)))?,
         None => None,
     };
-    if found.is_some() { Ok(Some("its journal is there".to_owned())) } else { store.unfinished() }
+    Ok(found.map(|_| "its journal is there".to_owned()))
 }
 
 /// What to do about a reset that was interrupted, given [`why`](unfinished) that is known.

@@ -370,7 +370,8 @@ fn a_volume_that_is_half_way_is_named_with_what_to_do() {
 
 #[test]
 fn a_volume_that_nothing_can_complete_any_more_is_named_and_must_not_be_used() {
-    const STRANDED: &str = "rolled back, and what would complete it is gone (do not use it)";
+    const STRANDED: &str =
+        "half reset, and what would complete it is gone or cannot be read (do not use it)";
     assert_eq!(
         words(&[Fault::Stranded]),
         (

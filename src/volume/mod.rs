@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::carry::{Journal, Stage};
 use crate::cmdline::{Asked, CommandLine};
 use crate::config;
 use crate::generations::{self, Store};
@@ -86,6 +87,17 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// How a volume stands in which `found` is what was found of a `carry` in place.
+    fn of(found: &anyhow::Result<Option<(Journal, Stage)>>) -> Self {
+        match found {
+            Ok(None) => Self::Previous,
+            Ok(Some((_, Stage::Complete))) => Self::Reset,
+            Ok(Some((_, Stage::Moving))) => Self::Unfinished,
+            // It was begun as well.
+            Err(_) => Self::Stranded,
+        }
+    }
+
     /// Whether the volume is neither the complete previous state nor the complete result.
     #[must_use]
     pub fn must_not_be_used(self) -> bool {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tracing::warn;
 
 use super::open_directory;
-use crate::carry::{ASIDE_ROOT, GENERATIONS, TRASH, manifest_of};
+use crate::carry::{self, ASIDE_ROOT, GENERATIONS, TRASH, manifest_of};
 use crate::config;
 use crate::generations::{Detail, Generation, Other, Seen, Space, Store, exact_number};
 use crate::restore::{self, at, own_directory, trusted_own_directory};
@@ -64,8 +64,7 @@ impl Store for Generations {
     }
 
     fn unfinished(&self) -> anyhow::Result<Option<String>> {
-        // The journal says it, and the caller looks for that.
-        Ok(None)
+        carry::unfinished(self.root.as_fd())
     }
 
     fn look(&mut self, _: Detail) -> anyhow::Result<Seen> {

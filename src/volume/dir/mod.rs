@@ -48,6 +48,8 @@ pub(super) struct Dir {
     generation: u64,
     looked: Looked,
     journal: Option<Journal>,
+    /// It has begun to lay the new content, which goes where the run fails.
+    laid: bool,
     /// What the reset before wrote down, to be put back when this one is undone.
     before: Option<Manifest>,
     /// It completes a run that was interrupted, so nothing is undone.
@@ -99,6 +101,7 @@ impl Dir {
             generation: 0,
             looked: Looked::default(),
             journal: None,
+            laid: false,
             before: None,
             resumes: false,
             standing: Standing::Previous,
@@ -159,12 +162,7 @@ impl Dir {
     /// else can be wrong.
     fn look_for_unfinished(&mut self) -> anyhow::Result<Option<(Journal, Stage)>> {
         let found = Journal::read(self.root.as_fd());
-        self.standing = match &found {
-            Ok(None) => Standing::Previous,
-            Ok(Some((_, Stage::Complete))) => Standing::Reset,
-            // One that cannot be read was begun as well.
-            Ok(Some((_, Stage::Moving))) | Err(_) => Standing::Unfinished,
-        };
+        self.standing = Standing::of(&found);
         found
     }
 
@@ -213,6 +211,7 @@ impl Dir {
             root,
             undoable: true,
         };
+        self.laid = true;
         let seen = self.looked.seen(&[]);
         let (rules, threads) = (&self.volume.rules, self.options.threads);
         let prepared = carry::prepare(roots, rules, seen, self.generation, threads)?;
@@ -269,15 +268,21 @@ impl Dir {
         if self.standing == Standing::Reset {
             return Ok(());
         }
-        let Some(journal) = self.journal.as_ref().filter(|_| !self.resumes) else { return Ok(()) };
         let root = self.root.as_fd();
-        carry::backward(root, journal)?;
-        state::restore(root, self.before.as_ref())?;
-        syncfs(root).context("cannot make it durable")?;
-        carry::abandon(root, Some(journal))?;
+        if self.standing == Standing::Unfinished {
+            let Some(journal) = self.journal.as_ref().filter(|_| !self.resumes) else {
+                return Ok(());
+            };
+            carry::backward(root, journal)?;
+            state::restore(root, self.before.as_ref())?;
+            syncfs(root).context("cannot make it durable")?;
+        } else if !self.laid {
+            return Ok(());
+        }
+        carry::abandon(root, self.journal.as_ref())?;
         syncfs(root).context("cannot make it durable")?;
         self.standing = Standing::Previous;
-        self.journal = None;
+        (self.journal, self.laid) = (None, false);
         Ok(())
     }
 }

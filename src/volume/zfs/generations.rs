@@ -16,6 +16,7 @@ use tracing::warn;
 use super::super::mounts::{self, Mount};
 use super::plan::{OURS, blank_name};
 use super::{MARK, pool_of, root};
+use crate::carry;
 use crate::config;
 use crate::generations::{
     CountedBy, Detail, Generation, Other, Seen, Size, Space, Store, exact_number,
@@ -172,7 +173,10 @@ impl Store for Generations {
     fn unfinished(&self) -> anyhow::Result<Option<String>> {
         let property = self.library.property(&self.dataset, MARK)?;
         let marked = property.is_some_and(|property| property.source == fs::Source::Local);
-        Ok(marked.then(|| format!("{} has the property {MARK}", self.dataset)))
+        if marked {
+            return Ok(Some(format!("{} has the property {MARK}", self.dataset)));
+        }
+        carry::unfinished(self.live()?.as_fd())
     }
 
     fn look(&mut self, detail: Detail) -> anyhow::Result<Seen> {

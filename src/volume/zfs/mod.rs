@@ -22,7 +22,7 @@ use darlings_zfs as fs;
 
 use super::mounts::{self, Mount};
 use super::{Looked, OnlyNow, Options, Standing, Volume, ensure_room};
-use crate::carry::{Journal, Stage};
+use crate::carry::Journal;
 use crate::cmdline::{Asked, Which};
 use crate::config::{self, Strategy};
 use crate::plan::{Does, Step, VolumePlan};
@@ -211,13 +211,13 @@ impl Zfs {
         // Somebody may have it mounted, and ZFS does not mount it read-only beside that.
         self.mounted.dataset = Some(generations::live(dataset, fs::Access::ReadOnly)?);
         let live = root(self.mounted.dataset.as_ref())?;
-        let journal = Journal::read(live);
-        self.standing = match &journal {
-            Ok(None) => Standing::Previous,
-            Ok(Some((_, Stage::Complete))) => Standing::Reset,
-            // One that cannot be read was begun as well.
-            Ok(Some((_, Stage::Moving))) | Err(_) => Standing::Unfinished,
-        };
+        let journal = Journal::read(live).with_context(|| {
+            format!(
+                "`zfs rollback {dataset}@darlings-N`, with the highest N that there is, brings back the \
+                 complete previous state"
+            )
+        });
+        self.standing = Standing::of(&journal);
         facts.journal = journal?;
         facts.live_generation = state::generation(live)?;
         facts.restore = match &facts.journal {
