@@ -1,14 +1,16 @@
 //! A look at the persisted paths before anything is changed: which are there, which are not,
 //! and which cannot be reached.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use rustix::fs::FileType;
+use anyhow::{Context as _, ensure};
+use rustix::fs::{FileType, Statx, StatxAttributes};
 use serde::Serialize;
 
 use super::at;
+use crate::names::shown;
 use crate::rules::{Rules, Verdict};
 
 /// What a persisted path is in the previous state.
@@ -71,7 +73,7 @@ enum Reached {
 ///
 /// # Errors
 /// A connector that is no directory in the blank: the configuration asks for what cannot be,
-/// and nothing may be changed. Also every failure to look.
+/// and nothing may be changed. An ancestor that is encrypted. Also every failure to look.
 pub fn survey(
     rules: &Rules,
     previous: BorrowedFd<'_>,
@@ -82,6 +84,7 @@ pub fn survey(
             check_connector(blank, rules, &connector)?;
         }
     }
+    refuse_encrypted(rules, previous)?;
     rules
         .persisted()
         .into_iter()
@@ -159,6 +162,42 @@ pub fn source_of(path: &Path, surveyed: &[Surveyed]) -> PathBuf {
         }
         _ => path.to_owned(),
     }
+}
+
+/// Refuses what lies below a directory that is encrypted with fscrypt. While its key is not loaded the
+/// kernel says of every name in it that nothing is there, and a directory that takes its place would
+/// not be encrypted. It does not matter whether the key is loaded now: it may not be at the next boot.
+fn refuse_encrypted(rules: &Rules, previous: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let encrypted = |status: &Statx| status.stx_attributes.contains(StatxAttributes::ENCRYPTED);
+    ensure!(
+        !encrypted(&at::status_of(previous).context("cannot look at the root")?),
+        "the volume's root is encrypted with fscrypt, and without its key nothing in it is found; reset \
+         a volume that is not inside an encrypted directory"
+    );
+    let persisted = rules.persisted().into_iter().map(|it| (it.path, "persisted"));
+    let mut looked = BTreeSet::new();
+    for (path, is) in persisted.chain(rules.excluded().into_iter().map(|it| (it, "excluded"))) {
+        let mut ancestors: Vec<&Path> = path.ancestors().skip(1).collect();
+        ancestors.pop();
+        // The outermost first: what is in an encrypted directory is encrypted.
+        for ancestor in ancestors.into_iter().rev() {
+            if !looked.insert(ancestor.to_owned()) {
+                continue;
+            }
+            let status = at::status_beneath(previous, ancestor)
+                .with_context(|| format!("cannot look at {}", shown(&ancestor)))?;
+            ensure!(
+                !status.as_ref().is_some_and(encrypted),
+                "{} is {is}, and {} above it is encrypted with fscrypt: without its key nothing in it is \
+                 found, and a new directory in its place would not be encrypted; persist {} itself, \
+                 without exclusions",
+                shown(&path),
+                shown(&ancestor),
+                shown(&ancestor)
+            );
+        }
+    }
+    Ok(())
 }
 
 fn check_connector(blank: BorrowedFd<'_>, rules: &Rules, connector: &Path) -> anyhow::Result<()> {
