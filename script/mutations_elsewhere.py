@@ -22,7 +22,44 @@ SMALL_FILE = ("every_call", "small_file")
 SMOKE = ("darlings-bench:smoke", "tiny_run")
 REPORT = ("darlings-bench:--bin=report", "plot")
 
+FLAGS = "nested_flags"
+BTRFS_JOURNAL = "src/volume/btrfs/journal.rs"
+
 ELSEWHERE = [
+    (
+        "nested subvolumes: what lies above one stays writable",
+        (FLAGS, "set_again_in_both_trees"),
+        r"Some\(false\)",
+        [(BTRFS_JOURNAL, "if was.read_only == Some(true) =>", "if was.read_only.is_none() =>")],
+    ),
+    (
+        "nested subvolumes: the flags of their roots are not set again",
+        (FLAGS, "with_all_its_flags"),
+        r"\[Immutable\]",
+        [(BTRFS_JOURNAL, "self.flags.unwrap_or(0)", "self.flags.map_or(0, |_| 0)")],
+    ),
+    (
+        "nested subvolumes: an attribute stops an undo",
+        (FLAGS, "does_not_stop_an_undo"),
+        r"left: Some\(1\)",
+        [(
+            "src/volume/btrfs/undo.rs",
+            "let settled = self.work.journal.settle_undone(old.as_fd());",
+            "let settled = Ok(self.work.journal.settle_undone(old.as_fd())?);",
+        )],
+    ),
+    (
+        "purge: a full disk erases all generations but the newest",
+        ("purge", "who_fills_the_disk"),
+        r'left: \["4"\]',
+        [("src/generations/retention.rs", "KEPT_WITHOUT_ROOM: usize = 3", "KEPT_WITHOUT_ROOM: usize = 1")],
+    ),
+    (
+        "purge: subvolumes below long paths stay",
+        ("hostile_user", "rollback"),
+        r"File name too long",
+        [("btrfs/src/nested.rs", "== Some(Errno::NAMETOOLONG)", "== Some(Errno::NOENT)")],
+    ),
     (
         "durable: nothing after the exchange",
         DURABLE,
