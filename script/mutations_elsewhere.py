@@ -19,8 +19,8 @@ GENERATION = ("purge_interrupted", "removes_a_generation")
 DIFF = ("diff_command", "blank_or")
 MANIFEST = ("diff_command", "manifest_meanwhile")
 SMALL_FILE = ("every_call", "small_file")
-SMOKE = ("darlings-bench:smoke", "tiny_run")
-REPORT = ("darlings-bench:--bin=report", "plot")
+SMOKE = ("xtask:bench", "tiny_run")
+REPORT = ("xtask:--bin=xtask", "plot")
 
 FLAGS = "nested_flags"
 BTRFS_JOURNAL = "src/volume/btrfs/journal.rs"
@@ -185,7 +185,7 @@ ELSEWHERE = [
         SMOKE,
         r"left: .*declared paths|peak memory",
         [(
-            "bench/src/report/page.rs",
+            "xtask/src/bench/page.rs",
             "    if contestants.is_empty() {\n",
             "    if contestants.len() < 3 {\n",
         )],
@@ -201,7 +201,7 @@ ELSEWHERE = [
         REPORT,
         r"left: \[|one row is no line",
         [(
-            "bench/src/report/plot.rs",
+            "xtask/src/bench/plot.rs",
             "series.points.len() > 1",
             "!series.points.is_empty()",
         )],

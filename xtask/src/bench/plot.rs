@@ -3,9 +3,7 @@
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use crate::catalogue::Unit;
-use crate::results::Results;
-use darlings_bench::statistics::{Summary, bytes, grouped};
+use super::results::{Set, Summary, Unit, bytes, grouped};
 
 /// Told apart by most people who do not see all colours, too (Okabe and Ito), and the same in every plot.
 const COLOURS: [(&str, RGBColor); 6] = [
@@ -20,53 +18,48 @@ const SIZE: (u32, u32) = (840, 480);
 const FONT: &str = "sans-serif";
 
 /// A contestant's points.
-pub(crate) struct Series {
-    label: &'static str,
+pub(crate) struct Series<'a> {
+    label: &'a str,
     colour: RGBColor,
     points: Vec<(f64, Summary)>,
 }
 
 /// Of every contestant with two or more rows that are numbers; none where the rows are no numbers.
-pub(crate) fn points(results: &Results<'_>) -> Vec<Series> {
-    let series = results.contestants().into_iter().map(|(name, label)| Series {
+pub(crate) fn series(set: &Set) -> Vec<Series<'_>> {
+    let point = |at: &str, name| {
+        let x = at.parse::<f64>().ok().filter(|x| *x > 0.0)?;
+        // What is nothing has no logarithm.
+        Some((x, set.summary(at, name).filter(|summary| summary.least > 0.0)?))
+    };
+    let series = set.contestants().into_iter().map(|(name, label)| Series {
         label,
         colour: COLOURS
             .iter()
             .find(|(known, _)| *known == name)
             .map_or(BLACK, |(_, colour)| *colour),
-        points: results
-            .rows()
-            .into_iter()
-            .filter_map(|at| {
-                let x = at.parse::<f64>().ok().filter(|x| *x > 0.0)?;
-                // What is nothing has no logarithm.
-                let summary = results.summary(at, name).filter(|summary| summary.least > 0.0)?;
-                Some((x, summary))
-            })
-            .collect(),
+        points: set.rows().into_iter().filter_map(|at| point(at, name)).collect(),
     });
     series.filter(|series| series.points.len() > 1).collect()
 }
 
 /// The plot, or `None` where there is nothing to plot.
-pub(crate) fn svg(results: &Results<'_>) -> Result<Option<String>> {
-    let all = points(results);
+pub(crate) fn svg(set: &Set) -> Result<Option<String>> {
+    let all = series(set);
     if all.is_empty() {
         return Ok(None);
     }
     let mut text = String::new();
     // The library's error borrows the text that it draws into.
-    draw(&mut text, results, &all).map_err(|why| anyhow!("cannot plot: {why}"))?;
+    draw(&mut text, set, &all).map_err(|why| anyhow!("cannot plot: {why}"))?;
     text.push('\n');
     Ok(Some(text))
 }
 
 fn draw(
     text: &mut String,
-    results: &Results<'_>,
-    all: &[Series],
+    set: &Set,
+    all: &[Series<'_>],
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let set = results.set;
     let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let flat = || all.iter().flat_map(|series| &series.points);
@@ -78,7 +71,7 @@ fn draw(
     // Room for the legend above the lines.
     let top = high(&mut flat().map(|(_, y)| y.most)) * 1.5;
     let mut chart = ChartBuilder::on(&area)
-        .caption(title(set.what, set.row), (FONT, 20))
+        .caption(format!("{} against {}", set.what, set.row), (FONT, 20))
         .margin(14)
         .margin_right(40)
         .x_label_area_size(46)
@@ -98,7 +91,7 @@ fn draw(
         .bold_line_style(RGBColor(220, 220, 220))
         .label_style((FONT, 14))
         .axis_desc_style((FONT, 15))
-        .x_desc(set.row)
+        .x_desc(&*set.row)
         .y_desc(unit)
         .x_label_formatter(&|x| grouped(&format!("{x:.0}")))
         .y_label_formatter(&|y| if set.unit == Unit::Bytes { bytes(*y) } else { seconds(*y) })
@@ -126,42 +119,39 @@ fn draw(
     Ok(())
 }
 
-fn title(what: &str, row: &str) -> String {
-    format!("{what} against {row}")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{points, svg};
-    use crate::catalogue;
-    use crate::results::Results;
-    use darlings_bench::record::{Line, Measured};
+    use super::{series, svg};
+    use crate::bench::results::Results;
 
-    fn measured(at: &str, contestant: &str, values: &[f64]) -> Line {
-        let (set, at, contestant) = ("kept".into(), at.into(), contestant.into());
-        Line::Measured(Measured { set, at, contestant, values: values.to_vec() })
+    /// Two contestants with two rows, and one with a single row.
+    const TWO: &str = r#"{"kind":"measured","set":"kept","at":"1000","contestant":"carry","values":[0.08,0.07,0.11]}
+{"kind":"measured","set":"kept","at":"1000000","contestant":"carry","values":[0.09,0.08,0.1]}
+{"kind":"measured","set":"kept","at":"1000","contestant":"cp","values":[0.1,0.3]}
+{"kind":"measured","set":"kept","at":"1000000","contestant":"cp","values":[100,110]}
+"#;
+    const ONE: &str =
+        r#"{"kind":"measured","set":"kept","at":"1000","contestant":"rsync","values":[0.2]}"#;
+
+    fn results(text: &str) -> anyhow::Result<Results> {
+        let mut results = Results::new(include_str!("../../../docs/benchmarks/sets.toml"))?;
+        results.add(text)?;
+        Ok(results)
     }
 
     #[test]
     fn a_plot_has_a_line_for_each_that_has_two_rows_and_is_the_same_every_time()
     -> anyhow::Result<()> {
-        let lines = [
-            measured("1000", "carry", &[0.08, 0.07, 0.11]),
-            measured("1000000", "carry", &[0.09, 0.08, 0.10]),
-            measured("1000", "rsync", &[0.2]),
-            measured("1000", "cp", &[0.1, 0.3]),
-            measured("1000000", "cp", &[100.0, 110.0]),
-        ];
-        let Some(set) = catalogue::find("kept") else { anyhow::bail!("no such set") };
-        let results = Results::new(set, &lines);
-        let labels: Vec<&str> = points(&results).iter().map(|series| series.label).collect();
+        let some = results(&format!("{TWO}{ONE}"))?;
+        let set = some.set("kept")?;
+        let labels: Vec<&str> = series(set).iter().map(|series| series.label).collect();
         assert_eq!(labels, ["`carry`", "`cp --reflink=always -a`"]);
-        let Some(drawn) = svg(&results)? else { anyhow::bail!("nothing was drawn") };
+        let drawn = svg(set)?.unwrap_or_default();
         assert!(drawn.matches("<polyline").count() >= 2, "{drawn}");
         assert!(drawn.contains("cp --reflink=always -a"), "{drawn}");
         assert!(!drawn.contains("rsync"), "one row is no line");
-        assert_eq!(svg(&results)?, Some(drawn));
-        assert_eq!(svg(&Results::new(set, &lines[2..3]))?, None);
+        assert_eq!(svg(set)?, Some(drawn));
+        assert_eq!(svg(results(ONE)?.set("kept")?)?, None);
         Ok(())
     }
 }

@@ -1,57 +1,44 @@
-use darlings_bench::record::{LeftOut, Line, Machine, Measured, Outcome};
+use anyhow::Result;
 
 use super::{page, readme};
+use crate::bench::results::Results;
 
-fn measured(set: &str, at: &str, contestant: &str, values: &[f64]) -> Line {
-    let (set, at, contestant) = (set.into(), at.into(), contestant.into());
-    Line::Measured(Measured { set, at, contestant, values: values.to_vec() })
+const EXAMPLE: &str = r#"{"kind":"machine","name":"host","asked":"script/bench --quick","day":"2026-11-24","facts":["Linux 6.18","2 processors"],"versions":["rsync 3.5"]}
+{"kind":"measured","set":"kept","at":"1000","contestant":"carry","values":[0.5,0.25,1.0]}
+{"kind":"measured","set":"kept","at":"1000","contestant":"wipe","values":[0.125,0.125,0.2]}
+{"kind":"measured","set":"kept","at":"1000","contestant":"rsync","values":[2.0,1.0,20.0]}
+{"kind":"measured","set":"kept","at":"1000000","contestant":"carry","values":[0.5]}
+{"kind":"measured","set":"kept","at":"1000000","contestant":"wipe","values":[0.45]}
+{"kind":"measured","set":"kept","at":"1000000","contestant":"cp","values":[0.4]}
+{"kind":"measured","set":"kept","at":"1000000","contestant":"cp","values":[0.6,0.4]}
+{"kind":"left_out","set":"kept","at":"1000000","contestant":"rsync","why":"it would take an hour"}
+{"kind":"measured","set":"declared","at":"10","contestant":"carry","values":[1.0]}
+{"kind":"measured","set":"declared","at":"10","contestant":"bind","values":[1.5]}
+{"kind":"outcome","set":"replace","at":"rename over it","contestant":"kept","said":"works"}
+{"kind":"outcome","set":"replace","at":"rename over it","contestant":"bind","said":"fails: busy"}
+{"kind":"measured","set":"memory","at":"1000","contestant":"carry","values":[4613734.0,4613734.0]}
+"#;
+
+fn results(text: &str) -> Result<Results> {
+    let mut results = Results::new(include_str!("../../../../docs/benchmarks/sets.toml"))?;
+    results.add(text)?;
+    Ok(results)
 }
 
-fn example() -> Vec<Line> {
-    vec![
-        Line::Machine(Machine {
-            name: "host".into(),
-            asked: "script/bench --quick".into(),
-            day: "2026-11-24".into(),
-            facts: vec!["Linux 6.18".into(), "2 processors".into()],
-            versions: vec!["rsync 3.5".into()],
-        }),
-        measured("kept", "1000", "carry", &[0.5, 0.25, 1.0]),
-        measured("kept", "1000", "wipe", &[0.125, 0.125, 0.2]),
-        measured("kept", "1000", "rsync", &[2.0, 1.0, 20.0]),
-        measured("kept", "1000000", "carry", &[0.5]),
-        measured("kept", "1000000", "wipe", &[0.45]),
-        measured("kept", "1000000", "cp", &[0.4, 0.6, 0.4]),
-        Line::LeftOut(LeftOut {
-            set: "kept".into(),
-            at: "1000000".into(),
-            contestant: "rsync".into(),
-            why: "it would take an hour".into(),
-        }),
-        measured("declared", "10", "carry", &[1.0]),
-        measured("declared", "10", "bind", &[1.5]),
-        Line::Outcome(Outcome {
-            set: "replace".into(),
-            at: "rename over it".into(),
-            contestant: "kept".into(),
-            said: "works".into(),
-        }),
-        Line::Outcome(Outcome {
-            set: "replace".into(),
-            at: "rename over it".into(),
-            contestant: "bind".into(),
-            said: "fails: busy".into(),
-        }),
-        measured("memory", "1000", "carry", &[4_613_734.0, 4_613_734.0]),
-    ]
+/// The page of these results, where `rsync` alone has a script.
+fn made(template: &str, text: &str) -> Result<String> {
+    page(template, &results(text)?, |name| {
+        anyhow::ensure!(name == "rsync", "there is no script {name:?}");
+        Ok("#!/bin/bash\n# Copies.\n".to_owned())
+    })
 }
 
 #[test]
 fn a_page_has_ratios_then_who_is_ahead_then_values_with_their_spread_then_what_was_left_out()
--> anyhow::Result<()> {
+-> Result<()> {
     let template = "# Title\n\n{{machine host}}\n\n{{plot kept}}\n\n{{set kept}}\n\nWords.\n";
     assert_eq!(
-        page(template, &example())?,
+        made(template, EXAMPLE)?,
         "# Title\n\
          \n\
          Measured on 2026-11-24 by `script/bench --quick`.\n\
@@ -84,10 +71,9 @@ fn a_page_has_ratios_then_who_is_ahead_then_values_with_their_spread_then_what_w
 }
 
 #[test]
-fn a_set_where_nobody_is_ahead_says_so_and_one_that_was_not_measured_does_too() -> anyhow::Result<()>
-{
+fn a_set_where_nobody_is_ahead_says_so_and_one_that_was_not_measured_does_too() -> Result<()> {
     assert_eq!(
-        page("{{set declared}}\n{{set boot}}\n{{plot boot}}\n{{machine guest}}\n", &example())?,
+        made("{{set declared}}\n{{set boot}}\n{{plot boot}}\n{{machine guest}}\n", EXAMPLE)?,
         "| a reset: ratios | `carry` | delete and snapshot, a bind mount for each path |\n\
          |---|---:|---:|\n\
          | 10 declared paths | 1.00 | 1.50 |\n\
@@ -104,9 +90,9 @@ fn a_set_where_nobody_is_ahead_says_so_and_one_that_was_not_measured_does_too() 
 }
 
 #[test]
-fn outcomes_and_sizes_are_tables_in_words_and_units() -> anyhow::Result<()> {
+fn outcomes_and_sizes_are_tables_in_words_and_units() -> Result<()> {
     assert_eq!(
-        page("{{set replace}}\n{{set memory}}\n", &example())?,
+        made("{{set replace}}\n{{set memory}}\n", EXAMPLE)?,
         "| one declared file | kept in place | bind mount |\n\
          |---|---:|---:|\n\
          | rename over it | works | fails: busy |\n\
@@ -118,8 +104,8 @@ fn outcomes_and_sizes_are_tables_in_words_and_units() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_readme_gets_the_plot_and_of_each_set_the_last_row_in_which_the_most_took_part()
--> anyhow::Result<()> {
+fn the_readme_gets_the_plot_and_of_each_set_the_last_row_in_which_the_most_took_part() -> Result<()>
+{
     let old = "Before\n<!-- made by script/bench -->\nold\n<!-- until here -->\nAfter\n";
     let new = "Before\n\
          <!-- made by script/bench -->\n\
@@ -131,8 +117,14 @@ fn the_readme_gets_the_plot_and_of_each_set_the_last_row_in_which_the_most_took_
          | 10 declared paths | 1.00 | – | – | – | 1.50 |\n\
          <!-- until here -->\n\
          After\n";
-    assert_eq!(readme(old, &example())?, new);
-    assert_eq!(readme(new, &example())?, new, "made again, it is the same");
+    assert_eq!(readme(old, &results(EXAMPLE)?)?, new);
+    assert_eq!(readme(new, &results(EXAMPLE)?)?, new, "made again, it is the same");
+    Ok(())
+}
+
+#[test]
+fn a_script_is_shown_without_its_first_line() -> Result<()> {
+    assert_eq!(made("{{script rsync}}\n", "")?, "```sh\n# Copies.\n```\n");
     Ok(())
 }
 
@@ -143,24 +135,22 @@ fn what_means_nothing_is_an_error_that_names_it() {
         ("{{script dd}}", "there is no script \"dd\""),
         ("{{graph kept}}", "the template has {{graph kept}}, which means nothing"),
     ] {
-        let said = page(template, &example()).map_err(|why| why.to_string());
+        let said = made(template, EXAMPLE).map_err(|why| why.to_string());
         assert_eq!(said, Err(named.to_owned()));
     }
-    let said = readme("no marks", &example()).map_err(|why| why.to_string());
+    let said = results(EXAMPLE)
+        .and_then(|results| readme("no marks", &results))
+        .map_err(|why| why.to_string());
     let lacks = "the README lacks the lines <!-- made by script/bench --> and <!-- until here -->, in this order";
     assert_eq!(said, Err(lacks.to_owned()));
 }
 
 #[test]
-fn what_the_parts_of_one_run_say_of_their_machine_is_said_once() -> anyhow::Result<()> {
+fn what_the_parts_of_one_run_say_of_their_machine_is_said_once() -> Result<()> {
     let part = |load: &str, day: &str| {
-        Line::Machine(Machine {
-            name: "guest".into(),
-            asked: "script/bench --vm".into(),
-            day: day.into(),
-            facts: vec!["Debian in QEMU".into(), load.into()],
-            versions: vec![],
-        })
+        format!(
+            r#"{{"kind":"machine","name":"guest","asked":"script/bench --vm","day":"{day}","facts":["Debian in QEMU","{load}"],"versions":[]}}"#
+        )
     };
     let parts = [
         part("load 1.5", "2026-11-24"),
@@ -168,7 +158,7 @@ fn what_the_parts_of_one_run_say_of_their_machine_is_said_once() -> anyhow::Resu
         part("load 1.5", "2026-11-25"),
     ];
     assert_eq!(
-        page("{{machine guest}}\n", &parts)?,
+        made("{{machine guest}}\n", &parts.join("\n"))?,
         "Measured on 2026-11-24 by `script/bench --vm`.\n\n\
          - Debian in QEMU\n- load 1.5\n- load 2.0\n\n\
          Measured on 2026-11-25 by `script/bench --vm`.\n\n\
