@@ -118,11 +118,16 @@ impl Manifest {
 /// none: a damaged manifest must not keep a machine from being reset.
 #[must_use]
 pub fn restore_of(root: BorrowedFd<'_>) -> Option<Restore> {
-    let manifest = manifest(root).unwrap_or_else(|error| {
+    manifest_or_warn(root)?.restore()
+}
+
+/// What the last reset of the tree at `root` wrote down, where only a time or another detail is wanted
+/// of it. One that cannot be read is a warning: it must keep nothing from getting done.
+pub(crate) fn manifest_or_warn(root: BorrowedFd<'_>) -> Option<Manifest> {
+    manifest(root).unwrap_or_else(|error| {
         warn!("{error:#}");
         None
-    });
-    manifest?.restore()
+    })
 }
 
 /// The restore that made a live volume.

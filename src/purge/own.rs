@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
 use serde::Deserialize;
+use tracing::warn;
 
 use crate::attic::ATTIC;
 use crate::carry::TRASH;
@@ -61,7 +62,12 @@ impl Own {
         for name in self.names(ATTIC)? {
             let Ok(text) = name.to_str() else { continue };
             if let Some(number) = text.strip_suffix(".json").and_then(exact_number) {
-                found.insert(number, time_in(attic.as_fd(), &name)?);
+                // What says nothing of its age stays, and the rest of the purge goes on.
+                let time = time_in(attic.as_fd(), &name).unwrap_or_else(|error| {
+                    warn!("{error:#}");
+                    None
+                });
+                found.insert(number, time);
             } else if let Some(number) = exact_number(text) {
                 found.entry(number).or_default();
             }

@@ -124,9 +124,15 @@ pub fn write_durably(directory: impl AsFd, name: impl Arg, content: &[u8]) -> io
 /// The content of the small file `name` in `directory`; `None` when there is none.
 ///
 /// # Errors
-/// As opening and reading a file; `ELOOP` when it is a symbolic link.
+/// As opening and reading a file; `ELOOP` when it is a symbolic link. Anything else that is not a
+/// regular file is an error too: a fifo would have nothing to say, a device might never end.
 pub fn read_optional(directory: impl AsFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     let Some(file) = present(open_file(directory.as_fd(), name))? else { return Ok(None) };
+    let kind = kind(&status_of(file.as_fd())?);
+    if kind != FileType::RegularFile {
+        let words = format!("it is not a regular file but a {}", kind_name(kind));
+        return Err(io::Error::other(words));
+    }
     let mut content = Vec::new();
     File::from(file).read_to_end(&mut content)?;
     Ok(Some(content))

@@ -148,25 +148,38 @@ fn enter(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Level> {
         let error = anyhow::Error::from(error).context(cannot("open", name));
         if is_mounted { error.context("something is mounted in it; unmount that") } else { error }
     })?;
-    unseal(fd.as_fd()).with_context(|| cannot("clear the flags of", name))?;
     let identity = identity(fd.as_fd()).with_context(|| cannot("look at", name))?;
+    make_writable(fd.as_fd(), identity).with_context(|| cannot("make writable", name))?;
+    unseal(fd.as_fd()).with_context(|| cannot("clear the flags of", name))?;
     Ok(Level { name: name.to_owned(), identity, fd: Some(fd), inside: Vec::new() })
+}
+
+/// Nothing can be removed from a subvolume of btrfs that is read-only, and its owner can make it so.
+fn make_writable(directory: BorrowedFd<'_>, (_, inode): Identity) -> anyhow::Result<()> {
+    let kind = darlings_btrfs::entry_kind(inode);
+    if kind == darlings_btrfs::EntryKind::SubvolumeRoot && darlings_btrfs::is_btrfs(directory)? {
+        darlings_btrfs::set_read_only(directory, false)?;
+    }
+    Ok(())
 }
 
 /// unlinkat(2), once more without the entry's seals when those forbid it.
 fn unlink(parent: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
     match unlinkat(parent, name, flags) {
         Err(Errno::PERM) => {
+            // A sealed directory is looked at as one first. Linux says EISDIR for others, POSIX lets a
+            // filesystem say EPERM.
+            let as_directory = flags.contains(AtFlags::REMOVEDIR);
+            if !as_directory && at::kind(&at::status(parent, name)?) == FileType::Directory {
+                return Err(Errno::ISDIR);
+            }
             let unsealed = unseal_named(parent, name)?;
             let Some((file, seals)) = unsealed.filter(|(_, seals)| !seals.is_empty()) else {
-                // Linux says EISDIR for a directory, POSIX lets a filesystem say EPERM.
-                let status = at::status(parent, name)?;
-                let directory = at::kind(&status) == FileType::Directory;
-                return Err(if directory { Errno::ISDIR } else { Errno::PERM });
+                return Err(Errno::PERM);
             };
             let unlinked = unlinkat(parent, name, flags);
-            // A directory has no other name, and is removed in another way or is gone.
-            if flags.contains(AtFlags::REMOVEDIR) || unlinked == Err(Errno::ISDIR) {
+            // A directory has no other name.
+            if as_directory {
                 return unlinked;
             }
             // The file may have another name, which keeps its flags whether this one is gone or not.

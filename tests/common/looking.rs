@@ -63,7 +63,7 @@ pub fn at_time(path: &Path, time: &str) -> Result<()> {
     run(Command::new("touch").args(["--no-dereference", "--date", time]).arg(path)).map(drop)
 }
 
-/// A plain directory that is reset, on ext4.
+/// A plain directory that is reset.
 pub struct Directory {
     pub fs: LoopFs,
     /// The tables of the configuration after the volume's.
@@ -71,9 +71,13 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// `blank` fills the blank.
+    /// On ext4; `blank` fills the blank.
     pub fn new(rules: &str, blank: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
-        let fs = LoopFs::new(Filesystem::Ext4)?;
+        Self::on(LoopFs::new(Filesystem::Ext4)?, rules, blank)
+    }
+
+    /// On a filesystem that is there.
+    pub fn on(fs: LoopFs, rules: &str, blank: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         std::fs::create_dir(fs.path().join("blank"))?;
         std::fs::create_dir(fs.path().join("live"))?;
         blank(&fs.path().join("blank"))?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as fs;
-use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use tracing::warn;
 
@@ -212,9 +212,7 @@ impl Store for Generations {
                 times.entry(manifest.generation).or_insert(time);
             }
         };
-        if let Some(manifest) = state::manifest(live.as_fd())? {
-            note(&manifest);
-        }
+        state::manifest_or_warn(live.as_fd()).iter().for_each(&mut note);
         for &number in &begun {
             let name = self.path_of(&number.to_string());
             seen.begun.push(Generation { number, name, ended: None, boot: None, size: None });
@@ -264,10 +262,16 @@ impl Store for Generations {
             None => None,
         };
         self.refuse_if_mounted(Path::new(&generation.name))?;
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(home, &intent, flags, Mode::RUSR | Mode::WUSR).map(drop).with_context(|| {
-            format!("cannot write down that it is being removed, in {intent:?}")
-        })?;
+        // Whatever has that name says so.
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        match openat(home, &intent, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(_) | Err(Errno::EXIST) => {}
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!("cannot write down that it is being removed, in {intent:?}")
+                });
+            }
+        }
         let result = id.map_or(Ok(()), |id| self.delete(id));
         let untouched = match &result {
             Ok(()) => true,
@@ -276,8 +280,7 @@ impl Store for Generations {
         };
         if untouched {
             let home = self.home.as_ref().context("BUG: the generations went away")?;
-            let unlinked = unlinkat(home, &intent, AtFlags::empty());
-            unlinked.with_context(|| format!("cannot remove {intent:?}"))?;
+            restore::remove(home.as_fd(), &intent)?;
         }
         Ok(result?)
     }

@@ -77,9 +77,7 @@ impl Store for Generations {
                 times.entry(manifest.generation).or_insert(time);
             }
         };
-        if let Some(manifest) = state::manifest(self.root.as_fd())? {
-            note(&manifest);
-        }
+        state::manifest_or_warn(self.root.as_fd()).iter().for_each(&mut note);
         for name in at::names(home.as_fd()).context("cannot read the generations")? {
             let name = name.to_string_lossy();
             let Some(number) = exact_number(&name) else {
