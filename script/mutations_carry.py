@@ -9,6 +9,8 @@ AGAIN = "src/carry/again.rs"
 TIDY = "src/carry/tidy.rs"
 UNDO = "src/carry/undo.rs"
 LAYOUT = "src/carry/layout.rs"
+JOURNAL = "src/carry/journal.rs"
+SURVEY = "src/restore/survey.rs"
 LAY = "src/restore/lay.rs"
 CLEAR = "src/restore/clear.rs"
 RESTORE = "src/restore/mod.rs"
@@ -44,6 +46,40 @@ MOVE_ASIDE = "    moves::move_as(&work, &at::c_name(ASIDE.as_ref())?, &home, &na
 RENAME_BACK = "        moves::rename(root, &it.to, &it.from)?;\n        moves::note_progress"
 
 CARRY = [
+    (
+        "dir: what was laid stays where a reset fails before it moves anything",
+        ("dir", "does_not_fit"),
+        r"^\(\d{8},",
+        [(DIR, "        self.laid = true;\n", "")],
+    ),
+    (
+        "dir: check does not ask whether the blank fits",
+        ("dir", "does_not_fit"),
+        r"left: Some\(0\)",
+        [(DIR, "            if self.options.dry_run {\n", "            if false {\n")],
+    ),
+    (
+        "carry: without a journal nothing was moved",
+        ("half_moved", "without_its_journal"),
+        r"Error: killed at renameat",
+        [(JOURNAL, "None if moves::has_begun(&work)? => {", "None if false => {")],
+    ),
+    (
+        "carry: a copy of the journal is not read",
+        ("half_moved", "with_one_copy"),
+        r"Error: killed at renameat",
+        [(
+            JOURNAL,
+            "complete.into_iter().chain(MOVING.map(",
+            "complete.into_iter().chain(MOVING.into_iter().take(1).map(",
+        )],
+    ),
+    (
+        "survey: what is below an encrypted directory is looked for",
+        ("encrypted", "is_refused"),
+        r"left: Some\(0\)",
+        [(SURVEY, "    refuse_encrypted(rules, previous)?;\n", "")],
+    ),
     (
         "carry: a connector's mode",
         GENERATED,

@@ -4,8 +4,8 @@
 mod common;
 
 use anyhow::{Context as _, Result};
-use common::directory::{Volume, command, config_at, names, on_both, ran};
-use common::put;
+use common::directory::{Ran, Volume, command, config_at, names, on_both, ran};
+use common::{put, quoted};
 use darlings_testkit::loopfs::{Filesystem, LoopFs, Options};
 use darlings_testkit::model::Rule;
 use darlings_testkit::{Attribute, capability, capture, plant, project, skip_unless};
@@ -324,4 +324,119 @@ fn a_small_filesystem_is_enough_to_keep_large_files() -> Result<()> {
     volume.reset()?;
     assert_eq!(volume.tree()?.diff_lines(&expected), "");
     volume.close()
+}
+
+/// A directory on a filesystem of its own, and a blank that is not on it.
+struct Apart {
+    fs: LoopFs,
+    blank: std::path::PathBuf,
+}
+
+impl Apart {
+    fn new(options: Options) -> Result<Self> {
+        let fs = LoopFs::with(options)?;
+        let blank = fs.holder().join("blank");
+        std::fs::create_dir(&blank)?;
+        put(fs.path(), "live/keep/file", "kept")?;
+        put(fs.path(), "live/erased", "erased")?;
+        Ok(Self { fs, blank })
+    }
+
+    fn run(&self, command_word: &str) -> Result<Ran> {
+        let at = self.fs.holder().join("darlings.toml");
+        let path = |path: &std::path::Path| quoted(&path.display().to_string());
+        let (live, blank) = (path(&self.fs.path().join("live")), path(&self.blank));
+        let config = format!(
+            "[[volume]]\nmount_point = \"/\"\ndir = {{ path = {live}, blank = {blank} }}\n\
+             [[persist]]\npath = \"/keep\"\n"
+        );
+        std::fs::write(&at, config)?;
+        ran(command(&[], &[command_word], &at))
+    }
+
+    /// Bytes and entries that are free.
+    fn free(&self) -> Result<(u64, u64)> {
+        rustix::fs::syncfs(std::fs::File::open(self.fs.path())?)?;
+        let is = rustix::fs::statvfs(self.fs.path())?;
+        Ok((is.f_bavail * is.f_frsize, is.f_ffree))
+    }
+
+    /// That a reset is refused by `check` and fails, leaves what was free, and can be followed by others.
+    fn fails_and_leaves_nothing(&self) -> Result<()> {
+        let before = (self.free()?, capture(&self.fs.path().join("live"))?);
+        assert_eq!(self.run("check")?.code, Some(1));
+        let failed = self.run("reset")?;
+        assert_eq!(failed.code, Some(10), "{}", failed.stderr);
+        assert!(failed.stderr.contains("No space left on device"), "{}", failed.stderr);
+        let live = self.fs.path().join("live");
+        assert_eq!(capture(&live)?.diff_lines(&before.1), "");
+        let after = self.free()?;
+        // The tool's own directory may be new.
+        let lost = (before.0.0.saturating_sub(after.0), before.0.1.saturating_sub(after.1));
+        assert!(lost.0 <= 64 << 10 && lost.1 <= 1, "{lost:?}");
+        assert_eq!(names(&live.join(".darlings"), &[])?, [""; 0]);
+        let purge = self.run("purge")?;
+        assert_eq!(purge.code, Some(0), "{}", purge.stderr);
+        Ok(())
+    }
+
+    fn succeeds(self) -> Result<()> {
+        let check = self.run("check")?;
+        assert_eq!(check.code, Some(0), "{}", check.stderr);
+        let reset = self.run("reset")?;
+        assert_eq!(reset.code, Some(0), "{}", reset.stderr);
+        let live = self.fs.path().join("live");
+        assert_eq!(std::fs::read_to_string(live.join("keep/file"))?, "kept");
+        assert!(!live.join("erased").exists());
+        self.fs.close()
+    }
+}
+
+#[test]
+fn a_blank_that_does_not_fit_leaves_nothing_and_check_has_said_so() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    skip_unless!(capability::root_and_xfs(), Ok(()));
+    on_both(|filesystem| {
+        let mut options = Options::new(filesystem);
+        if filesystem == Filesystem::Ext4 {
+            // Nothing that root alone may take: the estimate leaves that.
+            options.mkfs.extend(["-m", "0"].map(str::to_owned));
+        }
+        let volume = Apart::new(options)?;
+        let content = vec![7; 32 << 20];
+        std::fs::write(volume.blank.join("large"), &content)?;
+        std::fs::hard_link(volume.blank.join("large"), volume.blank.join("again"))?;
+        // What is persisted is not laid, and neither are holes.
+        std::fs::create_dir(volume.blank.join("keep"))?;
+        std::fs::write(volume.blank.join("keep/not-laid"), &content)?;
+        let sparse = std::fs::File::create(volume.blank.join("sparse"))?;
+        sparse.set_len(1 << 40)?;
+        let ballast = std::fs::File::create(volume.fs.path().join("ballast"))?;
+        let all_but = |left: u64| -> Result<()> {
+            let (length, more) = (ballast.metadata()?.len(), volume.free()?.0 - left);
+            let flags = rustix::fs::FallocateFlags::empty();
+            Ok(rustix::fs::fallocate(&ballast, flags, length, more)?)
+        };
+        all_but(40 << 20)?;
+        assert_eq!(volume.run("check")?.code, Some(0));
+        all_but(24 << 20)?;
+        volume.fails_and_leaves_nothing()?;
+        ballast.set_len(0)?;
+        drop(ballast);
+        volume.succeeds()
+    })
+}
+
+#[test]
+fn a_blank_with_more_files_than_the_filesystem_can_hold_leaves_nothing() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let mut options = Options::new(Filesystem::Ext4);
+    options.mkfs.extend(["-N".to_owned(), "512".to_owned()]);
+    let volume = Apart::new(options)?;
+    for number in 0..1024 {
+        put(&volume.blank, &format!("many/{number}"), "")?;
+    }
+    volume.fails_and_leaves_nothing()?;
+    std::fs::remove_dir_all(volume.blank.join("many"))?;
+    volume.succeeds()
 }

@@ -142,7 +142,11 @@ impl Ladder {
 }
 
 /// The next stretch of data at or after `at`, or `None` when only a hole is left.
-fn next_data(file: BorrowedFd<'_>, at: u64, size: u64) -> anyhow::Result<Option<(u64, u64)>> {
+pub(super) fn next_data(
+    file: BorrowedFd<'_>,
+    at: u64,
+    size: u64,
+) -> anyhow::Result<Option<(u64, u64)>> {
     if at >= size {
         return Ok(None);
     }

@@ -121,7 +121,7 @@ pub(super) fn job(path: PathBuf, rules: Option<&Node>) -> Job<'_> {
 }
 
 /// What the blank has in a unit, by its path in the blank and its path below the target.
-fn jobs_of<'u>(
+pub(super) fn jobs_of<'u>(
     unit: &'u Unit,
     blank: BorrowedFd<'_>,
     target: BorrowedFd<'_>,

@@ -49,6 +49,7 @@ mod equal;
 mod lay;
 mod links;
 mod move_in;
+mod room;
 mod settle;
 mod survey;
 mod walk;
@@ -62,6 +63,7 @@ pub use data::{BytesByRung, is_swap_area};
 pub use equal::{Comparison, Named, same_flags, same_target};
 pub use lay::{Copied, Laid, Reserved, Unit, lay, move_stub, take_attributes};
 pub use move_in::{MovedIn, fill_file, move_in};
+pub use room::Room;
 pub use settle::Settled;
 pub use survey::{Place, State, Surveyed, source_of, state_at, survey, survey_excluded};
 

@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use rustix::fs::fstatvfs;
 
 use super::elsewhere::{self, Elsewhere};
 use crate::attic::{self, Attic};
@@ -12,7 +13,7 @@ use crate::cmdline::Asked;
 use crate::config;
 use crate::names::shown;
 use crate::report::bytes_in_words;
-use crate::restore::{Place, Reserved, State, Surveyed, at, survey, survey_excluded};
+use crate::restore::{Place, Reserved, Room, State, Surveyed, at, survey, survey_excluded};
 use crate::rules::Rules;
 
 /// What was seen of the trees of a volume, whatever the filesystem.
@@ -75,6 +76,35 @@ impl Looked {
     pub(super) fn seen<'a>(&'a self, nested: &'a [PathBuf]) -> carry::Seen<'a> {
         let Self { paths, excluded, attic, .. } = self;
         carry::Seen { persisted: paths, excluded, attic, nested }
+    }
+
+    /// Makes sure that the blank's content fits beside the previous state at `root`, by an estimate
+    /// that is rather too large.
+    pub(super) fn ensure_fits(
+        &self,
+        rules: &Rules,
+        root: BorrowedFd<'_>,
+        blank: Option<BorrowedFd<'_>>,
+    ) -> anyhow::Result<()> {
+        let Some(blank) = blank else { return Ok(()) };
+        let units = carry::arrange(rules, self.seen(&[])).units;
+        let needed = Room::to_lay(&units, blank, root)?;
+        let free = Room::free(&fstatvfs(root).context("cannot ask for the free space")?);
+        let remedy = "remove what is not needed, `darlings purge` perhaps";
+        ensure!(
+            needed.bytes <= free.bytes,
+            "the blank does not fit beside what is there: it takes about {}, and {} is free; {remedy}",
+            bytes_in_words(needed.bytes),
+            bytes_in_words(free.bytes)
+        );
+        ensure!(
+            needed.entries <= free.entries,
+            "the blank does not fit beside what is there: it has {} entries, and the filesystem has room \
+             for {}; {remedy}",
+            needed.entries,
+            free.entries
+        );
+        Ok(())
     }
 
     /// The same once everything is in place, for a second restoration from where the first one

@@ -199,6 +199,10 @@ impl Dir {
             self.before = state::manifest(root)?;
             self.looked = Looked::at(&self.volume, self.options.asked, root, blank)?;
             ensure_room(Space::on(root)?.available)?;
+            if self.options.dry_run {
+                // What a reset only tries, since it is an estimate: one that fails leaves nothing.
+                self.looked.ensure_fits(&self.volume.rules, root, blank)?;
+            }
         }
         Ok(plan(&self.volume, &self.source, self.generation, stage, &self.looked))
     }
