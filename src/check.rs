@@ -4,7 +4,7 @@
 //! What a reset would look at first, this looks at too, by the same code. What is only that the
 //! volumes are in use is no problem here; a declared path that cannot be reached is one.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -16,7 +16,8 @@ use crate::generations::{Access, Detail, Generation, Store};
 use crate::names::shown;
 use crate::plan::VolumePlan;
 use crate::reset;
-use crate::restore::State;
+use crate::restore::{State, state_at};
+use crate::rules::Rules;
 use crate::state;
 use crate::volume::{self, Options};
 
@@ -52,8 +53,9 @@ pub struct VolumeCheck {
     pub problems: Vec<String>,
     /// What the owner should know.
     pub notes: Vec<String>,
-    /// How many declared paths are there, and how many there are in all.
-    pub present: usize,
+    /// How many declared paths are there, and how many there are in all. Unknown where the volume
+    /// cannot be looked at.
+    pub present: Option<usize>,
     /// See [`Self::present`].
     pub declared: usize,
     /// How many previous states are kept.
@@ -107,7 +109,7 @@ impl VolumeCheck {
             ready: false,
             problems: Vec::new(),
             notes: Vec::new(),
-            present: 0,
+            present: None,
             declared: volume.rules.persisted().len(),
             generations: None,
         };
@@ -157,8 +159,7 @@ impl VolumeCheck {
     fn take(&mut self, plan: &VolumePlan) {
         self.volume = Some(plan.volume.clone());
         self.declared = plan.paths.len();
-        let is_there = |state: &State| matches!(state, State::Present { .. });
-        self.present = plan.paths.iter().filter(|path| is_there(&path.state)).count();
+        self.present = Some(plan.paths.iter().filter(|path| is_there(&path.state)).count());
         let unreachable: Vec<String> = plan
             .paths
             .iter()
@@ -214,9 +215,30 @@ impl VolumeCheck {
         {
             self.notes.push(format!("{why}: a rollback copies what is kept"));
         }
-        let (live, blank) = (store.live()?, store.blank()?);
-        self.places(volume, live.as_fd(), blank.as_ref().map(|blank| blank.as_fd()))
+        let live = store.live()?;
+        let live = live.as_fd();
+        if !self.ready {
+            // The plan would have said so, and something else is in its way.
+            self.present = Some(present(&volume.rules, live)?);
+        }
+        let blank = store.blank()?;
+        let blank = blank.as_ref().map(|blank| blank.as_fd());
+        if self.ready {
+            self.notes.extend(volume::vanishing(volume, live, blank)?);
+        }
+        self.places(volume, live, blank)
     }
+}
+
+/// How many persisted paths are there in the live volume.
+fn present(rules: &Rules, live: BorrowedFd<'_>) -> anyhow::Result<usize> {
+    let persisted = rules.persisted();
+    let mut states = persisted.iter().map(|persisted| state_at(live, &persisted.path));
+    states.try_fold(0, |count, state| Ok(count + usize::from(is_there(&state?))))
+}
+
+fn is_there(state: &State) -> bool {
+    matches!(state, State::Present { .. })
 }
 
 /// Whether somebody could get something back from it.
@@ -244,7 +266,12 @@ impl std::fmt::Display for Check {
                 Some(words) => write!(f, "{mount_point}: {words}")?,
                 None => write!(f, "{mount_point}")?,
             }
-            write!(f, ": {} of {} declared paths are there", volume.present, volume.declared)?;
+            match (volume.present, volume.declared) {
+                (Some(present), all) => write!(f, ": {present} of {all} declared paths are there")?,
+                (None, all) => {
+                    write!(f, ": cannot tell how many of {all} declared paths are there")?;
+                }
+            }
             match volume.generations {
                 None => writeln!(f)?,
                 Some(1) => writeln!(f, ", 1 generation")?,

@@ -65,7 +65,8 @@ fn a_missing_blank_is_named_with_the_subvolumes_that_there_are() -> Result<()> {
         told,
         format!(
             "/: the blank subvolume \"@blanc\" is missing on {device:?}; there are \"@\", \
-             \"@blank\". Make one with `btrfs subvolume snapshot -r`, or write blank = \"empty\""
+             \"@blank\". Make one with `darlings init`, or of the system as it is now with \
+             `darlings init --from-live`"
         )
     );
     machine.close()
@@ -535,8 +536,8 @@ fn a_dry_run_of_a_reset_that_cannot_be_says_why_and_ends_like_it() -> Result<()>
         lines(&ran),
         [format!(
             "error: a reset would not start: /: the blank subvolume \"@blanc\" is missing on \
-             {device:?}; there are \"@\", \"@blank\". Make one with `btrfs subvolume snapshot -r`, \
-             or write blank = \"empty\""
+             {device:?}; there are \"@\", \"@blank\". Make one with `darlings init`, or of the \
+             system as it is now with `darlings init --from-live`"
         )]
     );
     assert_eq!(machine.whole()?.differences(&before), "");

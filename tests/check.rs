@@ -107,7 +107,7 @@ fn what_would_stop_the_next_reset_is_a_problem_now() -> Result<()> {
         })?,
         [
             "the blank subvolume \"@clean\" is missing on \"DEVICE\"; there are \"@\", \"@blank\". Make \
-             one with `btrfs subvolume snapshot -r`, or write blank = \"empty\""
+             one with `darlings init`, or of the system as it is now with `darlings init --from-live`"
         ]
     );
     assert_eq!(

@@ -20,7 +20,7 @@ use crate::restore::{Comparison, Named, State, Surveyed, at, state_at};
 use crate::rules::Verdict;
 
 /// As many links as the kernel follows (`MAXSYMLINKS`).
-const MOST_LINKS: usize = 40;
+pub(super) const MOST_LINKS: usize = 40;
 
 /// Files up to this size are compared with the blank's byte by byte.
 const SMALL: u64 = 1 << 20;
@@ -138,15 +138,9 @@ impl Looking<'_> {
                 State::Absent | State::Unreachable { .. } => return Ok(None),
             };
             of_root = of_root && self.is_in_hands_of_root(&link)?;
-            let (above, name) = at::open_parent(self.previous, &link)?;
-            let target = readlinkat(&above, &name, Vec::new())?;
-            let rest = path.strip_prefix(&link).context("BUG: the link is not on the path")?;
-            let target = Path::new(at::os_name(&target)).join(rest);
-            let leads_to = absolute(&parent(&mount_point.join(&link)), &target);
-            match leads_to.strip_prefix(mount_point) {
-                Ok(below) if !below.as_os_str().is_empty() => below.clone_into(&mut path),
-                // Elsewhere than in this volume, or the volume itself.
-                _ => return Ok(None),
+            match through(self.previous, mount_point, &path, &link)? {
+                Some(leads_to) => path = leads_to,
+                None => return Ok(None),
             }
         }
         Ok(None)
@@ -208,6 +202,23 @@ impl Looking<'_> {
         };
         Ok((!same).then_some(true))
     }
+}
+
+/// What a path stands for whose first link is `link`, both below a volume's root. Nothing where that is
+/// elsewhere than in the volume, or the volume itself.
+pub(super) fn through(
+    tree: BorrowedFd<'_>,
+    mount_point: &Path,
+    path: &Path,
+    link: &Path,
+) -> anyhow::Result<Option<PathBuf>> {
+    let (above, name) = at::open_parent(tree, link)?;
+    let target = readlinkat(&above, &name, Vec::new())?;
+    let rest = path.strip_prefix(link).context("BUG: the link is not on the path")?;
+    let target = Path::new(at::os_name(&target)).join(rest);
+    let leads_to = absolute(&parent(&mount_point.join(link)), &target);
+    let below = leads_to.strip_prefix(mount_point);
+    Ok(below.map_or(None, |it| (!it.as_os_str().is_empty()).then(|| it.to_owned())))
 }
 
 fn parent(path: &Path) -> PathBuf {

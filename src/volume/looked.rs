@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use rustix::fs::fstatvfs;
 
+use super::bootable;
 use super::elsewhere::{self, Elsewhere};
 use crate::attic::{self, Attic};
 use crate::carry;
@@ -56,6 +57,7 @@ impl Looked {
             let refused = elsewhere.iter().filter(|it| it.is_refused());
             let refused: Vec<String> = refused.map(Elsewhere::words).collect();
             ensure!(refused.is_empty(), "{}", refused.join("; "));
+            bootable::ensure(volume, asked, previous, blank)?;
         }
         Ok(Self { paths, excluded, attic, elsewhere })
     }

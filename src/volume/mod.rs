@@ -11,6 +11,7 @@ use crate::plan::{Step, VolumePlan};
 use crate::restore::Outcome;
 
 mod backing;
+mod bootable;
 mod btrfs;
 mod dir;
 mod elsewhere;
@@ -22,6 +23,7 @@ mod running;
 mod zfs;
 
 pub use backing::{FromWithin, mounted_from_within};
+pub use bootable::vanishing;
 pub use looked::unreachable;
 use looked::{Looked, ensure_room};
 pub use running::{

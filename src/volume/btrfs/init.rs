@@ -11,7 +11,7 @@ use crate::cmdline::Asked;
 use crate::config;
 use crate::init::{Missing, Options};
 use crate::restore::{self, at};
-use crate::volume::{self, Volume as _};
+use crate::volume::{self, Volume as _, bootable};
 
 /// What a blank is called until it is complete.
 const UNFINISHED: &str = ".darlings-unfinished";
@@ -52,6 +52,8 @@ impl Btrfs {
             missing.push(if options.from_live {
                 Missing::BlankOfLive(name)
             } else {
+                bootable::ensure(&self.volume, Asked::Reset, live.as_fd(), None)
+                    .with_context(|| format!("cannot make the blank {name} empty"))?;
                 Missing::EmptyBlank(name)
             });
         }

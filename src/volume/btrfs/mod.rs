@@ -22,7 +22,7 @@ use darlings_btrfs as fs;
 use rustix::fs::{FlockOperation, flock};
 
 use super::mounts::Mount;
-use super::{Looked, OnlyNow, Options, Standing, Volume, ensure_room};
+use super::{Looked, OnlyNow, Options, Standing, Volume, bootable, ensure_room};
 use crate::cmdline::Asked;
 use crate::config;
 use crate::generations::Space;
@@ -129,8 +129,8 @@ impl Btrfs {
         match self.open_subvolume(path)? {
             Some(blank) => Ok(Some(blank)),
             None => bail!(
-                "the blank subvolume {path:?} is missing on {:?}; {}. Make one with `btrfs \
-                 subvolume snapshot -r`, or write blank = \"empty\"",
+                "the blank subvolume {path:?} is missing on {:?}; {}. Make one with \
+                 `darlings init`, or of the system as it is now with `darlings init --from-live`",
                 self.source.device,
                 self.subvolumes_in_words()?
             ),
@@ -203,6 +203,12 @@ impl Btrfs {
         if let Asked::Restore(which) = self.options.asked {
             let source = self.look_at_source(home.as_ref(), which, &facts)?;
             let tree = self.generation(source.number)?;
+            bootable::ensure(
+                &self.volume,
+                self.options.asked,
+                previous.as_fd(),
+                Some(tree.as_fd()),
+            )?;
             facts.root_is_sealed = !restore::seals_of(tree.as_fd())?.is_empty();
             facts.source = Some(source);
             self.work.hold(home);

@@ -8,11 +8,12 @@ use anyhow::{Context as _, bail};
 use rustix::fs::syncfs;
 
 use super::open_directory;
+use crate::cmdline::Asked;
 use crate::config;
 use crate::init::{Missing, Options};
 use crate::restore;
 use crate::rules::OWN_DIRECTORY;
-use crate::volume::in_running_system;
+use crate::volume::{bootable, in_running_system};
 
 /// Makes what is missing.
 pub(in crate::volume) fn init(
@@ -30,9 +31,11 @@ pub(in crate::volume) fn init(
     if options.from_live {
         bail!(
             "{blank:?} is missing, and a plain directory cannot be snapshotted; copy what shall be the \
-             blank there (cp -a), or run this without --from-live for an empty one"
+             blank there (cp -ax), or run this without --from-live for an empty one"
         );
     }
+    bootable::ensure(&volume, Asked::Reset, root.as_fd(), None)
+        .with_context(|| format!("cannot make {blank:?}, an empty blank"))?;
     let missing = vec![Missing::EmptyBlank(blank.display().to_string())];
     if options.dry_run {
         return Ok(missing);

@@ -11,7 +11,7 @@ use crate::cmdline::Asked;
 use crate::config;
 use crate::init::{Missing, Options};
 use crate::restore::{Reserved, at};
-use crate::volume;
+use crate::volume::{self, bootable};
 
 /// Makes what is missing.
 pub(in crate::volume) fn init(
@@ -52,11 +52,13 @@ pub(in crate::volume) fn init(
 }
 
 impl Zfs {
-    /// Whether nothing is in the dataset.
+    /// Whether nothing is in the dataset. An operating system there is refused in words of its own.
     fn is_empty(&mut self) -> anyhow::Result<bool> {
         self.mounted.dataset = Some(generations::live(&self.source.dataset, fs::Access::ReadOnly)?);
         let looked = (|| {
             let live = root(self.mounted.dataset.as_ref())?;
+            bootable::ensure(&self.volume, Asked::Reset, live, None)
+                .context("cannot make an empty blank")?;
             let reserved = Reserved::of(live)?;
             Ok(at::names(live.as_fd())?.iter().all(|name| reserved.holds(name)))
         })();

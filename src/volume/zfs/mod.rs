@@ -21,7 +21,7 @@ use anyhow::{Context as _, bail, ensure};
 use darlings_zfs as fs;
 
 use super::mounts::{self, Mount};
-use super::{Looked, OnlyNow, Options, Standing, Volume, ensure_room};
+use super::{Looked, OnlyNow, Options, Standing, Volume, bootable, ensure_room};
 use crate::carry::Journal;
 use crate::cmdline::{Asked, Which};
 use crate::config::{self, Strategy};
@@ -171,10 +171,14 @@ impl Zfs {
             self.check_blank(Some(blank))?;
             self.mounted.blank = mount(blank, "blank", fs::Access::ReadOnly)?;
         }
+        let blank = self.mounted.blank.as_ref().map(AsFd::as_fd);
         if !resets {
+            if facts.source.is_some() {
+                let previous = root(self.mounted.dataset.as_ref())?;
+                bootable::ensure(&self.volume, self.options.asked, previous, blank)?;
+            }
             return Ok(facts);
         }
-        let blank = self.mounted.blank.as_ref().map(AsFd::as_fd);
         facts.looked = if facts.rolled_back.is_some() {
             Looked::in_place_at(&self.rules, root(self.mounted.stage.as_ref())?, blank)?
         } else {

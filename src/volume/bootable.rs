@@ -1,0 +1,252 @@
+//! Whether a machine boots from the result as it did from the previous state: a root that held an init,
+//! or the modules of the kernel that runs, must hold them afterwards. Otherwise nothing is reset.
+//!
+//! A root that never held them is not asked for them: NixOS has both in the store, and its volumes
+//! are reset to nothing at all.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::FileType;
+
+use super::elsewhere::{MOST_LINKS, through};
+use crate::cmdline::Asked;
+use crate::config::{self, Backing};
+use crate::names::shown;
+use crate::restore::at;
+use crate::rules::{Rules, Verdict};
+
+/// Where kernels look for an init, and where distributions have it.
+const INITS: [&str; 5] =
+    ["/sbin/init", "/usr/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/init"];
+
+/// NixOS's, which the boot loader names by its path in the store.
+const INIT_OF_NIXOS: &str = "/nix/var/nix/profiles/system/init";
+
+/// Where distributions have the modules of their kernels, by the kernels' releases.
+const MODULES: [&str; 2] = ["/usr/lib/modules", "/lib/modules"];
+
+/// The files that make the next reset happen, where a package installs them.
+const OURS: [&str; 7] = [
+    "/etc/darlings.toml",
+    "/usr/bin/darlings",
+    "/usr/local/bin/darlings",
+    "/usr/lib/dracut/modules.d/90darlings",
+    "/usr/lib/systemd/system/darlings-reset.service",
+    "/usr/lib/systemd/system/darlings-purge.service",
+    "/usr/lib/systemd/system/darlings-purge.timer",
+];
+
+/// Refuses a result that lacks what the previous state boots by.
+pub(super) fn ensure(
+    volume: &config::Volume,
+    asked: Asked,
+    previous: BorrowedFd<'_>,
+    blank: Option<BorrowedFd<'_>>,
+) -> anyhow::Result<()> {
+    let trees = Trees::of(volume, asked, previous, blank);
+    let release = rustix::system::uname();
+    let release = release.release().to_str().context("the kernel's release is not UTF-8")?;
+    let [modules, index] = [release.to_owned(), format!("{release}/modules.dep")]
+        .map(|below| MODULES.map(|modules| Path::new(modules).join(&below)).to_vec());
+    let kernel = format!("modules of the running kernel {release}");
+    for (what, paths) in [
+        ("init", INITS.map(PathBuf::from).to_vec()),
+        ("init of NixOS", vec![PathBuf::from(INIT_OF_NIXOS)]),
+        (kernel.as_str(), modules),
+        (kernel.as_str(), index),
+    ] {
+        if let Some(has) = trees.loses(&paths)? {
+            bail!(
+                "the result would hold no {what}, and the previous state has {}; {}",
+                shown(&has),
+                remedy(volume, asked)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What the owner should know of a root that distributions install: what of it the reset erases that
+/// matters later than in the next boot. Nothing is said of a root that boots by something else.
+///
+/// # Errors
+/// What cannot be looked at.
+pub fn vanishing(
+    volume: &config::Volume,
+    previous: BorrowedFd<'_>,
+    blank: Option<BorrowedFd<'_>>,
+) -> anyhow::Result<Vec<String>> {
+    let trees = Trees::of(volume, Asked::Reset, previous, blank);
+    let mut notes = Vec::new();
+    for release in trees.releases()? {
+        let paths = MODULES.map(|modules| Path::new(modules).join(&release));
+        if let Some(has) = trees.loses(&paths)? {
+            notes.push(format!(
+                "the result would not hold {}: when the kernel {} is booted, nothing is reset; \
+                 make the blank anew, or persist it",
+                shown(&has),
+                shown(&release)
+            ));
+        }
+    }
+    let mut has_init = false;
+    for init in INITS {
+        has_init = has_init || trees.find(Tree::Previous, Path::new(init))?.is_some();
+    }
+    if !has_init {
+        return Ok(notes);
+    }
+    for path in OURS {
+        if let Some(has) = trees.loses(&[PathBuf::from(path)])? {
+            notes.push(format!(
+                "the reset erases {}, which belongs to darlings itself; persist it, or put it into the \
+                 blank",
+                shown(&has)
+            ));
+        }
+    }
+    Ok(notes)
+}
+
+/// The previous state and the result, whose entries are the blank's or the previous state's.
+struct Trees<'a> {
+    volume: &'a config::Volume,
+    rules: Rules,
+    previous: BorrowedFd<'a>,
+    blank: Option<BorrowedFd<'a>>,
+}
+
+#[derive(Clone, Copy)]
+enum Tree {
+    Previous,
+    Result,
+}
+
+impl<'a> Trees<'a> {
+    fn of(
+        volume: &'a config::Volume,
+        asked: Asked,
+        previous: BorrowedFd<'a>,
+        blank: Option<BorrowedFd<'a>>,
+    ) -> Self {
+        // A restored generation is taken as it is, and nothing is kept beside it.
+        let rules = match asked {
+            Asked::Restore(_) => Rules::default(),
+            Asked::Reset | Asked::Off | Asked::Snapshot => volume.rules.clone(),
+        };
+        Self { volume, rules, previous, blank }
+    }
+
+    /// The first of these paths that the previous state holds, if the result holds none of them. Paths
+    /// are absolute; those that are not on the volume count for neither.
+    fn loses(&self, paths: &[PathBuf]) -> anyhow::Result<Option<PathBuf>> {
+        for path in paths {
+            if self.find(Tree::Previous, path)?.is_none() {
+                continue;
+            }
+            for path in paths {
+                if self.find(Tree::Result, path)?.is_some() {
+                    return Ok(None);
+                }
+            }
+            return Ok(Some(path.clone()));
+        }
+        Ok(None)
+    }
+
+    /// Where an absolute path is in a tree, below the volume's root, with all links followed. Nothing
+    /// where it leads out of the volume.
+    fn find(&self, tree: Tree, path: &Path) -> anyhow::Result<Option<PathBuf>> {
+        let mount_point = &self.volume.mount_point;
+        let Ok(below) = path.strip_prefix(mount_point) else { return Ok(None) };
+        let mut path = below.to_owned();
+        for _ in 0..MOST_LINKS {
+            match self.first_link(tree, &path)? {
+                Way::Through => return Ok(Some(path)),
+                Way::Nowhere => return Ok(None),
+                Way::Link(from, link) => match through(from, mount_point, &path, &link)? {
+                    Some(leads_to) => path = leads_to,
+                    None => return Ok(None),
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    fn first_link(&self, tree: Tree, path: &Path) -> anyhow::Result<Way<'a>> {
+        let mut ancestors: Vec<&Path> = path.ancestors().collect();
+        ancestors.pop();
+        for above in ancestors.into_iter().rev() {
+            let cannot = || format!("cannot look at {above:?}");
+            let Some(from) = self.source(tree, above).with_context(cannot)? else {
+                return Ok(Way::Nowhere);
+            };
+            match at::status_beneath(from, above).with_context(cannot)? {
+                None => return Ok(Way::Nowhere),
+                Some(status) if at::kind(&status) == FileType::Symlink => {
+                    return Ok(Way::Link(from, above.to_owned()));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(if path.as_os_str().is_empty() { Way::Nowhere } else { Way::Through })
+    }
+
+    /// The tree that the entry at a path comes from.
+    fn source(&self, tree: Tree, path: &Path) -> std::io::Result<Option<BorrowedFd<'a>>> {
+        let (previous, blank) = (Some(self.previous), self.blank);
+        Ok(match (tree, self.rules.verdict(path)) {
+            (Tree::Previous, _) | (Tree::Result, Verdict::Persisted) => previous,
+            (Tree::Result, Verdict::Blank) => blank,
+            (Tree::Result, Verdict::Connector) => match blank {
+                Some(blank) if at::status_beneath(blank, path)?.is_some() => Some(blank),
+                _ => previous,
+            },
+        })
+    }
+
+    /// The kernels whose modules the previous state holds, by their releases.
+    fn releases(&self) -> anyhow::Result<BTreeSet<OsString>> {
+        let mut releases = BTreeSet::new();
+        for modules in MODULES {
+            let Some(path) = self.find(Tree::Previous, Path::new(modules))? else { continue };
+            let cannot = || format!("cannot read {path:?}");
+            let found = at::directory_beneath(self.previous, &path).with_context(cannot)?;
+            let Some(directory) = found else { continue };
+            let names = at::names(directory.as_fd()).with_context(cannot)?;
+            releases.extend(names.iter().map(|name| at::os_name(name).to_owned()));
+        }
+        Ok(releases)
+    }
+}
+
+/// Where a path leads.
+enum Way<'a> {
+    /// To something, with no link on the way.
+    Through,
+    Nowhere,
+    /// To a link first, in this tree.
+    Link(BorrowedFd<'a>, PathBuf),
+}
+
+/// What to do about a blank without an operating system.
+fn remedy(volume: &config::Volume, asked: Asked) -> String {
+    let make = match (&volume.backing, asked) {
+        (_, Asked::Restore(_)) => return "choose another generation".to_owned(),
+        (Backing::Dir(_), _) => {
+            "copy the installed system to a directory (cp -ax) and name that as the blank"
+        }
+        (Backing::Btrfs(_) | Backing::Zfs(_), _) => {
+            "name a blank that is not there yet and make it of the installed system with \
+             `darlings init --from-live`"
+        }
+    };
+    format!("{make}, or persist the directories that the system boots from")
+}
+
+#[cfg(test)]
+mod tests;

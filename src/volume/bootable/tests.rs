@@ -1,0 +1,217 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs::File;
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::cmdline::Which;
+use crate::config::{Btrfs, Strategy};
+
+/// What a distribution with a merged /usr has.
+const DEBIAN: [&str; 6] = [
+    "usr/lib/systemd/systemd",
+    "usr/sbin/init -> ../lib/systemd/systemd",
+    "sbin -> usr/sbin",
+    "lib -> usr/lib",
+    "usr/bin/bash",
+    "etc/machine-id",
+];
+
+/// What NixOS has on its root, where the store is another filesystem.
+const NIXOS: [&str; 6] = [
+    "bin/sh -> /nix/store/1-bash/bin/sh",
+    "usr/bin/env -> /nix/store/2-coreutils/bin/env",
+    "lib64/ld-linux-x86-64.so.2 -> /nix/store/3-glibc/lib/ld.so",
+    "nix/",
+    "etc/NIXOS",
+    "etc/systemd/system -> /etc/static/systemd/system",
+];
+
+/// A directory with these entries: `a/` is a directory, `a -> b` a link, and the rest are files.
+fn tree(entries: &[&str]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for entry in entries {
+        let (path, target) =
+            entry.split_once(" -> ").map_or((*entry, None), |it| (it.0, Some(it.1)));
+        let at = root.path().join(path);
+        if path.ends_with('/') {
+            std::fs::create_dir_all(at).unwrap();
+            continue;
+        }
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        match target {
+            Some(target) => symlink(target, at).unwrap(),
+            None => std::fs::write(at, "").unwrap(),
+        }
+    }
+    root
+}
+
+fn volume(mount_point: &str, persisted: &[&str]) -> config::Volume {
+    let persisted: Vec<PathBuf> = persisted.iter().map(PathBuf::from).collect();
+    config::Volume {
+        mount_point: mount_point.into(),
+        backing: Backing::Btrfs(Btrfs {
+            device: "/dev/vda".into(),
+            subvolume: "@".into(),
+            blank: None,
+            generations: "@darlings/root".into(),
+        }),
+        strategy: Strategy::Carry,
+        keep: None,
+        rules: Rules::from_lists(&persisted, &[]),
+    }
+}
+
+/// What a reset is refused for, up to the advice.
+fn refused(volume: &config::Volume, previous: &[&str], blank: Option<&[&str]>) -> Option<String> {
+    refused_as(Asked::Reset, volume, previous, blank)
+}
+
+fn refused_as(
+    asked: Asked,
+    volume: &config::Volume,
+    previous: &[&str],
+    blank: Option<&[&str]>,
+) -> Option<String> {
+    let (previous, blank) = (tree(previous), blank.map(tree));
+    let open = |tree: &tempfile::TempDir| File::open(tree.path()).unwrap();
+    let (previous, blank) = (open(&previous), blank.as_ref().map(open));
+    let blank = blank.as_ref().map(File::as_fd);
+    let error = ensure(volume, asked, previous.as_fd(), blank).err()?.to_string();
+    Some(error.split_once(';').unwrap().0.to_owned())
+}
+
+const NO_INIT: &str = "the result would hold no init, and the previous state has /sbin/init";
+
+#[test]
+fn a_distribution_is_not_reset_to_an_empty_blank_and_is_to_one_with_an_init() {
+    let root = volume("/", &["etc/machine-id"]);
+    assert_eq!(refused(&root, &DEBIAN, None).as_deref(), Some(NO_INIT));
+    assert_eq!(refused(&root, &DEBIAN, Some(&["etc/issue"])).as_deref(), Some(NO_INIT));
+    assert_eq!(refused(&root, &DEBIAN, Some(&DEBIAN)), None);
+    // A link of the blank's that leads nowhere in the result is not an init.
+    let dangling = ["sbin/init -> ../lib/systemd/systemd", "lib -> usr/lib"];
+    assert_eq!(refused(&root, &DEBIAN, Some(&dangling)).as_deref(), Some(NO_INIT));
+    assert_eq!(
+        refused(&root, &["init", "usr/bin/x"], None).as_deref(),
+        Some("the result would hold no init, and the previous state has /init")
+    );
+}
+
+#[test]
+fn what_is_persisted_counts_with_the_links_of_the_blank() {
+    // All of /usr is kept, and the links into it are the blank's.
+    let links = ["sbin -> usr/sbin", "lib -> usr/lib"];
+    let keeps_usr = volume("/", &["usr"]);
+    assert_eq!(refused(&keeps_usr, &DEBIAN, Some(&links)), None);
+    // systemd looks for itself there, too.
+    assert_eq!(refused(&keeps_usr, &DEBIAN, None), None);
+    let keeps_link = volume("/", &["sbin", "usr/sbin/init"]);
+    assert_eq!(refused(&keeps_link, &DEBIAN, None).as_deref(), Some(NO_INIT));
+    let keeps_all_of_it = volume("/", &["sbin", "usr/sbin/init", "usr/lib/systemd/systemd"]);
+    assert_eq!(refused(&keeps_all_of_it, &DEBIAN, None), None);
+}
+
+#[test]
+fn nixos_is_reset_to_nothing_unless_the_store_would_go_too() {
+    let root = volume("/", &["var/log"]);
+    assert_eq!(refused(&root, &NIXOS, None), None);
+    // A link into a store that is mounted there later says nothing of this volume.
+    let linked = [&NIXOS[..], &["init -> /nix/var/nix/profiles/system/init"]].concat();
+    assert_eq!(refused(&root, &linked, None), None);
+    let with_store = [
+        &NIXOS[..],
+        &[
+            "nix/store/4-system/init",
+            "nix/var/nix/profiles/system -> system-1-link",
+            "nix/var/nix/profiles/system-1-link -> /nix/store/4-system",
+        ],
+    ]
+    .concat();
+    let expected = "the result would hold no init of NixOS, and the previous state has \
+                    /nix/var/nix/profiles/system/init";
+    assert_eq!(refused(&root, &with_store, None).as_deref(), Some(expected));
+    assert_eq!(refused(&volume("/", &["nix"]), &with_store, None), None);
+    // A container is started by its /init, which the store alone does not bring back.
+    let container = [&with_store[..], &["init -> /nix/store/4-system/init"]].concat();
+    let expected = "the result would hold no init, and the previous state has /init";
+    assert_eq!(refused(&volume("/", &["nix"]), &container, None).as_deref(), Some(expected));
+    assert_eq!(refused(&volume("/", &["nix", "init"]), &container, None), None);
+}
+
+#[test]
+fn the_modules_of_the_kernel_that_runs_stay() {
+    let release = rustix::system::uname();
+    let release = release.release().to_str().unwrap();
+    let directory = format!("usr/lib/modules/{release}/");
+    let index = format!("{directory}modules.dep");
+    let root = volume("/", &[]);
+    let with = |more: &[&'static str]| [&DEBIAN[..], more].concat();
+    let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+    let (directory, index) = (leak(directory), leak(index));
+    let of_kernel = |path| {
+        Some(format!(
+            "the result would hold no modules of the running kernel {release}, and the previous state \
+             has {path}"
+        ))
+    };
+    let other = with(&["usr/lib/modules/0.1/modules.dep"]);
+    let modules = with(&[index]);
+    assert_eq!(
+        refused(&root, &modules, Some(&other)),
+        of_kernel(format!("/usr/lib/modules/{release}"))
+    );
+    // A directory with nothing in it holds no modules.
+    let empty = with(&[directory]);
+    assert_eq!(
+        refused(&root, &modules, Some(&empty)),
+        of_kernel(format!("/usr/lib/modules/{release}/modules.dep"))
+    );
+    assert_eq!(refused(&root, &modules, Some(&modules)), None);
+    assert_eq!(refused(&volume("/", &["usr/lib/modules"]), &modules, Some(&DEBIAN)), None);
+    // Nothing is asked of a result that the previous state did not have.
+    assert_eq!(refused(&root, &other, Some(&DEBIAN)), None);
+}
+
+#[test]
+fn a_volume_of_usr_is_looked_at_by_the_paths_that_it_has_in_the_machine() {
+    let usr = ["lib/systemd/systemd", "sbin/init -> /usr/lib/systemd/systemd"];
+    let expected = "the result would hold no init, and the previous state has /usr/sbin/init";
+    assert_eq!(refused(&volume("/usr", &["local"]), &usr, None).as_deref(), Some(expected));
+    assert_eq!(refused(&volume("/usr", &["lib"]), &usr, None), None);
+    assert_eq!(refused(&volume("/home", &[]), &["mia/sbin/init", "sbin/init"], None), None);
+}
+
+#[test]
+fn a_generation_without_an_init_is_not_restored_whatever_is_persisted() {
+    let keeps_all = volume("/", &["usr", "sbin", "lib"]);
+    let asked = Asked::Restore(Which::Number(3));
+    let refused = |blank| refused_as(asked, &keeps_all, &DEBIAN, Some(blank));
+    assert_eq!(refused(&["etc/issue"]).as_deref(), Some(NO_INIT));
+    assert_eq!(refused(&DEBIAN), None);
+}
+
+#[test]
+fn kernels_and_what_is_our_own_are_told_where_they_vanish_from_a_distribution() {
+    let told = |previous: &[&str], blank: &[&str], persisted: &[&str]| {
+        let (previous, blank) = (tree(previous), tree(blank));
+        let (previous, blank) =
+            (File::open(previous.path()).unwrap(), File::open(blank.path()).unwrap());
+        vanishing(&volume("/", persisted), previous.as_fd(), Some(blank.as_fd())).unwrap()
+    };
+    let ours = ["usr/bin/darlings", "etc/darlings.toml", "usr/lib/modules/0.1/kernel/x.ko"];
+    let installed = [&DEBIAN[..], &ours].concat();
+    assert_eq!(
+        told(&installed, &DEBIAN, &["usr/bin/darlings"]),
+        [
+            "the result would not hold /usr/lib/modules/0.1: when the kernel 0.1 is booted, nothing is \
+             reset; make the blank anew, or persist it",
+            "the reset erases /etc/darlings.toml, which belongs to darlings itself; persist it, or put \
+             it into the blank",
+        ]
+    );
+    assert_eq!(told(&installed, &installed, &[]), [""; 0]);
+    // NixOS makes its configuration again at every activation.
+    assert_eq!(told(&["etc/darlings.toml", "nix/"], &["etc/issue"], &[]), [""; 0]);
+}
