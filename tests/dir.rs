@@ -440,3 +440,45 @@ fn a_blank_with_more_files_than_the_filesystem_can_hold_leaves_nothing() -> Resu
     std::fs::remove_dir_all(volume.blank.join("many"))?;
     volume.succeeds()
 }
+
+#[test]
+fn on_btrfs_read_only_subvolumes_move_and_out_of_a_subvolume_nothing_does() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let fs = LoopFs::new(Filesystem::Btrfs)?;
+    let (live, top) = (fs.path().join("live"), fs.path());
+    std::fs::create_dir(top.join("blank"))?;
+    std::fs::create_dir(&live)?;
+    let rule = |path| Rule::new(path, &[]).map_err(anyhow::Error::msg);
+    let rules = [rule("/single")?, rule("/home/mia/.local/share")?];
+    let config = config_at(top, &fs.holder().join("darlings.toml"), &rules, "")?;
+    for path in ["single", "junk", "home"] {
+        let parent = std::fs::File::open(&live)?;
+        darlings_btrfs::create_subvolume(&parent, path.as_ref())?;
+        put(&live, &format!("{path}/file"), path)?;
+    }
+    let set = |path: &str, read_only| -> Result<()> {
+        Ok(darlings_btrfs::set_read_only(std::fs::File::open(live.join(path))?, read_only)?)
+    };
+    set("single", true)?;
+    set("junk", true)?;
+    put(&live, "home/mia/.local/share/file", "kept")?;
+    let before = capture(&live)?;
+    let told = ran(command(&[], &["reset"], &config))?;
+    assert_eq!(told.code, Some(10), "{}", told.stderr);
+    let why = "no volume was reset; all are as they were: /: \"home/mia/.local/share\" lies in the \
+               subvolume \"home\", out of which nothing can be moved; ";
+    assert!(told.stderr.contains(why), "{}", told.stderr);
+    assert_eq!(capture(&live)?.diff_lines(&before), "");
+
+    // Where nothing in it is kept it goes with the generation.
+    std::fs::rename(live.join("home/mia"), live.join("home/elsewhere"))?;
+    let told = ran(command(&[], &["reset"], &config))?;
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    let generation = live.join(".darlings/generations/1/root");
+    for (path, place) in [("single", &live), ("junk", &generation)] {
+        assert_eq!(std::fs::read_to_string(place.join(path).join("file"))?, path);
+        assert!(darlings_btrfs::is_read_only(std::fs::File::open(place.join(path))?)?, "{path}");
+    }
+    assert!(generation.join("home/elsewhere").exists());
+    fs.close()
+}

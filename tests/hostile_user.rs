@@ -313,7 +313,11 @@ impl Ground {
             // One that was replaced by a link, say, has gone with the generation.
             homes.extend(at::directory_beneath(live.as_fd(), Path::new(home))?);
         }
-        if homes.is_empty() { Ok(Vec::new()) } else { user::acts(seed, homes, self.is_btrfs()) }
+        if homes.is_empty() {
+            Ok(Vec::new())
+        } else {
+            user::acts(seed, homes, btrfs::is_btrfs(self.top()?)?)
+        }
     }
 
     fn same(&self, before: &[Kept], when: &str) -> Result<()> {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use darlings_btrfs as btrfs;
 use rustix::fs::{
     AtFlags, FileType, IFlags, RenameFlags, SeekFrom, renameat, renameat_with, seek, statat,
     unlinkat,
@@ -223,8 +224,25 @@ pub fn rename(from: (BorrowedFd<'_>, &CStr), to: (BorrowedFd<'_>, &CStr)) -> Res
             seal(moved.as_fd(), seals).and(renamed)?;
             Ok(true)
         }
+        // A read-only subvolume of btrfs keeps its directory.
+        Err(Errno::ROFS) => {
+            let moved = open_directory(from.0, from.1).map_err(|_| Errno::ROFS)?;
+            if !btrfs::is_read_only(&moved).map_err(|error| errno(&error))? {
+                return Err(Errno::ROFS);
+            }
+            let set = |read_only| btrfs::set_read_only(&moved, read_only);
+            set(false).map_err(|error| errno(&error))?;
+            let renamed = rename();
+            set(true).map_err(|error| errno(&error)).and(renamed)?;
+            Ok(true)
+        }
         Err(error) => Err(error),
     }
+}
+
+/// What is no subvolume of btrfs is on a filesystem that is read-only.
+fn errno(error: &btrfs::Error) -> Errno {
+    error.errno().unwrap_or(Errno::ROFS)
 }
 
 /// Exchanges two names of one filesystem, through the seals of the entries, which they keep.

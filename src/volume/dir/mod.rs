@@ -13,9 +13,10 @@
 //! btrfs, bcachefs, F2FS do (tmpfs makes nothing durable at all).
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use darlings_btrfs as btrfs;
 use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatvfs, open, syncfs};
 
 use super::mounts;
@@ -26,7 +27,7 @@ use crate::config;
 use crate::generations::{Space, exact_number};
 use crate::names::shown;
 use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
-use crate::restore::{Outcome, at, trusted_own_directory};
+use crate::restore::{Outcome, State, Surveyed, at, trusted_own_directory};
 use crate::rules::OWN_DIRECTORY;
 use crate::state::{self, Manifest};
 
@@ -199,12 +200,40 @@ impl Dir {
             self.before = state::manifest(root)?;
             self.looked = Looked::at(&self.volume, self.options.asked, root, blank)?;
             ensure_room(Space::on(root)?.available)?;
+            self.check_subvolumes()?;
             if self.options.dry_run {
                 // What a reset only tries, since it is an estimate: one that fails leaves nothing.
                 self.looked.ensure_fits(&self.volume.rules, root, blank)?;
             }
         }
         Ok(plan(&self.volume, &self.source, self.generation, stage, &self.looked))
+    }
+
+    /// On btrfs nothing can be moved out of a subvolume, so what is moved must not lie in one. A
+    /// volume that is a subvolume itself can be reset all the same, as `btrfs`.
+    fn check_subvolumes(&self) -> anyhow::Result<()> {
+        let root = self.root.as_fd();
+        if !btrfs::is_btrfs(root)? {
+            return Ok(());
+        }
+        let Looked { paths, excluded, attic, .. } = &self.looked;
+        let there = |it: &&Surveyed| matches!(it.state, State::Present { .. });
+        let moved = paths.iter().filter(there).map(Surveyed::source);
+        let moved = moved.chain(excluded.iter().map(|(path, _)| path.as_path()));
+        let returned = attic.inside.iter().flat_map(|it| [it.from.as_path(), it.path.as_path()]);
+        for path in moved.chain(returned).chain(attic.stores.iter().map(PathBuf::as_path)) {
+            for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+                let status = at::status_beneath(root, above)
+                    .with_context(|| format!("cannot look at {above:?}"))?;
+                let kind = status.map(|status| btrfs::entry_kind(status.stx_ino));
+                ensure!(
+                    kind != Some(btrfs::EntryKind::SubvolumeRoot),
+                    "{path:?} lies in the subvolume {above:?}, out of which nothing can be moved; put a \
+                     directory in its place, or configure the volume with `btrfs` instead of `dir`"
+                );
+            }
+        }
+        Ok(())
     }
 
     fn lay(&mut self) -> anyhow::Result<Outcome> {
