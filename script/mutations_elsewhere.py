@@ -182,7 +182,7 @@ ELSEWHERE = [
     (
         "bench: sets of two contestants are left out of the page",
         SMOKE,
-        r"left: .*declared paths|peak memory",
+        r"left: .*removing what was erased",
         [(
             "xtask/src/bench/page.rs",
             "    if contestants.is_empty() {\n",
