@@ -1,6 +1,4 @@
-//! `vm`: builds the image, runs one command in a guest, and shows the machines.
-
-mod demo;
+//! `vm`: builds the image, runs one command in a guest, and measures in guests.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,8 +21,6 @@ struct Cli {
 enum Command {
     /// Build the kernel, the initrds and the machines' disks, and say where they are
     Image,
-    /// Boot each machine twice and show what a reset erased and kept
-    Demo,
     /// Run a command as root in a guest's initrd; exits as the command does
     Run {
         /// The filesystem whose module is loaded
@@ -109,7 +105,6 @@ fn work(cli: Cli) -> Result<u8> {
             }
             Ok(0)
         }
-        Command::Demo => demo::show().map(|()| 0),
         Command::Run { fs, files, disks, memory, limit, console, words } => {
             let filesystem = match fs {
                 Choice::Zfs => Filesystem::Zfs,
