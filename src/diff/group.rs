@@ -5,6 +5,7 @@
 //! not grow with their number.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Change, Entry};
@@ -115,8 +116,10 @@ impl Node {
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     root: Node,
-    /// The directories above the entry that came last, below the root.
-    open: Vec<Node>,
+    /// The directories above the entry that came last, and itself, below the root; each with the end of
+    /// its path in `path`.
+    open: Vec<(usize, Node)>,
+    path: Vec<u8>,
 }
 
 /// A line: a directory with what is in it, a single entry, or the rest of a directory whose other
@@ -130,14 +133,21 @@ pub(super) struct Line {
 
 impl Groups {
     pub(super) fn add(&mut self, entry: &Entry<'_>) {
-        let names: Vec<&OsStr> = entry.path.iter().collect();
-        let same = self.open.iter().zip(&names).take_while(|(node, name)| node.name == **name);
-        let same = same.count();
+        let path = entry.path.as_os_str().as_bytes();
+        // From below: what comes next is mostly near.
+        let above = |end: usize| {
+            path.starts_with(&self.path[..end]) && matches!(path.get(end), None | Some(b'/'))
+        };
+        let same = self.open.iter().rposition(|(end, _)| above(*end)).map_or(0, |last| last + 1);
         self.close_to(same);
-        for name in names.iter().skip(same) {
-            self.open.push(Node::new(name));
+        let mut end = self.open.last().map_or(0, |(end, _)| *end);
+        self.path.truncate(end);
+        self.path.extend_from_slice(&path[end..]);
+        for name in path[end..].split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+            end += name.len() + usize::from(end > 0);
+            self.open.push((end, Node::new(OsStr::from_bytes(name))));
         }
-        let node = self.open.last_mut().unwrap_or(&mut self.root);
+        let node = self.open.last_mut().map_or(&mut self.root, |(_, node)| node);
         let tally = Tally::of(entry);
         node.all.add(&tally);
         node.rest.add(&tally);
@@ -145,9 +155,9 @@ impl Groups {
 
     fn close_to(&mut self, depth: usize) {
         while self.open.len() > depth {
-            let Some(mut node) = self.open.pop() else { return };
+            let Some((_, mut node)) = self.open.pop() else { return };
             node.trim(KEPT);
-            self.open.last_mut().unwrap_or(&mut self.root).adopt(node);
+            self.open.last_mut().map_or(&mut self.root, |(_, above)| above).adopt(node);
         }
     }
 
@@ -288,7 +298,8 @@ mod tests {
                 groups.add(&entry(&format!("a/{}/{directory}/{file}", directory / 100), 1));
             }
         }
-        let held: usize = nodes(&groups.root) + groups.open.iter().map(nodes).sum::<usize>();
+        let held: usize =
+            nodes(&groups.root) + groups.open.iter().map(|(_, node)| nodes(node)).sum::<usize>();
         assert!(held < 100_000, "{held}");
         groups.finish();
         let held = nodes(&groups.root);

@@ -2,18 +2,17 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 
 use anyhow::Context as _;
-use rustix::fs::{FileType, SeekFrom, Statx, StatxAttributes, seek};
+use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::Kind;
 use super::managed::{self, Managed};
 use super::marks::Both;
-use crate::restore::at;
+use crate::restore::{Directory, at};
 use crate::rules::Node;
 
 /// What the rules of a reset say of the place of an entry.
@@ -94,38 +93,8 @@ pub(super) struct Level<'a> {
     pub(super) unchanged: HashSet<CString>,
 }
 
-/// One of the two directories of a level.
-pub(super) struct Directory {
-    /// `None` while the walk is far below, and when it is gone.
-    pub(super) opened: Option<Rc<OwnedFd>>,
-    pub(super) position: u64,
-}
-
-impl Directory {
-    pub(super) fn new(opened: OwnedFd) -> Self {
-        Self { opened: Some(Rc::new(opened)), position: 0 }
-    }
-
-    pub(super) fn close(&mut self) -> anyhow::Result<()> {
-        if let Some(opened) = self.opened.take() {
-            self.position = seek(&opened, SeekFrom::Current(0))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn open_again(&mut self, root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
-        if self.opened.is_none()
-            && let Some(opened) = at::directory_beneath(root, path)?
-        {
-            seek(&opened, SeekFrom::Start(self.position))?;
-            self.opened = Some(Rc::new(opened));
-        }
-        Ok(())
-    }
-}
-
 pub(super) fn opened(directory: Option<&Directory>) -> Option<Rc<OwnedFd>> {
-    directory.and_then(|directory| directory.opened.clone())
+    directory.and_then(Directory::opened)
 }
 
 /// One name in the two directories of a level.
@@ -153,11 +122,6 @@ pub(super) fn open(parent: Option<&OwnedFd>, name: &CStr) -> anyhow::Result<Opti
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         opened => opened.context("cannot open it"),
     }
-}
-
-/// Whether another filesystem is mounted on a directory, as seen through this one.
-pub(super) fn is_mounted_on(status: &Statx) -> bool {
-    status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
 }
 
 pub(super) fn managed_entry(

@@ -19,20 +19,17 @@ use rustix::io::Errno;
 
 use super::compare::{Aspect, Comparer, Side};
 use super::level::{
-    Directory, Level, Pair, Place, Reading, Ruled, is_gone, is_mounted_on, managed_entry, open,
-    opened, status, status_of_directory,
+    Level, Pair, Place, Reading, Ruled, is_gone, managed_entry, open, opened, status,
+    status_of_directory,
 };
 use super::managed::{Managed, System};
 use super::marks::{Both, Marks};
 use super::{Change, Done, Entry, Fate, Kind, Watch};
-use crate::restore::{Named, Reserved, at};
+use crate::restore::{Directory, Named, OPEN_LEVELS, Reserved, at};
 use crate::rules::Rules;
 
 /// Entries of a directory that are held, and told in order, at once.
 const CHUNK: usize = 65_536;
-
-/// Levels that are kept open, with two descriptors each.
-const OPEN_LEVELS: usize = 32;
 
 /// How many entries are looked at before progress is told again.
 const TELL_EVERY: u64 = 1024;
@@ -210,17 +207,19 @@ impl<'a> Walk<'a> {
     }
 
     fn leave(&mut self) -> anyhow::Result<()> {
-        self.levels.pop();
+        let left = self.levels.pop();
+        let (from, old_from) =
+            left.as_ref().map_or((None, None), |left| (left.new.as_ref(), left.old.as_ref()));
         let Trees { new, old, .. } = *self.trees;
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         self.path.truncate(level.path);
         let path = Path::new(OsStr::from_bytes(&self.path));
         let again = || format!("cannot open the directory {path:?} again");
         if let Some(directory) = &mut level.new {
-            directory.open_again(new, path).with_context(again)?;
+            directory.open_again(from, new, path).with_context(again)?;
         }
         if let (Some(directory), Some(old)) = (&mut level.old, old) {
-            directory.open_again(old, path).with_context(again)?;
+            directory.open_again(old_from, old, path).with_context(again)?;
         }
         Ok(())
     }
@@ -326,7 +325,7 @@ impl<'a> Walk<'a> {
         let Some(status) = status(pair.new, pair.name)? else { return Ok(()) };
         // A subvolume there moves along as a whole, with what is excluded in it.
         if at::kind(&status) != FileType::Directory
-            || is_mounted_on(&status)
+            || at::is_mounted_on(&status)
             || self.kind(&status) == Some(Kind::Subvolume)
         {
             return Ok(());
@@ -383,11 +382,11 @@ impl<'a> Walk<'a> {
             return self.tell(change, kind, status, place, &[], managed);
         }
         let path = Path::new(OsStr::from_bytes(&self.path));
-        let mounted =
-            is_mounted_on(status) || (change == Change::New && self.system.is_mount_point(path));
+        let mounted = at::is_mounted_on(status)
+            || (change == Change::New && self.system.is_mount_point(path));
         let mut managed = mounted.then_some(Managed::MountPoint);
         let told = role == Role::Told && !(change == Change::New && place.is_connector());
-        if is_mounted_on(status) {
+        if at::is_mounted_on(status) {
             return self.tell(change, kind, status, place, &[], managed);
         }
         let Some(opened) = open(parent, pair.name)? else { return Ok(()) };
@@ -420,7 +419,7 @@ impl<'a> Walk<'a> {
         let (Some(kind), Some(was)) = (self.kind(status), self.kind(before)) else {
             return Ok(());
         };
-        if is_mounted_on(status) {
+        if at::is_mounted_on(status) {
             return Ok(());
         }
         let (Some(new), Some(old)) = (pair.new, pair.old) else { return Ok(()) };

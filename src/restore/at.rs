@@ -200,12 +200,31 @@ pub fn directory_beneath(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option
     }
 }
 
-/// The attributes of `name` in `parent`, of a symbolic link itself.
+/// The attributes of `name` in `parent`, of a symbolic link itself. Of what is mounted there nobody is
+/// asked: a user's FUSE filesystem may never answer, and it refuses root; then it is a directory, of which
+/// nothing is known but that it is mounted.
 ///
 /// # Errors
 /// As statx(2).
 pub fn status(parent: BorrowedFd<'_>, name: &CStr) -> Result<Statx, Errno> {
-    statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    match statx(parent, name, flags, StatxFlags::BASIC_STATS) {
+        Err(Errno::ACCESS) => {
+            let mut status = statx(parent, name, flags, StatxFlags::empty())?;
+            if !is_mounted_on(&status) {
+                return Err(Errno::ACCESS);
+            }
+            status.stx_mode = u16::try_from(FileType::Directory.as_raw_mode()).unwrap_or_default();
+            Ok(status)
+        }
+        status => status,
+    }
+}
+
+/// Whether another filesystem is mounted on an entry, as seen through this one.
+#[must_use]
+pub fn is_mounted_on(status: &Statx) -> bool {
+    status.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT)
 }
 
 /// The attributes of what `file` refers to.

@@ -1,9 +1,11 @@
 //! What two entries of two trees differ in. Cheap first: an inode that is the same, and was not
 //! changed since, is not looked into.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::Context as _;
 use rustix::fs::{FileType, Statx};
@@ -11,6 +13,7 @@ use serde::Serialize;
 
 use super::at;
 use super::attributes::permissions;
+use super::descent::{Directory, OPEN_LEVELS};
 use super::entry::{device, is_stub};
 use super::equal::{Comparison, Named, same_flags, same_target};
 
@@ -80,7 +83,14 @@ pub fn differences(
 ) -> anyhow::Result<Vec<Difference>> {
     let cannot = || format!("cannot compare {:?}", one.path);
     let mut comparing = Comparing { one, other, comparison: Comparison::default() };
-    let (mut found, directory) = comparing.entry(Path::new(""), true).with_context(cannot)?;
+    let top = |side: Side<'_>| -> anyhow::Result<(OwnedFd, CString)> {
+        let (above, name) = at::split(side.path).unwrap_or((Path::new(""), ".".as_ref()));
+        Ok((at::open_beneath(side.root, above)?, at::c_name(name)?))
+    };
+    let (top, other_top) = (top(one).with_context(cannot)?, top(other).with_context(cannot)?);
+    let (mut found, directory) = comparing
+        .entry((&top.0, &top.1), (&other_top.0, &other_top.1), true)
+        .with_context(cannot)?;
     if directory && comparing.inside(skip).with_context(cannot)? {
         found.push(Difference::Inside);
     }
@@ -93,14 +103,27 @@ struct Comparing<'a> {
     comparison: Comparison,
 }
 
+/// A directory of both trees on the way down.
+struct Level {
+    one: Directory,
+    other: Directory,
+    /// How long its path is.
+    path: usize,
+    /// Names in both that were not looked at yet.
+    both: std::vec::IntoIter<CString>,
+}
+
 impl Comparing<'_> {
     /// What an entry differs in by itself, and whether it is a directory in both. With `all`
     /// everything is told, else the first difference is enough.
-    fn entry(&mut self, below: &Path, all: bool) -> anyhow::Result<(Vec<Difference>, bool)> {
-        let (one, one_name) = open(self.one, below)?;
-        let (other, other_name) = open(self.other, below)?;
+    fn entry(
+        &mut self,
+        (one, one_name): (&OwnedFd, &CStr),
+        (other, other_name): (&OwnedFd, &CStr),
+        all: bool,
+    ) -> anyhow::Result<(Vec<Difference>, bool)> {
         let (one, other) = (one.as_fd(), other.as_fd());
-        let (was, is) = (at::status(one, &one_name)?, at::status(other, &other_name)?);
+        let (was, is) = (at::status(one, one_name)?, at::status(other, other_name)?);
         let kind = at::kind(&was);
         if kind != at::kind(&is) {
             return Ok((vec![Difference::Type], false));
@@ -117,7 +140,7 @@ impl Comparing<'_> {
             return Ok((found, directory));
         }
         let (one, other) =
-            (Named { parent: one, name: &one_name }, Named { parent: other, name: &other_name });
+            (Named { parent: one, name: one_name }, Named { parent: other, name: other_name });
         let same_content = match kind {
             FileType::RegularFile => {
                 was.stx_size == is.stx_size && self.comparison.same_bytes(one, other)?
@@ -139,52 +162,104 @@ impl Comparing<'_> {
         Ok((found, directory))
     }
 
-    /// Whether anything below the two directories differs.
+    /// Whether anything below the two directories differs. Depth first, with the last levels open, so that
+    /// a deep tree costs no more than a wide one.
     fn inside(&mut self, skip: &dyn Fn(&Path) -> bool) -> anyhow::Result<bool> {
-        let mut todo = vec![PathBuf::new()];
-        while let Some(directory) = todo.pop() {
-            let of_one = names(self.one, &directory, skip)?;
-            let of_other = names(self.other, &directory, skip)?;
-            let (mut both, mut only) = (Vec::new(), Vec::new());
-            for name in of_one {
-                if of_other.binary_search(&name).is_ok() {
-                    both.push(name);
-                } else {
-                    only.push((self.one, name));
+        let (one, other) = (self.one, self.other);
+        let roots =
+            (at::open_beneath(one.root, one.path)?, at::open_beneath(other.root, other.path)?);
+        let mut below = Vec::new();
+        let Some(top) = Level::enter(roots, &below, skip)? else { return Ok(true) };
+        let mut levels = vec![top];
+        while let Some(level) = levels.last_mut() {
+            below.truncate(level.path);
+            let Some(name) = level.both.next() else {
+                let left = levels.pop();
+                if let Some(level) = levels.last_mut() {
+                    below.truncate(level.path);
+                    let path = Path::new(OsStr::from_bytes(&below));
+                    let from = left.as_ref();
+                    level.one.open_again(
+                        from.map(|it| &it.one),
+                        one.root,
+                        &joined(one.path, path),
+                    )?;
+                    let path = joined(other.path, path);
+                    level.other.open_again(from.map(|it| &it.other), other.root, &path)?;
                 }
+                continue;
+            };
+            let parents = (opened(&level.one)?, opened(&level.other)?);
+            if !below.is_empty() {
+                below.push(b'/');
             }
-            let elsewhere = of_other.into_iter().filter(|name| both.binary_search(name).is_err());
-            only.extend(elsewhere.map(|name| (self.other, name)));
-            for (side, name) in only {
-                // What is nested moves along with what is live, and leaves nothing behind.
-                let (parent, name) = open(side, &at::join(&directory, &name))?;
-                if !is_nested(parent.as_fd(), &at::status(parent.as_fd(), &name)?)? {
-                    return Ok(true);
-                }
+            below.extend_from_slice(name.to_bytes());
+            let at = || format!("{:?}", OsStr::from_bytes(&below));
+            let (found, is_directory) =
+                self.entry((&parents.0, &name), (&parents.1, &name), false).with_context(at)?;
+            if !found.is_empty() {
+                return Ok(true);
             }
-            for name in both {
-                let path = at::join(&directory, &name);
-                let (found, is_directory) =
-                    self.entry(&path, false).with_context(|| format!("{path:?}"))?;
-                if !found.is_empty() {
-                    return Ok(true);
-                }
-                if is_directory {
-                    todo.push(path);
-                }
+            if !is_directory {
+                continue;
+            }
+            let open =
+                |parent: &OwnedFd| at::open_directory(parent.as_fd(), &name).with_context(at);
+            let opened = (open(&parents.0)?, open(&parents.1)?);
+            let Some(level) = Level::enter(opened, &below, skip).with_context(at)? else {
+                return Ok(true);
+            };
+            levels.push(level);
+            if let Some(far) = levels.len().checked_sub(OPEN_LEVELS + 1) {
+                levels[far].one.close()?;
+                levels[far].other.close()?;
             }
         }
         Ok(false)
     }
 }
 
+impl Level {
+    /// Reads two directories at a path; `None` where one has what the other lacks.
+    fn enter(
+        (one, other): (OwnedFd, OwnedFd),
+        path: &[u8],
+        skip: &dyn Fn(&Path) -> bool,
+    ) -> anyhow::Result<Option<Self>> {
+        let directory = Path::new(OsStr::from_bytes(path));
+        let of_one = names(&one, directory, skip)?;
+        let of_other = names(&other, directory, skip)?;
+        let (mut both, mut only) = (Vec::new(), Vec::new());
+        for name in of_one {
+            if of_other.binary_search(&name).is_ok() {
+                both.push(name);
+            } else {
+                only.push((&one, name));
+            }
+        }
+        let elsewhere = of_other.into_iter().filter(|name| both.binary_search(name).is_err());
+        only.extend(elsewhere.map(|name| (&other, name)));
+        for (parent, name) in only {
+            // What is nested moves along with what is live, and leaves nothing behind.
+            if !is_nested(parent.as_fd(), &at::status(parent.as_fd(), &name)?)? {
+                return Ok(None);
+            }
+        }
+        let (one, other) = (Directory::new(one), Directory::new(other));
+        Ok(Some(Self { one, other, path: path.len(), both: both.into_iter() }))
+    }
+}
+
+fn opened(directory: &Directory) -> anyhow::Result<Rc<OwnedFd>> {
+    directory.opened().context("a directory was removed while it was compared")
+}
+
 /// The names in a directory, sorted.
 fn names(
-    side: Side<'_>,
+    opened: &OwnedFd,
     directory: &Path,
     skip: &dyn Fn(&Path) -> bool,
 ) -> anyhow::Result<Vec<CString>> {
-    let opened = at::open_beneath(side.root, &joined(side.path, directory))?;
     let mut names = at::names(opened.as_fd())?;
     names.retain(|name| !skip(&at::join(directory, name)));
     names.sort_unstable();
@@ -194,14 +269,6 @@ fn names(
 fn joined(path: &Path, below: &Path) -> PathBuf {
     // Joining an empty path would put a slash at the end.
     if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) }
-}
-
-fn open(side: Side<'_>, below: &Path) -> anyhow::Result<(std::os::fd::OwnedFd, CString)> {
-    let path = joined(side.path, below);
-    if path.as_os_str().is_empty() {
-        return Ok((at::open_beneath(side.root, &path)?, c".".to_owned()));
-    }
-    Ok(at::open_parent(side.root, &path)?)
 }
 
 /// Whether an entry is the root of another subvolume or filesystem, or stands for one.

@@ -3,11 +3,12 @@
 //! their status says enough, is for the callers to know.
 
 use std::ffi::CStr;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context as _;
-use rustix::fs::{Advice, FileType, fadvise, readlinkat};
-use rustix::io::{Errno, read, retry_on_intr};
+use rustix::fs::{Advice, FileType, SeekFrom, fadvise, readlinkat, seek};
+use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::at;
 use super::attributes::{Handle, XATTR_MAX, each_name};
@@ -50,29 +51,46 @@ impl Default for Comparison {
 }
 
 impl Comparison {
-    /// Whether two files have the same bytes, up to the first that differ.
+    /// Whether two files have the same bytes, up to the first that differ. Where both have holes nothing is
+    /// read: anybody can make a file of 7 EiB that holds nothing.
     ///
     /// # Errors
     /// Which of them cannot be opened or read.
     pub fn same_bytes(&mut self, one: Named<'_>, other: Named<'_>) -> anyhow::Result<bool> {
-        let open = |file: Named<'_>| -> anyhow::Result<OwnedFd> {
+        let open = |file: Named<'_>| -> anyhow::Result<(OwnedFd, u64)> {
             let opened = file.open(FileType::RegularFile).context("cannot open it")?;
             // It is read once, from the beginning to the end.
             fadvise(&opened, 0, None, Advice::Sequential).context("cannot read it ahead")?;
-            Ok(opened)
+            let size = at::status_of(opened.as_fd()).context("cannot look at it")?.stx_size;
+            Ok((opened, size))
         };
-        let (one, other) = (open(one)?, open(other).context("the other one")?);
+        let ((one, size), (other, other_size)) =
+            (open(one)?, open(other).context("the other one")?);
+        if size != other_size {
+            return Ok(false);
+        }
         let [piece, other_piece] = &mut self.pieces;
-        loop {
-            let filled = fill(&one, piece).context("cannot read it")?;
-            let other_filled = fill(&other, other_piece).context("cannot read the other one")?;
-            if piece[..filled] != other_piece[..other_filled] {
-                return Ok(false);
-            }
-            if filled < PIECE {
-                return Ok(true);
+        let mut at = 0;
+        while at < size {
+            let data = data_from(&one, at, size).context("cannot read it")?;
+            let other_data = data_from(&other, at, size).context("cannot read the other one")?;
+            let first = if data.start <= other_data.start { data } else { other_data };
+            at = first.start;
+            while at < first.end {
+                let length = usize::try_from(first.end - at).map_or(PIECE, |left| left.min(PIECE));
+                let filled = fill(&one, at, &mut piece[..length]).context("cannot read it")?;
+                let other_filled = fill(&other, at, &mut other_piece[..length])
+                    .context("cannot read the other one")?;
+                if piece[..filled] != other_piece[..other_filled] {
+                    return Ok(false);
+                }
+                if filled < length {
+                    return Ok(true);
+                }
+                at += length as u64;
             }
         }
+        Ok(true)
     }
 
     /// Whether two entries of this kind have the same extended attributes.
@@ -134,11 +152,20 @@ pub fn same_flags(one: Named<'_>, other: Named<'_>, kind: FileType) -> anyhow::R
     Ok(flags(one)? == flags(other)?)
 }
 
-/// Reads until the buffer is full or the file ends; gives how many bytes it read.
-fn fill(file: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+/// Where a file has data next, at or after an offset; both ends are its size where there is none.
+fn data_from(file: &OwnedFd, offset: u64, size: u64) -> Result<Range<u64>, Errno> {
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(start) if start < size => Ok(start..seek(file, SeekFrom::Hole(start))?.min(size)),
+        Ok(_) | Err(Errno::NXIO) => Ok(size..size),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads from an offset until the buffer is full or the file ends; gives how many bytes it read.
+fn fill(file: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match retry_on_intr(|| read(file, &mut buffer[filled..]))? {
+        match retry_on_intr(|| pread(file, &mut buffer[filled..], offset + filled as u64))? {
             0 => break,
             more => filled += more,
         }

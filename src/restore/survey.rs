@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use rustix::fs::{FileType, Statx, StatxAttributes};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::at;
@@ -229,8 +230,13 @@ fn reach(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Reached> {
         }
         if !so_far.as_os_str().is_empty() {
             let (_, last) = at::split(&so_far).context("BUG: a path without a name")?;
-            directory = at::open_directory(directory.as_fd(), &at::c_name(last)?)
-                .with_context(|| cannot(&so_far))?;
+            // What is mounted there is not the volume's, and hides what is.
+            directory = match at::open_beneath(directory.as_fd(), Path::new(last)) {
+                Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => {
+                    return Ok(Reached::Nothing);
+                }
+                opened => opened.with_context(|| cannot(&so_far))?,
+            };
         }
         so_far.push(name);
         let status = at::present(at::status(directory.as_fd(), &at::c_name(name)?))

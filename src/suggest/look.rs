@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{FileType, StatxAttributes, readlinkat};
+use rustix::fs::{FileType, readlinkat};
 use rustix::io::Errno;
 
 use super::known::Known;
@@ -207,7 +207,7 @@ fn count(
     // What goes while it is looked at is not there.
     let Some(status) = at::present(at::status(parent, name))? else { return Ok(()) };
     // What is mounted there is not the volume's, and is not reset with it.
-    if status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+    if at::is_mounted_on(&status) {
         return Ok(());
     }
     match at::kind(&status) {

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, ensure};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, unlinkat};
+use rustix::io::Errno;
 
+use crate::generations::exact_number;
 use crate::octal::unescape;
 
 /// A filesystem mounted to do the work, out of sight of everybody else: see
@@ -94,6 +96,9 @@ fn new_directory(name: &str) -> anyhow::Result<PathBuf> {
         .mode(0o755)
         .create(parent)
         .with_context(|| format!("cannot make {parent:?}"))?;
+    if COUNT.load(Ordering::Relaxed) == 0 {
+        remove_left_over(parent).with_context(|| format!("cannot tidy up {parent:?}"))?;
+    }
     loop {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("{}-{number}-{name}", std::process::id()));
@@ -104,6 +109,24 @@ fn new_directory(name: &str) -> anyhow::Result<PathBuf> {
             Err(error) => return Err(error).with_context(|| format!("cannot make {path:?}")),
         }
     }
+}
+
+/// Removes the directories of runs that were killed. What they had mounted went with their processes.
+fn remove_left_over(parent: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(parent)? {
+        let name = entry?.file_name();
+        let process = name.to_str().and_then(|name| name.split_once('-')).map(|(number, _)| number);
+        let Some(process) = process.and_then(exact_number) else { continue };
+        if Path::new("/proc").join(process.to_string()).try_exists()? {
+            continue;
+        }
+        match unlinkat(CWD, parent.join(&name), AtFlags::REMOVEDIR) {
+            // Another run was faster, or it is none of ours.
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::NOTEMPTY | Errno::BUSY) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot remove {name:?}")),
+        }
+    }
+    Ok(())
 }
 
 fn remove_directory(path: &Path) -> anyhow::Result<()> {
