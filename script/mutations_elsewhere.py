@@ -7,6 +7,7 @@ changes. Tests of another package have it before a colon.
 EXECUTE = "src/volume/btrfs/execute.rs"
 STORE = "src/volume/btrfs/generations.rs"
 CLEAR = "src/restore/clear.rs"
+HOLDER = "src/recover/holder.rs"
 AT = "src/restore/at.rs"
 ATTRIBUTES = "src/restore/attributes.rs"
 MARKS = "src/diff/marks.rs"
@@ -14,6 +15,7 @@ CHANGES = "btrfs/src/changes.rs"
 
 DURABLE = ("interrupted", "counts_as_reset")
 HOSTILE = ("hostile", "whatever")
+REPLACED = ("recover_injected", "on_btrfs")
 PURGED = ("purge_injected", "that_changes_something")
 GENERATION = ("purge_interrupted", "removes_a_generation")
 DIFF = ("diff_command", "blank_or")
@@ -110,6 +112,16 @@ ELSEWHERE = [
             CLEAR,
             "        Err(Errno::PERM) => {\n            // A sealed directory",
             "        Err(Errno::PERM) if name.is_empty() => {\n            // A sealed directory",
+        )],
+    ),
+    (
+        "recover: what was replaced is removed with the rest after an interruption",
+        REPLACED,
+        r"after another: \[\]",
+        [(
+            HOLDER,
+            "                    if at::status(brought.as_fd(), &name)?.stx_ino != replacing.brought {\n",
+            "                    if at::status(brought.as_fd(), &name)?.stx_ino == u64::MAX {\n",
         )],
     ),
     (

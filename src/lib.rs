@@ -29,4 +29,5 @@ pub mod rules;
 pub mod state;
 pub mod status;
 pub mod suggest;
+pub mod trash;
 pub mod volume;

@@ -50,6 +50,7 @@ fn each_generation_is_listed_with_its_end_and_the_boot_that_it_ended() -> Result
                 ],
                 "being_removed": [],
                 "others": [],
+                "replaced": [],
             }],
         })
     );

@@ -88,7 +88,7 @@ fn what_is_there_is_replaced_by_force_only_and_stays_in_the_trash() -> Result<()
     machine.say(&["recover", "/root/try.sh", "--from", "1", "--force"])?.is(
         0,
         "/root/try.sh: recovered from generation 1: 1 entry, 5 B shared by reflink\nWhat it replaced is \
-         in .darlings/trash/replaced-1 of the volume until the next purge.\n",
+         in .darlings/trash/replaced-1 of the volume; `recover --from trash` brings it back.\n",
         &warning("/root/try.sh"),
     );
     assert_eq!(read(&machine, "root/try.sh")?, "first");
@@ -257,8 +257,8 @@ fn what_is_nowhere_or_cannot_be_is_told_with_what_to_do() -> Result<()> {
     refused(
         &["/.darlings/manifest"],
         2,
-        "/.darlings/manifest is darlings' own; for what is in the attic give the path that it had, and \
-         --from attic",
+        "/.darlings/manifest is darlings' own; for what is in the attic or the trash give the path that it \
+         had, and --from attic or --from trash",
     )?;
     refused(
         &["/root/try.sh", "--to", "/.darlings/x"],
@@ -390,8 +390,8 @@ fn a_plain_directory_does_not_lose_what_it_kept() -> Result<()> {
     directory.say(&["recover", "/etc", "--force"])?.is(
         2,
         "",
-        "error: /etc leads to what is kept, which the generations of a plain directory lack, and would \
-         be lost; recover what is in it path by path, or give --to\n",
+        "error: /etc holds what is persisted (/etc/id), which would be replaced with it; recover what is \
+         in it path by path, or give --to\n",
     );
     let said = directory.say(&["recover", "/etc/erased"])?;
     assert_eq!(said.code, Some(0), "{said:?}");

@@ -16,14 +16,15 @@ use crate::{config, recover, restore};
 pub(super) struct Arguments {
     /// The file or directory to bring back
     path: PathBuf,
-    /// From which generation; or `attic`, or `attic:N` for what reset N put away. By default the
-    /// newest generation that has the path and differs from what is there now, else the attic
+    /// From which generation; or `attic`, or `attic:N` for what reset N put away; or `trash`, or
+    /// `trash:N`, for what an earlier recovery replaced. By default the newest generation that has the
+    /// path and differs from what is there now, else the attic
     #[arg(long, value_name = "N")]
     from: Option<From>,
     /// Put it here instead, under this name; on another filesystem it is copied
     #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
-    /// Replace what is there, as a whole: what is only in it goes to the trash, too
+    /// Replace what is there, as a whole; it stays in the trash for as long as generations are kept
     #[arg(long)]
     force: bool,
     /// Say what would be done and change nothing

@@ -1,5 +1,6 @@
 //! All generations of a configuration: as a table for a person, as JSON for a program.
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -8,6 +9,7 @@ use super::{Access, CountedBy, Detail, Generation, Other, Seen, Size, Store, clo
 use crate::config::{self, Config};
 use crate::names::shown;
 use crate::report::{bytes_in_words, json};
+use crate::trash;
 
 /// The generations of every volume. Its schema is in the README; a new field does not change
 /// `version`.
@@ -38,6 +40,20 @@ pub struct VolumeListing {
     pub being_removed: Vec<String>,
     /// What lies among the generations, is none, and is never touched.
     pub others: Vec<Other>,
+    /// What recoveries replaced, which is kept as long as generations are.
+    pub replaced: Vec<Replaced>,
+}
+
+/// What a recovery replaced.
+#[derive(Debug, Serialize)]
+pub struct Replaced {
+    /// Where it is, below the volume's root.
+    pub name: String,
+    /// Where it was, in the running system.
+    #[serde(serialize_with = "crate::report::shown_path")]
+    pub path: PathBuf,
+    /// When it was replaced, in seconds since 1970.
+    pub time: Option<u64>,
 }
 
 impl Listing {
@@ -82,6 +98,13 @@ impl VolumeListing {
         self.generations = generations;
         self.being_removed = begun.into_iter().map(|generation| generation.name).collect();
         self.others = others;
+        let replaced = trash::look(store.live()?.as_fd())?.replaced.into_iter();
+        let replaced = replaced.map(|(number, it)| Replaced {
+            name: trash::shown(number),
+            path: self.mount_point.join(it.path()),
+            time: it.time,
+        });
+        self.replaced = replaced.collect();
         Ok(())
     }
 
@@ -109,6 +132,11 @@ impl std::fmt::Display for Listing {
             f.write_str(&table(&volume.generations))?;
             for name in &volume.being_removed {
                 writeln!(f, "  being removed: {}", shown(&name))?;
+            }
+            for Replaced { name, path, time } in &volume.replaced {
+                let time = time.map_or(String::new(), |time| format!(" at {} UTC", utc(time)));
+                let path = shown(path);
+                writeln!(f, "  replaced by `darlings recover`{time}: {path}, now {name}")?;
             }
             for Other { name, why } in &volume.others {
                 writeln!(f, "  not a generation: {}: {why}", shown(&name))?;

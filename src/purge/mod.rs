@@ -5,18 +5,20 @@
 //! looked for at once, or marked as going; what fails is reported and the rest goes on.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::Context as _;
 use tracing::{error, info, warn};
 
 use crate::attic::ATTIC;
 use crate::config::{self, Config, Keep};
-use crate::generations::retention::{self, Reason};
+use crate::generations::retention;
 use crate::generations::{self, Access, Detail, Generation, Store};
 use crate::names::shown;
 use crate::report::bytes_in_words;
 use crate::rules::OWN_DIRECTORY;
+use crate::trash;
 
 mod own;
 pub mod report;
@@ -109,9 +111,10 @@ impl Purge<'_> {
         self.report.available_bytes_before = Some(before.available);
         self.report.min_free_bytes = self.keep.min_free.map(|min_free| min_free.of(before.total));
 
+        let trash = trash::look(live.as_fd())?;
         if let Some(own) = &own {
-            for name in own.trash()? {
-                self.empty(store, own, &name, What::Trash, Why::Trash);
+            for name in &trash.doomed {
+                self.empty(store, own, name, What::Trash, Why::Trash);
             }
         }
         let seen = store.look(Detail::Retention)?;
@@ -128,7 +131,8 @@ impl Purge<'_> {
         if let Some(own) = &own {
             self.expire_attic(store, own, &seen.generations)?;
         }
-        self.make_room(store, &left)?;
+        let replaced = self.expire_replaced(store, live.as_fd(), &trash.replaced, &left);
+        self.make_room(store, &left, live.as_fd(), &replaced)?;
         self.report.available_bytes = Some(store.space()?.available);
         Ok(())
     }
@@ -138,13 +142,9 @@ impl Purge<'_> {
         let dated: Vec<_> = all.iter().map(Generation::dated).collect();
         let mut left = all.to_vec();
         for expired in retention::expired(&dated, self.keep, self.options.now) {
-            let reason = match expired.reason {
-                Reason::TooMany => Why::TooMany,
-                Reason::TooOld => Why::TooOld,
-            };
             if let Some(index) = left.iter().position(|it| it.number == expired.number) {
                 let generation = left.remove(index);
-                self.remove(store, &generation, reason);
+                self.remove(store, &generation, expired.reason.into());
             }
         }
         left
@@ -174,11 +174,58 @@ impl Purge<'_> {
         Ok(())
     }
 
-    /// Removes the oldest generations while too little is free.
-    fn make_room(&mut self, store: &mut dyn Store, left: &[Generation]) -> anyhow::Result<()> {
+    /// Removes what recoveries replaced and what is not kept any more; answers the numbers that are
+    /// left.
+    fn expire_replaced(
+        &mut self,
+        store: &mut dyn Store,
+        live: BorrowedFd<'_>,
+        all: &[(u64, trash::Replaced)],
+        generations: &[Generation],
+    ) -> Vec<u64> {
+        let dated: Vec<_> = generations.iter().map(Generation::dated).collect();
+        let mut left: Vec<u64> = all.iter().map(|(number, _)| *number).collect();
+        for expired in trash::expired(all, &dated, self.keep, self.options.now) {
+            left.retain(|number| *number != expired.number);
+            self.remove_replaced(store, live, expired.number, expired.reason.into());
+        }
+        left
+    }
+
+    fn remove_replaced(
+        &mut self,
+        store: &mut dyn Store,
+        live: BorrowedFd<'_>,
+        number: u64,
+        why: Why,
+    ) {
+        let name = trash::shown(number);
+        if self.options.dry_run {
+            return self.removed(What::Replaced, name, why, None);
+        }
+        let doomed = || -> anyhow::Result<(Own, CString)> {
+            trash::doom(live, number)?;
+            let own = Own::open(live)?.context("the own directory is gone")?;
+            Ok((own, trash::replaced_name(number)?))
+        };
+        match doomed() {
+            Ok((own, name)) => self.empty(store, &own, &name, What::Replaced, why),
+            Err(error) => self.failed(&name, &error),
+        }
+    }
+
+    /// Removes the oldest generations while too little is free, and then what recoveries replaced.
+    fn make_room(
+        &mut self,
+        store: &mut dyn Store,
+        left: &[Generation],
+        live: BorrowedFd<'_>,
+        replaced: &[u64],
+    ) -> anyhow::Result<()> {
         let Some(wanted) = self.report.min_free_bytes else { return Ok(()) };
         let dated: Vec<_> = left.iter().map(Generation::dated).collect();
         let mut oldest = retention::to_make_room(&dated).into_iter();
+        let mut replaced = replaced.iter();
         loop {
             let watch = &mut *self.watch;
             store.settle(wanted, &mut || watch.waiting()).context("cannot make room")?;
@@ -193,6 +240,13 @@ impl Purge<'_> {
             );
             let next = oldest.next();
             let Some(generation) = left.iter().find(|it| Some(it.number) == next) else {
+                if let Some(&number) = replaced.next() {
+                    self.remove_replaced(store, live, number, Why::LittleSpace);
+                    if self.options.dry_run {
+                        return Ok(());
+                    }
+                    continue;
+                }
                 self.note(format!(
                     "{little}, and no generation is left that may go for it: the newest {} stay",
                     retention::KEPT_WITHOUT_ROOM
@@ -220,14 +274,7 @@ impl Purge<'_> {
     }
 
     /// Removes something in the trash.
-    fn empty(
-        &mut self,
-        store: &mut dyn Store,
-        own: &Own,
-        name: &std::ffi::CString,
-        what: What,
-        why: Why,
-    ) {
+    fn empty(&mut self, store: &mut dyn Store, own: &Own, name: &CString, what: What, why: Why) {
         let path = Own::trash_path(name);
         let shown = path.to_string_lossy().into_owned();
         if self.options.dry_run {

@@ -34,11 +34,6 @@ impl Own {
             .with_context(|| format!("another run is at work in {OWN_DIRECTORY}; wait for it"))
     }
 
-    /// The names in the trash.
-    pub(super) fn trash(&self) -> anyhow::Result<Vec<CString>> {
-        self.names(TRASH)
-    }
-
     /// The path of something in the trash below the volume's root.
     pub(super) fn trash_path(name: &CString) -> PathBuf {
         Path::new(OWN_DIRECTORY).join(TRASH).join(at::os_name(name))

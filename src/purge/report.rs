@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::generations::retention::Reason;
 use crate::names::shown;
 
 /// The report of a purge. Its schema is in the README; a new field does not change `version`.
@@ -69,6 +70,8 @@ pub struct Removed {
 pub enum What {
     /// What `carry` moved aside.
     Trash,
+    /// What a recovery replaced.
+    Replaced,
     /// A previous state.
     Generation,
     /// Paths that are no longer declared.
@@ -91,6 +94,15 @@ pub enum Why {
     LittleSpace,
 }
 
+impl From<Reason> for Why {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::TooMany => Self::TooMany,
+            Reason::TooOld => Self::TooOld,
+        }
+    }
+}
+
 /// One thing that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failed {
@@ -104,6 +116,7 @@ impl std::fmt::Display for Removed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self.what {
             What::Trash => "",
+            What::Replaced => "what `recover` replaced, ",
             What::Generation => "the generation ",
             What::Attic => "from the attic ",
         };

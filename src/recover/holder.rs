@@ -2,31 +2,43 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, OFlags, flock, openat, syncfs, unlinkat,
 };
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::Target;
-use crate::carry::TRASH;
 use crate::names::shown;
-use crate::restore::{self, at, make_own_directory, own_directory};
-use crate::rules::OWN_DIRECTORY;
+use crate::restore::{self, at, make_own_directory};
+use crate::trash::{self, Replaced};
 
 /// How the directory's name begins; the number of the process follows.
 const NAME: &str = ".darlings-recover-";
 
-/// Says that it is one: nobody but root can put it there.
+/// Says that it is one: only root can put it there. Before something is replaced, it says what:
+/// see [`Replacing`].
 const MARK: &CStr = c"recovering";
 
-/// Where something is brought over.
+/// Where something is brought over, and where what it replaced is until it is in the trash.
+const BROUGHT: &CStr = c"brought";
+
+/// The same in earlier versions.
 const NEW: &CStr = c"new";
 
 /// Where what was at the target waits while names cannot be exchanged.
 const REPLACED: &CStr = c"replaced";
+
+/// What is about to be replaced.
+#[derive(Serialize, Deserialize)]
+struct Replacing {
+    version: u32,
+    /// The inode number of what was brought over: whatever else is in its place was replaced by it.
+    brought: u64,
+    replaced: Replaced,
+}
 
 /// The directory beside the target.
 pub(super) struct Holder {
@@ -49,7 +61,7 @@ impl Holder {
             flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             openat(&directory, MARK, flags, Mode::RUSR)?;
-            make_own_directory(directory.as_fd(), NEW)
+            make_own_directory(directory.as_fd(), BROUGHT)
         };
         match fill() {
             Ok(new) => Ok(Self { name, directory, new }),
@@ -65,6 +77,9 @@ impl Holder {
 
     /// Gives what was brought over, by its name in `new`, the target's name.
     pub(super) fn commit(&self, target: &Target, made: &CStr) -> anyhow::Result<()> {
+        if target.exists {
+            self.note(target, made).context("cannot write down what is about to be replaced")?;
+        }
         let cannot = || format!("cannot give it the name {}", shown(&target.path));
         // What gets the name must be there after a power cut.
         syncfs(&self.directory).context("cannot make it durable")?;
@@ -86,6 +101,17 @@ impl Holder {
         Ok(())
     }
 
+    /// Writes down what is about to be replaced, so that it is kept whatever interrupts this run.
+    fn note(&self, target: &Target, made: &CStr) -> anyhow::Result<()> {
+        let (root, place) = target.replaceable()?;
+        let replacing = Replacing {
+            version: 1,
+            brought: at::status(self.new.as_fd(), made)?.stx_ino,
+            replaced: Replaced::new(root, &place.below)?,
+        };
+        Ok(at::write_durably(&self.directory, MARK, &serde_json::to_vec_pretty(&replacing)?)?)
+    }
+
     /// One name after the other, where they cannot be exchanged.
     fn replace(
         &self,
@@ -100,63 +126,33 @@ impl Holder {
         }
     }
 
-    /// Puts what was replaced into the trash of the volume, and removes the rest. Answers where it
-    /// is there.
-    pub(super) fn finish(&self, target: &Target) -> anyhow::Result<Option<String>> {
+    /// Puts what was replaced into the trash of the volume, and removes the rest. Answers its number
+    /// there.
+    pub(super) fn finish(&self, target: &Target) -> anyhow::Result<Option<u64>> {
         syncfs(&self.directory).context("it is in place, and could not be made durable")?;
-        let mut kept = None;
-        let replaced = at::names(self.new.as_fd()).context("cannot look for what was replaced")?;
-        if let (Some(root), Some(name)) = (&target.root, replaced.first()) {
-            kept = throw_away(root.as_fd(), (self.new.as_fd(), name)).with_context(|| {
-                format!(
-                    "it is in place, and what it replaced could not be moved to the trash: it is \
-                     in {}/new",
-                    shown(&target.beside(&self.name.to_string_lossy()))
-                )
-            })?;
+        let path = shown(&target.beside(&self.name.to_string_lossy()));
+        match settle(target, &self.name) {
+            Ok(Left::Nothing { kept }) => Ok(kept),
+            Ok(Left::Replaced) => bail!("it is in place, and what it replaced is in {path}"),
+            Err(error) => Err(error.context(format!(
+                "it is in place, and {path} is left over, perhaps with what it replaced; the next \
+                 recovery there puts that into the trash"
+            ))),
         }
-        remove_unless_needed(target.parent.as_fd(), &self.name).with_context(|| {
-            format!(
-                "it is in place, and {} is left over",
-                shown(&target.beside(&self.name.to_string_lossy()))
-            )
-        })?;
-        Ok(kept)
     }
 
-    /// After a failure: removes it, unless it holds what was at the target.
+    /// After a failure: removes it, and keeps what was at the target if that is in it.
     pub(super) fn give_up(&self, target: &Target, error: anyhow::Error) -> anyhow::Error {
         let path = shown(&target.beside(&self.name.to_string_lossy()));
-        match remove_unless_needed(target.parent.as_fd(), &self.name) {
-            Ok(true) => error,
-            Ok(false) => error.context(format!("what was there is in {path}/replaced")),
+        match settle(target, &self.name) {
+            Ok(Left::Nothing { kept: None }) => error,
+            Ok(Left::Nothing { kept: Some(number) }) => {
+                error.context(format!("what was there is in {}", trash::shown(number)))
+            }
+            Ok(Left::Replaced) => error.context(format!("what was there is in {path}/replaced")),
             Err(left) => error.context(format!("{path} is left over ({left:#})")),
         }
     }
-}
-
-/// Moves something to the trash of a volume, where the next purge removes it. `None` where it is on
-/// another filesystem.
-fn throw_away(
-    root: BorrowedFd<'_>,
-    from: (BorrowedFd<'_>, &CStr),
-) -> anyhow::Result<Option<String>> {
-    let own = own_directory(root)?;
-    let trash = at::c_name(TRASH.as_ref())?;
-    if at::present(at::status(own.as_fd(), &trash))?.is_none() {
-        make_own_directory(own.as_fd(), &trash)?;
-    }
-    let trash = at::open_directory(own.as_fd(), &trash)?;
-    for number in 1.. {
-        let name = format!("replaced-{number}");
-        match restore::rename(from, (trash.as_fd(), &CString::new(name.as_str())?)) {
-            Ok(true) => return Ok(Some(format!("{OWN_DIRECTORY}/{TRASH}/{name}"))),
-            Ok(false) | Err(Errno::XDEV) => return Ok(None),
-            Err(Errno::EXIST | Errno::NOTEMPTY) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(None)
 }
 
 /// Removes what interrupted recoveries have left beside the target, and says so.
@@ -171,15 +167,20 @@ pub(super) fn clean(target: &Target) -> anyhow::Result<Vec<String>> {
         if !is_left_over(parent, &name).with_context(|| format!("cannot look at {path}"))? {
             continue;
         }
-        let removed = remove_unless_needed(parent, &name)
+        let left = settle(target, &name)
             .with_context(|| format!("cannot remove {path}, which an interrupted run has left"))?;
-        told.push(if removed {
-            format!("removed {path}, which an interrupted run had left")
-        } else {
-            format!(
+        told.push(match left {
+            Left::Nothing { kept: None } => {
+                format!("removed {path}, which an interrupted run had left")
+            }
+            Left::Nothing { kept: Some(number) } => format!(
+                "removed {path}, which an interrupted run had left; what that run replaced is in {}",
+                trash::shown(number)
+            ),
+            Left::Replaced => format!(
                 "{path}/replaced is what an interrupted run was about to replace; move it back or \
                  remove it, and then {path}"
-            )
+            ),
         });
     }
     Ok(told)
@@ -207,16 +208,52 @@ fn is_left_over(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<bool> {
     Ok(private && (marked || empty))
 }
 
-/// Removes it but where it holds what was at the target, the mark last.
-fn remove_unless_needed(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<bool> {
+/// What is left of a directory beside the target.
+enum Left {
+    /// It is gone. What was replaced is in the trash with this number.
+    Nothing { kept: Option<u64> },
+    /// It has what was at the target, and an earlier version that did not write down what that is.
+    Replaced,
+}
+
+/// Moves what was replaced from the directory to the trash, and removes the directory, the mark last.
+fn settle(target: &Target, name: &CStr) -> anyhow::Result<Left> {
+    let parent = target.parent.as_fd();
     let directory = at::open_directory(parent, name)?;
-    if at::present(at::status(directory.as_fd(), REPLACED))?.is_some() {
-        return Ok(false);
+    let mut kept = None;
+    match replacing(&directory)? {
+        Some(replacing) => {
+            let (root, _) = target.replaceable()?;
+            let mut keep = |from: (BorrowedFd<'_>, &CStr)| -> anyhow::Result<()> {
+                kept = Some(trash::keep(root, from, &replacing.replaced)?);
+                Ok(())
+            };
+            if at::present(at::status(directory.as_fd(), REPLACED))?.is_some() {
+                keep((directory.as_fd(), REPLACED))?;
+            }
+            if let Some(brought) = at::present(at::open_directory(directory.as_fd(), BROUGHT))? {
+                for name in at::names(brought.as_fd())? {
+                    if at::status(brought.as_fd(), &name)?.stx_ino != replacing.brought {
+                        keep((brought.as_fd(), &name))?;
+                    }
+                }
+            }
+        }
+        None if at::present(at::status(directory.as_fd(), REPLACED))?.is_some() => {
+            return Ok(Left::Replaced);
+        }
+        None => {}
     }
-    restore::remove(directory.as_fd(), NEW)?;
-    at::present(unlinkat(&directory, MARK, AtFlags::empty()))?;
-    let path = Path::new(at::os_name(name));
+    for inside in [BROUGHT, NEW, MARK] {
+        restore::remove(directory.as_fd(), inside)?;
+    }
     unlinkat(parent, name, AtFlags::REMOVEDIR)
-        .with_context(|| format!("cannot remove {path:?}"))?;
-    Ok(true)
+        .with_context(|| format!("cannot remove {:?}", at::os_name(name)))?;
+    Ok(Left::Nothing { kept })
+}
+
+/// What the mark says is about to be replaced, or was; `None` while that is nothing.
+fn replacing(directory: &OwnedFd) -> anyhow::Result<Option<Replacing>> {
+    let Some(text) = at::read_optional(directory, MARK)? else { return Ok(None) };
+    if text.is_empty() { Ok(None) } else { trash::parse(&text, "its mark").map(Some) }
 }

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! DIRECTORY/.darlings-recover-4711/     beside the target, root's alone
-//!     recovering                        says whose it is
-//!     new/NAME                          what is being brought over; then it takes the target's name
+//!     recovering                        says whose it is, and what is about to be replaced
+//!     brought/NAME                      what is being brought over; then it takes the target's name
+//!                                       and what had that name lies here, until it is in the trash
 //!     replaced                          what had that name, where names cannot be exchanged
 //! ```
 //!
 //! The target is complete under its name or not there at all. What an interruption leaves has a name
-//! of its own, and the next recovery into that directory removes it.
+//! of its own, and the next recovery into that directory removes it. What was replaced goes to the
+//! trash then, if it is not there yet: see [`crate::trash`].
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,20 +19,22 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use crate::attic::{self, ATTIC};
-use crate::cmdline::Which;
-use crate::generations::{self, Detail, Store};
-use crate::history;
-use crate::lookup::{self, Place, Volumes};
+use crate::attic::ATTIC;
+use crate::carry::TRASH;
+use crate::generations::{self, Store};
+use crate::lookup::{Place, Volumes};
 use crate::names::{shown, toml, unnamable};
 use crate::report::shown_path;
 use crate::restore::{BytesByRung, Side, at, bring, differences, trusted_own_directory};
-use crate::rules::{Node, OWN_DIRECTORY, Verdict};
+use crate::rules::{OWN_DIRECTORY, Verdict};
+use crate::trash;
 
+mod choose;
 mod holder;
 mod target;
 mod text;
 
+use choose::{Chosen, choose};
 use holder::Holder;
 use target::Target;
 
@@ -64,6 +68,8 @@ pub enum From {
     Generation(u64),
     /// The attic: what this reset put away, or the newest that has the path.
     Attic(Option<u64>),
+    /// What an earlier recovery replaced: the newest that has the path, or the one with this number.
+    Trash(Option<u64>),
 }
 
 impl std::str::FromStr for From {
@@ -71,16 +77,18 @@ impl std::str::FromStr for From {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("{text:?} is neither the number of a generation nor \"attic\" nor \"attic:N\"")
+            format!(
+                "{text:?} is neither the number of a generation nor one of \"attic\", \"attic:N\", \
+                 \"trash\" and \"trash:N\""
+            )
         };
         let number = |text| generations::exact_number(text).ok_or_else(wrong);
-        match text.strip_prefix(ATTIC) {
-            Some("") => Ok(Self::Attic(None)),
-            Some(rest) => {
-                let rest = rest.strip_prefix(':').ok_or_else(wrong)?;
-                Ok(Self::Attic(Some(number(rest)?)))
-            }
-            None => Ok(Self::Generation(number(text)?)),
+        match text.split_once(':') {
+            Some((ATTIC, rest)) => Ok(Self::Attic(Some(number(rest)?))),
+            Some((TRASH, rest)) => Ok(Self::Trash(Some(number(rest)?))),
+            None if text == ATTIC => Ok(Self::Attic(None)),
+            None if text == TRASH => Ok(Self::Trash(None)),
+            _ => Ok(Self::Generation(number(text)?)),
         }
     }
 }
@@ -122,7 +130,7 @@ pub struct Recovered {
     pub to: PathBuf,
     /// Whether it took the place of something.
     pub replaced: bool,
-    /// Where that is until the next purge; `None` where it is gone.
+    /// Where that is, below the volume's root, for as long as generations are kept.
     pub replaced_is_in: Option<String>,
     /// Directories above it that were made after those of the source.
     pub made: Vec<String>,
@@ -156,6 +164,8 @@ pub enum Source {
     Generation(u64),
     /// What this reset had put into the attic.
     Attic(u64),
+    /// What a recovery replaced, by the number in its name in the trash.
+    Trash(u64),
 }
 
 impl std::fmt::Display for Source {
@@ -163,14 +173,9 @@ impl std::fmt::Display for Source {
         match self {
             Self::Generation(number) => write!(f, "generation {number}"),
             Self::Attic(number) => write!(f, "the attic of reset {number}"),
+            Self::Trash(number) => write!(f, "the trash, replaced-{number}"),
         }
     }
-}
-
-/// A tree that has the path at its own place.
-struct Chosen {
-    source: Source,
-    root: OwnedFd,
 }
 
 /// Recovers what is asked for. `progress` is told the entries and bytes so far, now and then.
@@ -187,8 +192,17 @@ pub fn recover(
     let live = store.live()?;
     let _lock = check(store, &live, request)?;
     let chosen = choose(store, &live, request)?;
-    let lacks_kept = !store.holds_persisted() && matches!(chosen.source, Source::Generation(_));
-    let target = Target::find(volumes, request, chosen.root.as_fd())?;
+    let has_above = chosen.at == *below;
+    let target = Target::find(volumes, request, has_above.then(|| chosen.root.as_fd()))?;
+    // Its trash takes what is replaced.
+    let _lock_of_target = match &target.place {
+        Some(place) if place.volume != request.place.volume => {
+            let store = volumes.store(place.volume)?;
+            let live = store.live()?;
+            lock(store, &live, request)?
+        }
+        _ => None,
+    };
     let mut recovered = Recovered {
         version: 1,
         outcome: Outcome::DryRun,
@@ -208,7 +222,7 @@ pub fn recover(
     }
     recovered.warn_of_next_reset(volumes, &target, request.config);
     if target.exists {
-        let one = Side { root: chosen.root.as_fd(), path: below };
+        let one = Side { root: chosen.root.as_fd(), path: &chosen.at };
         let name = Path::new(at::os_name(&target.name));
         let other = Side { root: target.parent.as_fd(), path: name };
         if differences(one, other, &|_| false)?.is_empty() {
@@ -216,25 +230,13 @@ pub fn recover(
             recovered.replaced = false;
             return Ok(recovered);
         }
-        let kept_below = volumes.config().volumes[request.place.volume]
-            .rules
-            .at(below)
-            .is_some_and(Node::has_persisted_below);
-        if lacks_kept && kept_below && request.to.is_none() {
-            return Err(Refused::Wrong(format!(
-                "{} leads to what is kept, which the generations of a plain directory lack, and would \
-                 be lost; recover what is in it path by path, or give --to",
-                shown(request.path)
-            ))
-            .into());
-        }
-        target.check_replaceable(request.force, chosen.source)?;
+        target.check_replaceable(volumes.config(), request.force, chosen.source)?;
     }
     if !request.dry_run {
         let holder = Holder::make(&target)?;
         carry_out(&chosen, &target, &holder, request, &mut recovered, progress)
             .map_err(|error| holder.give_up(&target, error))?;
-        recovered.replaced_is_in = holder.finish(&target)?;
+        recovered.replaced_is_in = holder.finish(&target)?.map(trash::shown);
         recovered.outcome = Outcome::Recovered;
     }
     Ok(recovered)
@@ -253,19 +255,26 @@ fn check(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow
     }
     if below.starts_with(OWN_DIRECTORY) {
         return Err(Refused::Wrong(format!(
-            "{} is darlings' own; for what is in the attic give the path that it had, and --from \
-             attic",
+            "{} is darlings' own; for what is in the attic or the trash give the path that it had, and \
+             --from attic or --from trash",
             shown(request.path)
         ))
         .into());
     }
-    let own = trusted_own_directory(live.as_fd())?;
-    let Some(own) = own else {
-        return Err(Refused::NotThere(
-            "the volume was never reset, so there is nothing to recover".to_owned(),
-        )
-        .into());
-    };
+    lock(store, live, request)?.ok_or_else(|| {
+        let words = "the volume was never reset, so there is nothing to recover";
+        Refused::NotThere(words.to_owned()).into()
+    })
+}
+
+/// Keeps resets and purges away from a volume while what is returned is open; `None` for one that was
+/// never reset.
+fn lock(
+    store: &mut dyn Store,
+    live: &OwnedFd,
+    request: &Request<'_>,
+) -> anyhow::Result<Option<OwnedFd>> {
+    let Some(own) = trusted_own_directory(live.as_fd())? else { return Ok(None) };
     if let Some(why) = generations::unfinished(store, live.as_fd())? {
         bail!(generations::interrupted_in_words(&why));
     }
@@ -275,97 +284,7 @@ fn check(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow
             format!("another run is at work in {OWN_DIRECTORY}, a purge perhaps; wait for it")
         })?;
     }
-    Ok(own)
-}
-
-fn choose(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow::Result<Chosen> {
-    let not_there = |words: String| anyhow::Error::from(Refused::NotThere(words));
-    match request.from {
-        From::Generation(number) => {
-            let generations = store.look(Detail::Retention)?.generations;
-            let numbers = generations.iter().map(|it| it.number).collect();
-            generations::choose(Which::Number(number), numbers)
-                .map_err(|error| not_there(format!("{error:#}")))?;
-            let generation = generations.iter().find(|it| it.number == number);
-            let generation = generation.context("BUG: the generation is not there")?;
-            let root = store.tree(generation)?;
-            let found = lookup::find(root.as_fd(), &request.place.below)?;
-            if found.entry().is_none() {
-                return Err(not_there(format!(
-                    "{} is not in generation {number}: {found}; `darlings history {}` lists those \
-                     that have it",
-                    shown(request.path),
-                    shown(request.path)
-                )));
-            }
-            Ok(Chosen { source: Source::Generation(number), root })
-        }
-        From::Attic(wanted) => of_attic(live, request, wanted)?.ok_or_else(|| {
-            let which = wanted.map_or(String::new(), |number| format!(" of reset {number}"));
-            not_there(format!("{} is not in the attic{which}", shown(request.path)))
-        }),
-        From::Newest => newest(store, live, request),
-    }
-}
-
-fn newest(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow::Result<Chosen> {
-    let below = &request.place.below;
-    let is_live = lookup::find(live.as_fd(), below)?.entry().is_some();
-    let generations = store.look(Detail::Retention)?.generations;
-    let mut same = None;
-    for generation in generations.iter().rev() {
-        let root = store.tree(generation)?;
-        if lookup::find(root.as_fd(), below)?.entry().is_none() {
-            continue;
-        }
-        let chosen = Chosen { source: Source::Generation(generation.number), root };
-        // At another place, what is live does not matter.
-        let wanted = request.to.is_some()
-            || !is_live
-            || history::differ(below, live.as_fd(), chosen.root.as_fd())?;
-        if wanted {
-            return Ok(chosen);
-        }
-        same.get_or_insert(chosen);
-    }
-    if let Some(same) = same {
-        return Ok(same);
-    }
-    if let Some(chosen) = of_attic(live, request, None)? {
-        return Ok(chosen);
-    }
-    let kept = if store.holds_persisted() {
-        ""
-    } else {
-        "; what was kept is in no generation of a plain directory"
-    };
-    let path = shown(request.path);
-    let words = match generations.len() {
-        0 => format!("there is no generation, and {path} is not in the attic{kept}"),
-        1 => format!("{path} is neither in the only generation nor in the attic{kept}"),
-        more => format!("{path} is in none of the {more} generations, nor in the attic{kept}"),
-    };
-    Err(Refused::NotThere(words).into())
-}
-
-fn of_attic(
-    live: &OwnedFd,
-    request: &Request<'_>,
-    wanted: Option<u64>,
-) -> anyhow::Result<Option<Chosen>> {
-    for (number, _) in attic::lists(live.as_fd())? {
-        if wanted.is_some_and(|wanted| wanted != number) {
-            continue;
-        }
-        let home = Path::new(OWN_DIRECTORY).join(ATTIC).join(number.to_string());
-        let root = at::directory_beneath(live.as_fd(), &home)
-            .with_context(|| format!("cannot open {home:?}"))?;
-        let Some(root) = root else { continue };
-        if lookup::find(root.as_fd(), &request.place.below)?.entry().is_some() {
-            return Ok(Some(Chosen { source: Source::Attic(number), root }));
-        }
-    }
-    Ok(None)
+    Ok(Some(own))
 }
 
 fn carry_out(
@@ -377,7 +296,7 @@ fn carry_out(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> anyhow::Result<()> {
     let above: Vec<&Path> = target.above.iter().map(PathBuf::as_path).collect();
-    let (root, from) = (chosen.root.as_fd(), request.place.below.as_path());
+    let (root, from) = (chosen.root.as_fd(), chosen.at.as_path());
     let brought = bring(root, from, &above, holder.new.as_fd(), request.threads, progress)
         .with_context(|| format!("cannot bring it over from {}", chosen.source))?;
     recovered.entries = Some(brought.entries);
@@ -435,15 +354,18 @@ mod tests {
     use super::From;
 
     #[test]
-    fn what_to_recover_from_is_a_number_or_the_attic() {
+    fn what_to_recover_from_is_a_number_the_attic_or_the_trash() {
         assert_eq!("7".parse(), Ok(From::Generation(7)));
         assert_eq!("attic".parse(), Ok(From::Attic(None)));
         assert_eq!("attic:7".parse(), Ok(From::Attic(Some(7))));
-        for text in ["", "07", "attics", "attic:", "attic:x", "previous", "-1"] {
+        assert_eq!("trash".parse(), Ok(From::Trash(None)));
+        assert_eq!("trash:7".parse(), Ok(From::Trash(Some(7))));
+        for text in ["", "07", "attics", "attic:", "attic:x", "trash:07", "previous", "-1"] {
             assert_eq!(
                 text.parse::<From>(),
                 Err(format!(
-                    "{text:?} is neither the number of a generation nor \"attic\" nor \"attic:N\""
+                    "{text:?} is neither the number of a generation nor one of \"attic\", \"attic:N\", \
+                     \"trash\" and \"trash:N\""
                 ))
             );
         }

@@ -10,9 +10,11 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Statx, open, openat2};
 use rustix::io::Errno;
 
 use super::{Refused, Request, Source, check_not_own};
+use crate::config::Config;
 use crate::lookup::{self, Found, Place, Volumes};
 use crate::names::shown;
-use crate::restore::at;
+use crate::restore::{at, trusted_own_directory};
+use crate::rules::Verdict;
 use crate::volume;
 
 /// Where something recovered goes.
@@ -35,11 +37,11 @@ pub(super) struct Target {
 
 impl Target {
     /// Finds it. Directories above it are made only where the path goes back to its own place, after
-    /// those of `source`.
+    /// those of `source`, if that has them.
     pub(super) fn find(
         volumes: &mut Volumes<'_>,
         request: &Request<'_>,
-        source: BorrowedFd<'_>,
+        source: Option<BorrowedFd<'_>>,
     ) -> anyhow::Result<Self> {
         let to = request.to.unwrap_or(request.path);
         let place = lookup::place(volumes.config(), to)?;
@@ -48,11 +50,12 @@ impl Target {
         let Some(place) = on_volume else { return Self::elsewhere(to) };
         let root = volumes.store(place.volume)?.live()?;
         let mut target = Self::beneath(to, &place.below, root.as_fd())?;
-        if !target.above.is_empty() && request.to.is_some_and(|to| to != request.path) {
-            return Err(no_directory(to));
-        }
-        // What is made is made after the source, so the source must have it.
         for above in &target.above {
+            let Some(source) = source.filter(|_| request.to.is_none_or(|to| to == request.path))
+            else {
+                return Err(no_directory(to));
+            };
+            // What is made is made after the source, so the source must have it.
             at::open_beneath(source, above)
                 .with_context(|| format!("cannot open {above:?}, after which it is to be made"))?;
         }
@@ -133,8 +136,39 @@ impl Target {
         outermost.with_file_name(name)
     }
 
-    /// What is there may be replaced if that was asked for, and nothing is mounted or nested in it.
-    pub(super) fn check_replaceable(&self, force: bool, source: Source) -> anyhow::Result<()> {
+    /// The root of the volume whose trash takes what is replaced, and the target's place on it.
+    ///
+    /// # Errors
+    /// No trash can take it: a name is moved within one filesystem, or one subvolume of btrfs.
+    pub(super) fn replaceable(&self) -> anyhow::Result<(BorrowedFd<'_>, &Place)> {
+        let refused = |why: &str| {
+            Refused::Wrong(format!(
+                "{} is there, and {why}, so nothing would keep what --force replaces; move it \
+                 elsewhere first, or give another --to",
+                shown(&self.path)
+            ))
+        };
+        let (Some(root), Some(place)) = (&self.root, &self.place) else {
+            return Err(refused("is on no volume that is reset").into());
+        };
+        let Some(own) = trusted_own_directory(root.as_fd())? else {
+            return Err(refused("the volume that it is on was never reset").into());
+        };
+        let (trash, around) = (at::status_of(own.as_fd())?, at::status_of(self.parent.as_fd())?);
+        if device(&trash) != device(&around) {
+            return Err(refused("is in a filesystem or subvolume of its own").into());
+        }
+        Ok((root.as_fd(), place))
+    }
+
+    /// What is there may be replaced if that was asked for, something can keep it, and nothing is
+    /// mounted, nested or persisted in it.
+    pub(super) fn check_replaceable(
+        &self,
+        config: &Config,
+        force: bool,
+        source: Source,
+    ) -> anyhow::Result<()> {
         if !force {
             return Err(Refused::Exists(format!(
                 "{} is there, and differs from {source}; give --force to replace all of it, or --to \
@@ -148,6 +182,27 @@ impl Target {
                 "{} is in use as a mount point, so {} cannot be replaced; unmount it, or give --to",
                 shown(&mounted),
                 shown(&self.path)
+            ))
+            .into());
+        }
+        let (root, place) = self.replaceable()?;
+        let volume = &config.volumes[place.volume];
+        let mut persisted = Vec::new();
+        if volume.rules.verdict(&place.below) != Verdict::Persisted {
+            for it in volume.rules.persisted() {
+                if it.path.starts_with(&place.below)
+                    && lookup::find(root, &it.path)?.entry().is_some()
+                {
+                    persisted.push(shown(&volume.mount_point.join(it.path)));
+                }
+            }
+        }
+        if !persisted.is_empty() {
+            return Err(Refused::Wrong(format!(
+                "{} holds what is persisted ({}), which would be replaced with it; recover what is in \
+                 it path by path, or give --to",
+                shown(&self.path),
+                persisted.join(", ")
             ))
             .into());
         }
@@ -170,7 +225,6 @@ impl Target {
 /// A subvolume at or below `name` in `parent`, by its path from there, if there is one. Nothing is
 /// mounted there.
 fn nested_in(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<PathBuf>> {
-    let device = |it: &Statx| (it.stx_dev_major, it.stx_dev_minor);
     let around = device(&at::status_of(parent)?);
     let mut buffer = vec![MaybeUninit::uninit(); at::BATCH];
     let mut unread = vec![PathBuf::from(at::os_name(name))];
@@ -192,6 +246,10 @@ fn nested_in(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<PathB
         }
     }
     Ok(None)
+}
+
+fn device(status: &Statx) -> (u32, u32) {
+    (status.stx_dev_major, status.stx_dev_minor)
 }
 
 fn no_directory(path: &Path) -> anyhow::Error {

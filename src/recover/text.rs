@@ -37,7 +37,8 @@ impl Recovered {
                 );
                 if let Some(trash) = &self.replaced_is_in {
                     text.extend([format!(
-                        "What it replaced is in {trash} of the volume until the next purge.\n"
+                        "What it replaced is in {trash} of the volume; `recover --from trash` brings it \
+                         back.\n"
                     )]);
                 }
                 text

@@ -1,22 +1,19 @@
 //! How things stand: the reset of this boot, generations, the attic, and what purge has to remove.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::attic;
-use crate::carry::TRASH;
 use crate::config::{self, Config};
 use crate::generations::retention::{self, Dated, Reason};
 use crate::generations::{self, Detail, Generation, Store};
 use crate::lookup::Volumes;
 use crate::names::shown;
 use crate::report::{bytes_in_words, shown_path};
-use crate::restore::{at, trusted_own_directory};
-use crate::rules::OWN_DIRECTORY;
 use crate::state::{self, Manifest};
+use crate::trash;
 use crate::volume;
 
 mod boot;
@@ -210,7 +207,11 @@ impl VolumeStatus {
             })
             .collect();
         self.to_purge = ToPurge {
-            trash: trash(live)?,
+            trash: trash::look(live)?
+                .doomed
+                .iter()
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect(),
             generations: expired.collect(),
             begun: seen.begun.iter().map(|it| it.number).collect(),
             attic: keep
@@ -262,16 +263,4 @@ impl VolumeStatus {
         }
         words
     }
-}
-
-fn trash(live: BorrowedFd<'_>) -> anyhow::Result<Vec<String>> {
-    let cannot = || format!("cannot look into {OWN_DIRECTORY}/{TRASH}");
-    let Some(own) = trusted_own_directory(live)? else { return Ok(Vec::new()) };
-    let trash = at::directory_beneath(own.as_fd(), Path::new(TRASH)).with_context(cannot)?;
-    let Some(trash) = trash else { return Ok(Vec::new()) };
-    let names = at::names(trash.as_fd()).with_context(cannot)?;
-    let mut names: Vec<String> =
-        names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-    names.sort();
-    Ok(names)
 }
