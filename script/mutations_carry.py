@@ -49,7 +49,7 @@ CARRY = [
     (
         "dir: what was laid stays where a reset fails before it moves anything",
         ("dir", "does_not_fit"),
-        r"^\(\d{8},",
+        r"left: \(true,",
         [(DIR, "        self.laid = true;\n", "")],
     ),
     (

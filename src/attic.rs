@@ -15,6 +15,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::generations::exact_number;
 use crate::restore::{State, Surveyed, at, state_at, trusted_own_directory};
@@ -87,7 +88,9 @@ pub fn look(
     surveyed: &mut [Surveyed],
 ) -> anyhow::Result<Attic> {
     let mut attic = Attic::default();
-    let manifest = state::manifest(previous)?;
+    let manifest = state::known_manifest(previous, |error| {
+        warn!("{error:#}; what is no longer declared goes with the generation, not to the attic");
+    })?;
     let mut connectors = BTreeSet::new();
     for path in manifest.into_iter().flat_map(|manifest| manifest.persisted) {
         check_normal(&path)?;

@@ -186,7 +186,7 @@ pub fn count(root: BorrowedFd<'_>, number: u64, rules: &Rules) -> anyhow::Result
             (made, settled) => made.and(settled)?,
         }
     }
-    let manifest = Manifest::counted(number, manifest(root)?, rules)?;
+    let manifest = Manifest::counted(number, known_manifest(root, |_| ())?, rules)?;
     write(root, &Manifest { snapshot: true, ..manifest })
 }
 
@@ -228,21 +228,46 @@ pub fn restore(root: BorrowedFd<'_>, before: Option<&Manifest>) -> anyhow::Resul
     Ok(())
 }
 
-/// The number of the last reset of the tree at `root`; 0 when it was never reset.
+/// The number of the last reset of the tree at `root`; 0 when it was never reset, or when nothing
+/// there says it any more: the next number is above all that are in use anyway.
 ///
 /// A directory that is not root's says nothing: whoever owns the volume's root can put one there.
 ///
 /// # Errors
-/// The file is there and cannot be read, or holds no number that another can follow.
+/// The file is there and cannot be read.
 pub fn generation(root: BorrowedFd<'_>) -> anyhow::Result<u64> {
-    let Some(text) = read(root, GENERATION)? else { return Ok(0) };
+    Ok(counter(root)?.unwrap_or(0))
+}
+
+/// The same; `None` where the counter and the manifest are damaged.
+///
+/// # Errors
+/// As [`generation`].
+pub fn counter(root: BorrowedFd<'_>) -> anyhow::Result<Option<u64>> {
+    let Some(text) = read(root, GENERATION)? else { return Ok(Some(0)) };
     let text = String::from_utf8_lossy(&text);
-    let wrong = || {
-        format!("{OWN_DIRECTORY}/generation holds {text:?}, which is no number; remove the file")
-    };
-    let number: u64 = text.trim().parse().with_context(wrong)?;
-    anyhow::ensure!(number < u64::MAX, wrong());
-    Ok(number)
+    match text.trim().parse() {
+        Ok(number) if number < u64::MAX => Ok(Some(number)),
+        _ => Ok(known_manifest(root, |_| ())?.map(|manifest| manifest.generation)),
+    }
+}
+
+/// [`manifest()`], where one that is damaged counts as none: that must not keep a machine from being
+/// reset. It goes to `damaged`.
+///
+/// # Errors
+/// It is there and cannot be read, or is that of a newer version.
+pub fn known_manifest(
+    root: BorrowedFd<'_>,
+    damaged: impl FnOnce(&anyhow::Error),
+) -> anyhow::Result<Option<Manifest>> {
+    match manifest(root) {
+        Err(error) if error.root_cause().is::<serde_json::Error>() => {
+            damaged(&error);
+            Ok(None)
+        }
+        read => read,
+    }
 }
 
 /// What the last reset of the tree at `root` wrote down; `None` when it was never reset.
@@ -260,9 +285,7 @@ pub fn manifest(root: BorrowedFd<'_>) -> anyhow::Result<Option<Manifest>> {
 /// It is none, or that of a newer version.
 pub fn parse_manifest(text: &[u8], what: &str) -> anyhow::Result<Manifest> {
     parse(text, VERSION, what, || {
-        format!(
-            "{what} is not the manifest of a reset; remove it: then nothing is known of the last one"
-        )
+        format!("{what} is damaged: nothing is known of what was declared at that reset")
     })
 }
 
@@ -326,8 +349,7 @@ mod tests {
         let error = parse_manifest(br#"{"generation":1}"#, "it").unwrap_err();
         assert_eq!(
             format!("{error:#}"),
-            "it is not the manifest of a reset; remove it: then nothing is known of the last one: \
-             missing field `version` at line 1 column 16"
+            "it is damaged: nothing is known of what was declared at that reset: missing field `version` at line 1 column 16"
         );
     }
 

@@ -143,3 +143,92 @@ fn where_only_tidying_up_fails_the_machine_boots_whatever_on_failure_says_but_no
     machine.reset_well()?;
     machine.close()
 }
+
+/// What a crash of a filesystem can leave of a small file.
+const DAMAGED: [&str; 3] = ["", "\0\0\0\0", "{\"version\":1,\"gener"];
+
+#[test]
+fn a_counter_or_a_manifest_that_is_damaged_is_made_anew_and_no_number_is_used_twice() -> Result<()>
+{
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for strategy in ["rollback", "carry"] {
+        let mut machine = machine()?;
+        strategy.clone_into(&mut machine.strategy);
+        machine.reset_well()?;
+        machine.reset_well()?;
+        let mut number = 2;
+        let live = machine.volume.live();
+        for files in [&["generation"][..], &["manifest"], &["generation", "manifest"]] {
+            for damaged in DAMAGED {
+                for file in files {
+                    put(&live, &format!(".darlings/{file}"), damaged)?;
+                }
+                put(&live, "etc/erased", "erased")?;
+                machine.reset_well().with_context(|| format!("{files:?}: {damaged:?}"))?;
+                number += 1;
+                let counter = std::fs::read_to_string(live.join(".darlings/generation"))?;
+                assert_eq!(counter, format!("{number}\n"));
+                assert_eq!(std::fs::read_to_string(live.join("keep/file"))?, "kept");
+                assert!(!live.join("etc/erased").exists());
+                assert!(!live.join(".darlings/attic").exists());
+            }
+        }
+        let mut kept: Vec<u64> =
+            machine.kept()?.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+        kept.sort_unstable();
+        assert_eq!(kept, (1..=number).collect::<Vec<_>>());
+        machine.close()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn with_a_damaged_manifest_what_is_no_longer_declared_goes_with_the_generation() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = machine()?.persist("/formerly", &[]);
+    put(&machine.volume.live(), "formerly/file", "kept")?;
+    machine.reset_well()?;
+    machine.rules.pop();
+    put(&machine.volume.live(), ".darlings/manifest", "")?;
+    let ran = machine.reset()?;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let warning = "warning: .darlings/manifest is damaged: nothing is known of what was declared at that \
+                   reset: EOF while parsing a value at line 1 column 0; what is no longer declared goes \
+                   with the generation, not to the attic\n";
+    assert_eq!(ran.stderr.matches(warning).count(), 1, "{}", ran.stderr);
+    assert!(!machine.at("@/formerly").exists() && !machine.at("@/.darlings/attic").exists());
+    let text = std::fs::read_to_string(machine.at("@darlings/root/2/formerly/file"))?;
+    assert_eq!(text, "kept");
+    machine.close()
+}
+
+#[test]
+fn where_nothing_says_whether_the_exchange_was_made_nothing_is_removed() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    machine.reset_well()?;
+    // Killed at the rename that follows the exchange: it gives the generation its name.
+    let twin = self::machine()?;
+    twin.reset_well()?;
+    let naming = u32::try_from(calls(&twin, "renameat2")?.len())?;
+    twin.close()?;
+    inject(&machine, "renameat2", "signal=SIGKILL", naming)?;
+    assert_eq!(machine.kept()?, ["1", "ready-2"]);
+    for file in ["generation", "manifest"] {
+        put(&machine.volume.live(), &format!(".darlings/{file}"), "")?;
+    }
+    let before = machine.whole()?;
+    let words = "the generation and manifest in .darlings of \"@\" are damaged, so that \
+                 \"@darlings/root/ready-2\" may be its previous state, or a result that never became \
+                 live; nothing was changed: write 2 into .darlings/generation if \"@\" was reset, and \
+                 a lower number if it was not";
+    let ran = machine.reset()?;
+    assert_eq!(ran.code, Some(10), "{}", ran.stderr);
+    let last = format!("error: no volume was reset; all are as they were: /: {words}");
+    assert_eq!(ran.stderr.lines().last(), Some(last.as_str()));
+    assert_eq!(machine.whole()?.differences(&before), "");
+    put(&machine.volume.live(), ".darlings/generation", "2")?;
+    machine.reset_well()?;
+    assert_eq!(machine.kept()?, ["1", "2"]);
+    machine.close()
+}

@@ -272,17 +272,17 @@ fn a_generation_of_a_directory_whose_manifest_is_damaged_is_told_and_the_others_
     assert_eq!(code, Some(0), "{said}");
     let generation = volume.live().join(".darlings/generations/2").display().to_string();
     let warning = format!(
-        "warning: {generation}: the manifest of generation 2 is not the manifest of a reset; remove \
-         it: then nothing is known of the last one: EOF while parsing a string at line 1 column 19\n"
+        "warning: {generation}: the manifest of generation 2 is damaged: nothing is known of what \
+         was declared at that reset: EOF while parsing a string at line 1 column 19\n"
     );
     assert_eq!(said, warning);
     volume.close()
 }
 
-/// Volumes whose reset was killed at each of its renames, with what was killed.
+/// Volumes whose reset was killed at one of so many of its renames, with what was killed.
 fn killed_at_each_rename(mut each: impl FnMut(Volume, &str) -> Result<()>) -> Result<()> {
     for call in ["renameat2", "renameat"] {
-        for when in 1.. {
+        for when in (1..).step_by(common::strace::stride(2)?) {
             let volume = Volume::new()?;
             if !volume.kill(call, when)? {
                 ensure!(when > 3, "{call} was made only {when} times");
@@ -339,7 +339,7 @@ fn with_one_copy_of_its_journal_damaged_or_gone_a_half_moved_volume_is_completed
             volume.close()
         })?;
     }
-    assert!(tried > 30, "only {tried}");
+    assert!(tried > 15, "only {tried}");
     Ok(())
 }
 
@@ -404,6 +404,6 @@ fn without_its_journal_a_half_moved_volume_is_refused_by_all_commands_and_what_t
             volume.close()
         })?;
     }
-    assert!(tried > 30 && fresh > 3, "{tried} and {fresh}");
+    assert!(tried > 15 && fresh > 1, "{tried} and {fresh}");
     Ok(())
 }

@@ -163,7 +163,7 @@ fn bring_together(root: BorrowedFd<'_>, journal: &Journal) -> anyhow::Result<()>
 /// # Errors
 /// As reading and writing a file.
 pub fn note_manifest(root: BorrowedFd<'_>) -> anyhow::Result<()> {
-    let Some(manifest) = state::manifest(root)? else { return Ok(()) };
+    let Some(manifest) = state::known_manifest(root, |_| ())? else { return Ok(()) };
     let write = || -> anyhow::Result<()> {
         let aside = work_directory(root, ASIDE)?;
         Ok(at::write_durably(&aside, MANIFEST, &serde_json::to_vec_pretty(&manifest)?)?)

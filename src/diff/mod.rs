@@ -200,7 +200,7 @@ pub fn next_reset(
     let live = store.live()?;
     let blank = store.blank()?;
     let (live, blank) = (live.as_fd(), blank.as_ref().map(AsFd::as_fd));
-    let manifest = state::manifest(live)?;
+    let manifest = state::known_manifest(live, |_| ())?;
     let mut surveyed = survey(&volume.rules, live, blank)?;
     let to_attic = attic::look(&volume.rules, live, &mut surveyed)?.stores;
     let marks = match (blank, &manifest) {

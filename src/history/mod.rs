@@ -132,7 +132,7 @@ fn manifests(
             found.entry(manifest.generation).or_insert(manifest);
         }
     }
-    if let Some(manifest) = state::manifest(live)? {
+    if let Some(manifest) = state::manifest_or_warn(live) {
         found.insert(manifest.generation, manifest);
     }
     Ok(found)

@@ -174,7 +174,7 @@ impl VolumeStatus {
     ) -> anyhow::Result<()> {
         let live = store.live()?;
         let live = live.as_fd();
-        let manifest = state::manifest(live)?;
+        let manifest = state::manifest_or_warn(live);
         self.last_run = manifest.map(|Manifest { generation, time, boot: of, .. }| LastRun {
             number: generation,
             time,

@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use tracing::warn;
 
-use super::plan::ready_name;
+use super::plan::{highest, ready_for, ready_name};
 use super::{Btrfs, names_in};
 use crate::cmdline::Asked;
 use crate::config;
@@ -155,8 +155,9 @@ impl Btrfs {
         if !fs::is_read_only(&opened)? {
             return other("it can be written to, which no generation can");
         }
-        let made_by = match state::generation(opened.as_fd()) {
-            Ok(made_by) => made_by,
+        let made_by = match state::counter(opened.as_fd()) {
+            Ok(Some(made_by)) => made_by,
+            Ok(None) => return other("its number and its manifest are damaged"),
             Err(error) => return Ok(Entry::Other { why: format!("{error:#}") }),
         };
         if made_by >= number {
@@ -193,17 +194,21 @@ impl Store for Generations {
 
     fn unfinished(&self) -> anyhow::Result<Option<String>> {
         let Some(home) = &self.home else { return Ok(None) };
-        let ready = ready_name(state::generation(self.btrfs.live()?.as_fd())?);
-        let waits = names_in(home)?.contains(&ready);
-        Ok(waits.then(|| format!("{} is the previous state of a reset", self.path_of(&ready))))
+        let names = names_in(home)?;
+        let waits = match state::counter(self.btrfs.live()?.as_fd())? {
+            Some(number) => names.into_iter().find(|name| *name == ready_name(number)),
+            // One or the other is.
+            None => names.into_iter().find(|name| ready_for(name).is_some()),
+        };
+        Ok(waits.map(|ready| format!("{} is the previous state of a reset", self.path_of(&ready))))
     }
 
     fn look(&mut self, detail: Detail) -> anyhow::Result<Seen> {
         let mut seen = Seen::default();
         let Some(home) = &self.home else { return Ok(seen) };
         let live = self.btrfs.live()?;
-        let last_reset = state::generation(live.as_fd())?;
         let names = names_in(home)?;
+        let last_reset = state::counter(live.as_fd())?.unwrap_or_else(|| highest(&names));
         let begun: BTreeSet<u64> = names.iter().filter_map(|name| intended(name)).collect();
         // A manifest says when the reset was that made its tree, and so when the one before ended.
         let mut times = BTreeMap::new();

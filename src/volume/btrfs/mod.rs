@@ -49,7 +49,7 @@ pub(super) use generations::Generations;
 pub(super) use init::init;
 use journal::Journal;
 pub(super) use plan::in_words;
-use plan::{Facts, moving, outermost, ready_name, reset, settling};
+use plan::{Facts, highest, moving, outermost, ready_for, ready_name, reset, settling};
 
 /// A btrfs subvolume that is reset.
 pub(super) struct Btrfs {
@@ -172,9 +172,22 @@ impl Btrfs {
         if home.is_none() {
             self.lock_first(&live)?;
         }
+        let generations = home.as_ref().map(names_in).transpose()?.unwrap_or_default();
+        let counter = state::counter(live.as_fd())?;
+        if let (None, Some(number)) = (counter, generations.iter().find_map(|it| ready_for(it))) {
+            bail!(
+                "the generation and manifest in {OWN_DIRECTORY} of {:?} are damaged, so that {:?} may be \
+                 its previous state, or a result that never became live; nothing was changed: write \
+                 {number} into {OWN_DIRECTORY}/generation if {:?} was reset, and a lower number if it \
+                 was not",
+                self.source.subvolume,
+                self.source.generations.join(ready_name(number)),
+                self.source.subvolume
+            );
+        }
         let mut facts = Facts {
-            live_generation: state::generation(live.as_fd())?,
-            generations: home.as_ref().map(names_in).transpose()?.unwrap_or_default(),
+            live_generation: counter.unwrap_or_else(|| highest(&generations)),
+            generations,
             restore: state::restore_of(live.as_fd()),
             ..Facts::default()
         };

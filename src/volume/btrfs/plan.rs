@@ -23,6 +23,17 @@ pub(super) fn ready_name(generation: u64) -> String {
     format!("ready-{generation}")
 }
 
+/// The highest number among the names of generations; 0 where there is none.
+pub(super) fn highest(names: &[String]) -> u64 {
+    let numbers = names.iter().filter_map(|name| name.parse::<u64>().ok());
+    numbers.filter(|number| *number < u64::MAX).max().unwrap_or(0)
+}
+
+/// The number of the generation whose [`ready_name`] it is.
+pub(super) fn ready_for(name: &str) -> Option<u64> {
+    exact_number(name.strip_prefix("ready-")?)
+}
+
 /// Name, in the generations directory, of a file with the flags that the root of a generation shall
 /// have. It is there from before the live root loses them until the generation has them.
 pub(super) fn seals_name(generation: u64) -> String {
@@ -68,9 +79,7 @@ impl Facts {
     }
 
     pub(super) fn next_generation(&self) -> u64 {
-        let numbers = self.generations.iter().filter_map(|name| name.parse::<u64>().ok());
-        let highest = numbers.filter(|number| *number < u64::MAX).max();
-        highest.unwrap_or(0).max(self.live_generation).max(self.looked.attic.newest) + 1
+        highest(&self.generations).max(self.live_generation).max(self.looked.attic.newest) + 1
     }
 
     /// Generations whose flags a run was to set when it was interrupted.

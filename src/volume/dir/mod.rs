@@ -195,10 +195,11 @@ impl Dir {
             self.journal = Some(journal);
         } else {
             self.blank = self.source.blank.as_deref().map(open_directory).transpose()?;
-            self.generation = state::generation(root)?.max(self.highest()?) + 1;
             let blank = self.blank.as_ref().map(AsFd::as_fd);
-            self.before = state::manifest(root)?;
+            self.before = state::known_manifest(root, |_| ())?;
             self.looked = Looked::at(&self.volume, self.options.asked, root, blank)?;
+            let highest = state::generation(root)?.max(self.highest()?);
+            self.generation = highest.max(self.looked.attic.newest) + 1;
             ensure_room(Space::on(root)?.available)?;
             self.check_subvolumes()?;
             if self.options.dry_run {
