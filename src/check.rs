@@ -115,7 +115,7 @@ impl VolumeCheck {
         };
         check.problems.extend(volume::boots_another(&volume, line));
         check.or_problem("", |check| check.plan(&volume, line.root_subvolid()));
-        check.or_problem("the generations cannot be read: ", |check| check.store(&volume));
+        check.or_problem("the generations cannot be read: ", |check| check.store(&volume, fstab));
         check.or_problem("", |check| {
             check.notes.extend(volume::other_mount(&volume)?);
             Ok(())
@@ -189,9 +189,9 @@ impl VolumeCheck {
         }
     }
 
-    fn store(&mut self, volume: &config::Volume) -> anyhow::Result<()> {
+    fn store(&mut self, volume: &config::Volume, fstab: &str) -> anyhow::Result<()> {
         let mut store = volume::store(volume, Access::ReadOnly)?;
-        let looked = self.look_at(store.as_mut(), volume);
+        let looked = self.look_at(store.as_mut(), volume, fstab);
         match (looked, store.close()) {
             (Ok(()), closed) => closed,
             (Err(error), Ok(())) => Err(error),
@@ -199,7 +199,12 @@ impl VolumeCheck {
         }
     }
 
-    fn look_at(&mut self, store: &mut dyn Store, volume: &config::Volume) -> anyhow::Result<()> {
+    fn look_at(
+        &mut self,
+        store: &mut dyn Store,
+        volume: &config::Volume,
+        fstab: &str,
+    ) -> anyhow::Result<()> {
         let seen = store.look(Detail::Retention)?;
         self.generations = Some(seen.generations.len());
         for generation in &seen.generations {
@@ -220,6 +225,18 @@ impl VolumeCheck {
         if !self.ready {
             // The plan would have said so, and something else is in its way.
             self.present = Some(present(&volume.rules, live)?);
+        }
+        self.problems.extend(fstab::nested(volume, fstab, live)?);
+        if let Backing::Zfs(zfs) = &volume.backing
+            && self.generations != Some(0)
+        {
+            self.notes.push(format!(
+                "every user can read what was erased, and run old setuid files, in {}, also with \
+                 snapdir=hidden; since OpenZFS 2.3 `zfs set snapdir=disabled {}` keeps them out, and \
+                 zfs_snapshot_no_setuid=1, a parameter of the module, makes such mounts nosuid",
+                shown(&volume.mount_point.join(".zfs/snapshot")),
+                zfs.dataset
+            ));
         }
         let blank = store.blank()?;
         let blank = blank.as_ref().map(|blank| blank.as_fd());

@@ -1,7 +1,7 @@
 //! The command line: clap's types become a request, and how it ended becomes an exit code.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -236,5 +236,18 @@ fn publish(arguments: &ResetArguments, report: &Report) -> anyhow::Result<()> {
             write!(out, "{}", volume.plan).context("cannot print the plan")?;
         }
     }
-    if arguments.dry_run { Ok(()) } else { report.write(&arguments.report) }
+    if arguments.dry_run {
+        return Ok(());
+    }
+    let path = &arguments.report;
+    if report.outcome == Ending::Failed
+        && path == Path::new(report::DEFAULT_PATH)
+        && !Path::new("/etc/initrd-release").try_exists()?
+        && report::is_of_a_reset(path)?
+    {
+        // Typed in the running system by mistake, say.
+        tracing::info!("{path:?} stays the report of this boot's reset");
+        return Ok(());
+    }
+    report.write(path)
 }

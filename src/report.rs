@@ -1,8 +1,8 @@
 //! What a reset did: in plain words to the journal, as JSON to a file.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::cmdline::Asked;
 use crate::names::shown;
 use crate::plan::{Does, Phase, Planned, VolumePlan};
+use crate::restore::at;
 use crate::restore::{BytesByRung, Outcome, Restored};
 
 /// Where the report of the last reset lies.
@@ -296,11 +297,27 @@ impl Report {
                 .truncate(true)
                 .mode(0o644)
                 .open(&beside)?;
+            // Whatever the umask says, where a run ended before it could clear it.
+            file.set_permissions(Permissions::from_mode(0o644))?;
             file.write_all(self.json()?.as_bytes())?;
             Ok(std::fs::rename(&beside, path)?)
         };
         write().with_context(|| format!("cannot write the report {path:?}"))
     }
+}
+
+/// Whether a report is one of a run that did something, and not one of a run that only failed.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_of_a_reset(path: &Path) -> anyhow::Result<bool> {
+    let text = at::present(std::fs::read_to_string(path));
+    let Some(text) = text.with_context(|| format!("cannot read the report {path:?}"))? else {
+        return Ok(false);
+    };
+    // What is none is no loss.
+    let outcome = serde_json::from_str::<serde_json::Value>(&text).map(|it| it["outcome"].clone());
+    Ok(outcome.is_ok_and(|outcome| outcome.is_string() && outcome != "failed"))
 }
 
 #[cfg(test)]

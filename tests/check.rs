@@ -347,3 +347,27 @@ fn a_plain_directory_is_looked_at_where_it_is_mounted_now() -> Result<()> {
     assert_eq!(code, Some(1), "{found}");
     fs.close()
 }
+
+#[test]
+fn a_mount_of_a_subvolume_that_goes_with_the_generation_is_a_problem() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    for path in ["@/home", "@/var/log/kept"] {
+        machine.volume.make_subvolume(path)?;
+    }
+    let config = write_config(&machine)?;
+    let fstab = machine.beside("fstab");
+    std::fs::write(
+        &fstab,
+        "UUID=1-2 /home btrfs rw,subvol=/@/home 0 0\n\
+         UUID=1-2 /kept btrfs subvol=@/var/log/kept 0 0\n\
+         UUID=1-2 /not-there btrfs subvol=@/not-there 0 0\n\
+         UUID=1-2 /beside btrfs subvol=@home 0 0\n\
+         UUID=1-2 / btrfs subvol=@ 0 0\n",
+    )?;
+    let (code, found) = check_with(&config, &fstab)?;
+    let expected = "/home is mounted from the subvolume @/home (fstab), which lies in @ and goes with the \
+                    generation, so that the mount fails after a reset; move it out of @, or persist /home";
+    assert_eq!((code, &found["volumes"][0]["problems"]), (Some(1), &json!([expected])));
+    machine.close()
+}

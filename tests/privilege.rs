@@ -4,6 +4,8 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -90,4 +92,38 @@ fn the_purge_makes_no_call_that_its_unit_forbids() -> Result<()> {
     let forbidden: Vec<&str> = made.filter(|call| !allowed.contains(*call)).collect();
     assert_eq!(forbidden, [""; 0]);
     Ok(())
+}
+
+/// Generations and the trash hold what was erased, and setuid files with known holes, for as long as they
+/// are kept.
+#[test]
+fn no_user_reaches_a_generation_or_the_trash() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = Machine::new(|_| Ok(()), |live| put(live, "etc/secret", "erased"))?;
+    let machine = machine.persist("/etc/machine-id", &[]);
+    machine.reset_well()?;
+    // Somebody has the top level mounted where everybody may look, as many do.
+    std::fs::set_permissions(machine.beside("."), PermissionsExt::from_mode(0o755))?;
+    std::fs::set_permissions(machine.at("."), PermissionsExt::from_mode(0o755))?;
+    let directory = common::looking::Directory::new("[[persist]]\npath = \"/kept\"\n", |_| Ok(()))?;
+    put(&directory.live(), "etc/secret", "erased")?;
+    directory.reset()?;
+    std::fs::set_permissions(directory.fs.holder(), PermissionsExt::from_mode(0o755))?;
+    for (above, hidden) in [
+        (machine.at("@"), machine.at("@darlings/root/1/etc/secret")),
+        (machine.at("@"), machine.at("@/.darlings/manifest")),
+        (directory.live(), directory.live().join(".darlings/generations/1/root/etc/secret")),
+    ] {
+        let as_a_user = |path: &Path| {
+            let mut command = Command::new("stat");
+            command.arg(path).uid(1000).gid(1000).env("LC_ALL", "C").output()
+        };
+        assert!(hidden.exists(), "{hidden:?}");
+        assert!(as_a_user(&above)?.status.success(), "{above:?}");
+        let output = as_a_user(&hidden)?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.ends_with(": Permission denied\n"), "{hidden:?}: {error}");
+    }
+    directory.close()?;
+    machine.close()
 }

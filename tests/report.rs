@@ -383,6 +383,38 @@ fn only_root_can_write_where_the_report_and_the_mounts_are() -> Result<()> {
     machine.close()
 }
 
+/// In a `/run` of its own, where the umask is one that hides everything.
+#[test]
+fn a_reset_typed_by_mistake_leaves_the_report_of_the_boot_for_everybody_to_read() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    let [option, config, ..] = machine.arguments(machine.config())?;
+    let script = "mount -t tmpfs none /run; umask 077; report=/run/darlings/report.json
+                  \"$@\" --config /nonexistent 2>/dev/null || stat --format=%a $report
+                  outcome() { grep -o '\"outcome\": \"[a-z]*\"' $report; }; outcome
+                  \"$@\" \"$config\" 2>/dev/null; outcome
+                  \"$@\" --config /nonexistent 2>&1 | tail -n 1; outcome; stat --format=%a $report";
+    let script =
+        script.replace("\"$config\"", &format!("{} {}", option.display(), config.display()));
+    let ran = machine.ran_unforetold(
+        Command::new("unshare")
+            .args(["--mount", "sh", "-ec", &script, "sh"])
+            .arg(env!("CARGO_BIN_EXE_darlings"))
+            .arg("reset")
+            .env_remove("JOURNAL_STREAM"),
+    )?;
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        (
+            "644\n\"outcome\": \"failed\"\n\"outcome\": \"reset\"\n\
+             \"/run/darlings/report.json\" stays the report of this boot's reset\n\
+             \"outcome\": \"reset\"\n644\n",
+            ""
+        )
+    );
+    machine.close()
+}
+
 #[test]
 fn names_that_are_not_utf_8_do_not_spoil_the_report() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));

@@ -1,20 +1,30 @@
-//! fstab(5): a btrfs that is mounted by the number of its subvolume.
+//! fstab(5): a btrfs that is mounted by the number of its subvolume, and subvolumes that a reset takes away.
+
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use crate::config::{self, Backing};
 use crate::names::shown;
 use crate::octal::unescape;
+use crate::restore::at;
+use crate::rules::Verdict;
+
+/// The btrfs mounts of an fstab: where, and by which options.
+fn mounts(fstab: &str) -> impl Iterator<Item = (PathBuf, &str)> {
+    let lines = fstab.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines.filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let mount_point = unescape(fields.nth(1)?.as_bytes());
+        let (kind, options) = (fields.next()?, fields.next()?);
+        (kind == "btrfs").then_some((mount_point, options))
+    })
+}
 
 /// What is wrong with how the volume is mounted, if something is. A reset gives the name of a subvolume
 /// to another one, so that a number stands for the old tree, or fits the name no more.
 pub(super) fn by_number(volume: &config::Volume, fstab: &str) -> Option<String> {
     let Backing::Btrfs(btrfs) = &volume.backing else { return None };
-    let options =
-        fstab.lines().filter(|line| !line.trim_start().starts_with('#')).find_map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            let mount_point = unescape(fields.nth(1)?.as_bytes());
-            let (kind, options) = (fields.next()?, fields.next()?);
-            (kind == "btrfs" && mount_point == volume.mount_point).then_some(options)
-        })?;
+    let (_, options) = mounts(fstab).find(|(mount_point, _)| *mount_point == volume.mount_point)?;
     let number = options.split(',').find(|option| option.starts_with("subvolid="))?;
     Some(format!(
         "{} is mounted by {number} (fstab), which after a reset is the old tree, or no mount at all; \
@@ -22,6 +32,37 @@ pub(super) fn by_number(volume: &config::Volume, fstab: &str) -> Option<String> 
         shown(&volume.mount_point),
         shown(&btrfs.subvolume)
     ))
+}
+
+/// The mounts of subvolumes that lie in the volume and go with the generation: they fail after a reset.
+pub(super) fn nested(
+    volume: &config::Volume,
+    fstab: &str,
+    live: BorrowedFd<'_>,
+) -> anyhow::Result<Vec<String>> {
+    let Backing::Btrfs(btrfs) = &volume.backing else { return Ok(Vec::new()) };
+    let mut problems = Vec::new();
+    for (mount_point, options) in mounts(fstab) {
+        let named = options.split(',').find_map(|option| option.strip_prefix("subvol="));
+        let subvolume = unescape(named.unwrap_or_default().trim_start_matches('/').as_bytes());
+        let Ok(below) = subvolume.strip_prefix(&btrfs.subvolume) else { continue };
+        if below.as_os_str().is_empty()
+            || volume.rules.verdict(below) == Verdict::Persisted
+            || at::status_beneath(live, below)?.is_none()
+        {
+            continue;
+        }
+        problems.push(format!(
+            "{} is mounted from the subvolume {} (fstab), which lies in {} and goes with the generation, so \
+             that the mount fails after a reset; move it out of {}, or persist {}",
+            shown(&mount_point),
+            shown(&subvolume),
+            shown(&btrfs.subvolume),
+            shown(&btrfs.subvolume),
+            shown(&volume.mount_point.join(below))
+        ));
+    }
+    Ok(problems)
 }
 
 #[cfg(test)]
