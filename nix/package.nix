@@ -29,13 +29,12 @@ rustPlatform.buildRustPackage {
       ../Cargo.lock
       ../Cargo.toml
       ../README.md
-      ../bench
-      ../benches
       ../btrfs
       ../src
       ../systemd
       ../tests
       ../vm-tests
+      ../xtask
       ../zfs
     ];
   };

@@ -1,6 +1,6 @@
 //! What only guests can show: resets on ZFS beside other tools, and what a reset adds to a boot.
 //!
-//! The results are lines of JSON as `darlings-bench` reads them (its `record` says what they are).
+//! The results are lines of JSON: see `xtask/src/bench/results.rs`.
 
 mod boot;
 
