@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use common::{Machine, put};
 use darlings_testkit::loopfs::{Filesystem, Options, run};
 use darlings_testkit::{Attribute, Flags, capability, plant, skip_unless};
+use rustix::fs::FallocateFlags;
 use serde_json::Value;
 
 const STRATEGIES: [&str; 2] = ["rollback", "carry"];
@@ -54,13 +55,22 @@ fn problems(machine: &Machine, config: &str) -> Result<Vec<String>> {
 fn both_refuse(machine: &Machine, config: &str, told: &str) -> Result<()> {
     let told = told.replace("DEVICE", &machine.volume.fs.device().display().to_string());
     let before = machine.whole()?;
-    assert_eq!(problems(machine, config)?, [told.as_str()]);
-    let ran = machine.run(config, &[])?;
-    assert_eq!(ran.code, Some(10), "{}", ran.stderr);
-    let last = ran.stderr.lines().last().context("nothing was said")?;
-    assert_eq!(last, format!("error: no volume was reset; all are as they were: /: {told}"));
+    assert_eq!(refused(machine, config)?, told);
     assert_eq!(machine.whole()?.differences(&before), "");
     Ok(())
+}
+
+/// The one problem that the check finds, and for which the reset does not begin.
+fn refused(machine: &Machine, config: &str) -> Result<String> {
+    let found = problems(machine, config)?;
+    let [problem] = found.as_slice() else { anyhow::bail!("{found:?}") };
+    let ran = machine.run(config, &[])?;
+    assert_eq!(ran.code, Some(10), "{}", ran.stderr);
+    assert_eq!(
+        ran.stderr,
+        format!("error: no volume was reset; all are as they were: /: {problem}\n")
+    );
+    Ok(problem.clone())
 }
 
 /// Demands that the check finds no problem, and that the reset is done.
@@ -307,6 +317,158 @@ fn a_filesystem_that_lacks_a_device_is_not_reset_since_the_next_boot_does_not_mo
                     remove missing`)";
         both_refuse(&machine, &machine.config(), told).context(strategy)?;
         machine.close()?;
+    }
+    Ok(())
+}
+
+/// Writes small files until no more can be written there.
+fn fill(directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory)?;
+    for size in [64 << 10, 4 << 10, 0] {
+        for number in 0.. {
+            let file = directory.join(format!("{size}-{number}"));
+            match std::fs::write(file, vec![7_u8; size]) {
+                Ok(()) => ensure!(number < 1 << 16, "nothing limits it"),
+                Err(error) => {
+                    let full = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT];
+                    let full = full.map(rustix::io::Errno::raw_os_error).map(Some);
+                    ensure!(full.contains(&error.raw_os_error()), "{error}");
+                    break;
+                }
+            }
+        }
+        rustix::fs::syncfs(std::fs::File::open(directory)?)?;
+    }
+    Ok(())
+}
+
+/// Has quotas count, and limits a group. Answers the id of the subvolume at `path`.
+fn limit(machine: &Machine, group: &str, path: &str, bytes: &str) -> Result<u64> {
+    let top = machine.volume.fs.path();
+    run(Command::new("btrfs").args(["quota", "enable"]).arg(top))?;
+    run(Command::new("btrfs").args(["quota", "rescan", "-w"]).arg(top))?;
+    let id = machine.volume.subvolume_id(path)?;
+    if group.starts_with('0') {
+        run(Command::new("btrfs").args(["qgroup", "limit", bytes, &format!("0/{id}")]).arg(top))?;
+    } else {
+        run(Command::new("btrfs").args(["qgroup", "create", group]).arg(top))?;
+        let assign = ["qgroup", "assign", &format!("0/{id}"), group];
+        // It warns that it counts anew.
+        run(Command::new("btrfs").args(assign).arg(top))?;
+        run(Command::new("btrfs").args(["quota", "rescan", "-w"]).arg(top))?;
+        run(Command::new("btrfs").args(["qgroup", "limit", bytes, group]).arg(top))?;
+    }
+    Ok(id)
+}
+
+/// What both say, but how much is left.
+fn no_room(machine: &Machine, config: &str) -> Result<String> {
+    let problem = refused(machine, config)?;
+    let rest = problem.strip_prefix("there is no room for a reset, with ");
+    let (_, end) = rest.and_then(|rest| rest.split_once(" left")).context(problem.clone())?;
+    Ok(end.to_owned())
+}
+
+const REMEDY: &str = ": remove what is not needed, `darlings purge` perhaps, or raise the quota";
+
+#[test]
+fn a_quota_that_leaves_no_room_for_a_reset_is_known_before_it_begins() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for (strategy, limited, group, nested, refused) in [
+        // The stage is a snapshot of it, and inherits the limit.
+        ("carry", "@", "0", false, true),
+        // From there a nested subvolume is moved.
+        ("rollback", "@", "0", true, true),
+        ("rollback", "@", "0", false, false),
+        // What it belongs to limits it alone, and no snapshot of it.
+        ("carry", "@", "1/5", true, true),
+        ("carry", "@", "1/5", false, false),
+        ("rollback", "@blank", "0", false, true),
+        // Where the generations are made.
+        ("carry", "home", "0", false, true),
+        ("rollback", "home", "0", false, true),
+    ] {
+        let context = || format!("{strategy}, {limited}, {group}, {nested}");
+        let machine = machine(strategy)?;
+        machine.volume.make_subvolume("home")?;
+        if nested {
+            machine.volume.make_subvolume("@/keep/nested")?;
+        }
+        let config = with_generations(&machine, "home/generations");
+        let id = limit(&machine, group, limited, "2M").with_context(context)?;
+        if limited == "@blank" {
+            set_read_only(&machine.at("@blank"), false)?;
+        }
+        fill(&machine.at(limited).join("fill")).with_context(context)?;
+        if limited == "@blank" {
+            set_read_only(&machine.at("@blank"), true)?;
+        }
+        if refused {
+            let group = if group == "0" { format!("0/{id}") } else { group.to_owned() };
+            let end = format!(" under the limit of the quota group {group}{REMEDY}");
+            assert_eq!(no_room(&machine, &config).with_context(context)?, end, "{}", context());
+        } else {
+            both_do(&machine, &config).with_context(context)?;
+        }
+        machine.close()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn metadata_that_is_full_while_data_is_not_is_known_before_a_reset_begins() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for strategy in STRATEGIES {
+        for (files, refused) in [(2_000, false), (20_000, true)] {
+            let options = Options::new(Filesystem::Btrfs).size(300 << 20);
+            let machine = machine_with(options, strategy)?;
+            let many = |below: &Path| -> Result<()> {
+                for number in 0..files {
+                    let directory = below.join(format!("many/{}", number / 200));
+                    if number % 200 == 0 {
+                        std::fs::create_dir_all(&directory)?;
+                    }
+                    std::fs::File::create(directory.join(number.to_string()))?;
+                }
+                Ok(())
+            };
+            if strategy == "carry" {
+                set_read_only(&machine.at("@blank"), false)?;
+                many(&machine.at("@blank"))?;
+                set_read_only(&machine.at("@blank"), true)?;
+            } else {
+                many(&machine.at("@/keep"))?;
+            }
+            // Data takes all that metadata could grow into, and then leaves room for data alone.
+            let filler = std::fs::File::create(machine.at("filler"))?;
+            let mut taken = 0;
+            let allocate =
+                |at| rustix::fs::fallocate(&filler, FallocateFlags::empty(), at, 4 << 20);
+            while allocate(taken).is_ok() {
+                taken += 4 << 20;
+            }
+            filler.set_len(taken - (16 << 20))?;
+            drop(filler);
+            run(Command::new("btrfs").args(["filesystem", "sync"]).arg(machine.volume.fs.path()))?;
+            let config = machine.config();
+            if refused {
+                let found = problems(&machine, &config)?;
+                let [problem] = found.as_slice() else { anyhow::bail!("{found:?}") };
+                let copied = if strategy == "carry" { "the blank" } else { "what is kept" };
+                let start = format!("{copied} does not fit beside what is there: it takes about 2");
+                assert!(problem.starts_with(&start), "{problem}");
+                assert!(problem.contains(" of metadata, and 1"), "{problem}");
+                // It is an estimate, so that a reset tries.
+                let ran = machine.run(&config, &[])?;
+                assert_eq!(ran.code, Some(10), "{}", ran.stderr);
+                assert!(ran.stderr.ends_with("No space left on device (os error 28)\n"));
+                assert_eq!(machine.text("etc/erased")?.as_deref(), Some("erased"));
+                assert!(!machine.at("@darlings").exists());
+            } else {
+                both_do(&machine, &config).with_context(|| format!("{strategy}, {files}"))?;
+            }
+            machine.close()?;
+        }
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The devices of a filesystem, as the kernel shows them in `/sys/fs/btrfs`.
+//! The devices of a filesystem, and other numbers that the kernel shows in `/sys/fs/btrfs`.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -33,27 +33,36 @@ impl Devices {
         let mut devices = Self::default();
         for entry in entries {
             let device = entry.map_err(|error| failed(&path, &error))?.path();
-            let is = |name: &str| -> Result<bool> {
-                let file = device.join(name);
-                let text = std::fs::read_to_string(&file).map_err(|error| failed(&file, &error))?;
-                Ok(text.trim() != "0")
-            };
             devices.all += 1;
-            devices.missing += usize::from(is("missing")?);
-            devices.writable += usize::from(is("writeable")?);
+            devices.missing += usize::from(read_number(&device.join("missing"))? != 0);
+            devices.writable += usize::from(read_number(&device.join("writeable"))? != 0);
         }
         Ok(Some(devices))
     }
 }
 
+/// The number in a file of sysfs.
+pub(crate) fn read_number(path: &Path) -> Result<u64> {
+    let text = std::fs::read_to_string(path).map_err(|error| failed(path, &error))?;
+    text.trim().parse().map_err(|_| Error::new(READING, Subject::Path(path.into()), NO_NUMBER))
+}
+
+/// The same, if there is that directory.
+pub(crate) fn number_in(directory: &Path, name: &str) -> Result<Option<u64>> {
+    match directory.try_exists() {
+        Ok(false) => Ok(None),
+        Ok(true) => read_number(&directory.join(name)).map(Some),
+        Err(error) => Err(failed(directory, &error)),
+    }
+}
+
+const READING: &str = "reading what the kernel says of the filesystem in";
+const NO_NUMBER: ErrorKind = ErrorKind::Malformed("it is not a number");
+
 fn failed(path: &Path, error: &io::Error) -> Error {
-    let errno = Errno::from_io_error(error);
-    let kind =
-        errno.map_or(ErrorKind::Malformed("it is not as the kernel writes it"), usual_meaning);
-    let (operation, subject) =
-        ("reading the devices of the filesystem in", Subject::Path(path.into()));
-    match errno {
-        Some(errno) => Error::system(operation, subject, kind, errno),
-        None => Error::new(operation, subject, kind),
+    let subject = Subject::Path(path.into());
+    match Errno::from_io_error(error) {
+        Some(errno) => Error::system(READING, subject, usual_meaning(errno), errno),
+        None => Error::new(READING, subject, NO_NUMBER),
     }
 }

@@ -24,7 +24,8 @@
 //! ```text
 //! subvolume.rs   identity, making, the read-only flag, deleting one
 //! nested.rs      the subvolumes below one: finding, opening, deleting
-//! quota.rs       how much a subvolume takes, where that is counted
+//! quota.rs       how much a subvolume takes and may take, where that is counted
+//! space.rs       the room for metadata
 //! default.rs     the default subvolume
 //! devices.rs     which devices there are, and which can be written to
 //! rename.rs      exchanging and moving
@@ -52,6 +53,7 @@ mod quota;
 mod rename;
 mod seals;
 mod search;
+mod space;
 mod subvolume;
 mod xattrs;
 
@@ -64,9 +66,10 @@ pub use nested::{
     Nested, delete_subvolume_recursive, is_cleaned, nested_subvolumes, open_subvolume,
     subvolume_path,
 };
-pub use quota::{Accounting, Usage, subvolume_usage};
+pub use quota::{Accounting, Limit, Usage, snapshot_limit, subvolume_limit, subvolume_usage};
 pub use rename::{exchange, rename, rename_noreplace};
 pub use seals::{project, set_project, set_seals};
+pub use space::{Metadata, records_size};
 pub use subvolume::{
     Access, EntryKind, ROOT_INODE, STUB_INODE, SubvolumeInfo, TOP_LEVEL, Uuid, create_subvolume,
     delete_subvolume, delete_subvolume_by_id, entry_kind, filesystem_uuid, is_btrfs, is_read_only,

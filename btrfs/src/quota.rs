@@ -5,9 +5,11 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use linux_raw_sys::btrfs::{
-    BTRFS_QGROUP_INFO_KEY, BTRFS_QGROUP_STATUS_FLAG_INCONSISTENT, BTRFS_QGROUP_STATUS_FLAG_ON,
-    BTRFS_QGROUP_STATUS_FLAG_RESCAN, BTRFS_QGROUP_STATUS_FLAG_SIMPLE_MODE, BTRFS_QGROUP_STATUS_KEY,
-    BTRFS_QUOTA_TREE_OBJECTID, btrfs_qgroup_info_item, btrfs_qgroup_status_item,
+    BTRFS_QGROUP_INFO_KEY, BTRFS_QGROUP_LIMIT_KEY, BTRFS_QGROUP_LIMIT_MAX_EXCL,
+    BTRFS_QGROUP_LIMIT_MAX_RFER, BTRFS_QGROUP_RELATION_KEY, BTRFS_QGROUP_STATUS_FLAG_INCONSISTENT,
+    BTRFS_QGROUP_STATUS_FLAG_ON, BTRFS_QGROUP_STATUS_FLAG_RESCAN,
+    BTRFS_QGROUP_STATUS_FLAG_SIMPLE_MODE, BTRFS_QGROUP_STATUS_KEY, BTRFS_QUOTA_TREE_OBJECTID,
+    btrfs_qgroup_info_item, btrfs_qgroup_limit_item, btrfs_qgroup_status_item,
 };
 
 use crate::error::{ErrorKind, Result};
@@ -59,21 +61,113 @@ pub fn subvolume_usage(file: impl AsFd, id: u64) -> Result<Option<Usage>> {
 const QUOTA_TREE: u64 = BTRFS_QUOTA_TREE_OBJECTID as u64;
 
 fn accounting(file: BorrowedFd<'_>) -> Result<Option<Accounting>> {
+    let Some(flags) = status(file)? else { return Ok(None) };
+    let has = |flag: u32| flags & u64::from(flag) != 0;
+    if has(BTRFS_QGROUP_STATUS_FLAG_RESCAN) || has(BTRFS_QGROUP_STATUS_FLAG_INCONSISTENT) {
+        return Ok(None);
+    }
+    let simple = has(BTRFS_QGROUP_STATUS_FLAG_SIMPLE_MODE);
+    Ok(Some(if simple { Accounting::SimpleQuota } else { Accounting::Quota }))
+}
+
+/// The flags of quotas that are on.
+fn status(file: BorrowedFd<'_>) -> Result<Option<u64>> {
     let status = items(file, QUOTA_TREE, 0, BTRFS_QGROUP_STATUS_KEY, |_, data| {
         Ok(ControlFlow::Break(le64(data, offset_of!(btrfs_qgroup_status_item, flags))?))
     });
     let flags = match status {
         // No such tree: quotas were never on, or are off again.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-        Ok(None) => return Ok(None),
-        Ok(Some(flags)) => flags,
+        flags => flags?,
     };
-    let has = |flag: u32| flags & u64::from(flag) != 0;
-    let wrong = has(BTRFS_QGROUP_STATUS_FLAG_RESCAN) || has(BTRFS_QGROUP_STATUS_FLAG_INCONSISTENT);
-    if !has(BTRFS_QGROUP_STATUS_FLAG_ON) || wrong {
+    Ok(flags.filter(|flags| flags & u64::from(BTRFS_QGROUP_STATUS_FLAG_ON) != 0))
+}
+
+/// How much may still be written under a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limit {
+    /// Bytes, as of the last commit.
+    pub left: u64,
+    /// The quota group that has the limit: its level, and its number.
+    pub group: (u64, u64),
+}
+
+/// The tightest limit on what is written in the subvolume with that id: its own, or one of a group that
+/// it belongs to. `None` where nothing limits it. The numbers are those that the kernel goes by, even
+/// while it counts anew.
+pub fn subvolume_limit(file: impl AsFd, id: u64) -> Result<Option<Limit>> {
+    let file = file.as_fd();
+    if status(file)?.is_none() {
         return Ok(None);
     }
-    let simple = has(BTRFS_QGROUP_STATUS_FLAG_SIMPLE_MODE);
-    Ok(Some(if simple { Accounting::SimpleQuota } else { Accounting::Quota }))
+    let mut groups = vec![id];
+    let mut at = 0;
+    while let Some(&group) = groups.get(at) {
+        at += 1;
+        items(file, QUOTA_TREE, group, BTRFS_QGROUP_RELATION_KEY, |key, _| {
+            // It is written down both ways; what is above has the higher level.
+            if level(key.offset) > level(group) && !groups.contains(&key.offset) {
+                groups.push(key.offset);
+            }
+            Ok(ControlFlow::<()>::Continue(()))
+        })?;
+    }
+    let mut tightest = None;
+    for group in groups {
+        let left = left_of(file, group, |usage| usage)?;
+        tightest = tightest.into_iter().chain(left).min();
+    }
+    Ok(tightest)
+}
+
+/// The limit on a snapshot that is yet to be made of the subvolume with that id: it inherits the
+/// subvolume's own limit, and nothing in it is exclusive yet (*measured*).
+pub fn snapshot_limit(file: impl AsFd, id: u64) -> Result<Option<Limit>> {
+    let file = file.as_fd();
+    let Some(flags) = status(file)? else { return Ok(None) };
+    let simple = flags & u64::from(BTRFS_QGROUP_STATUS_FLAG_SIMPLE_MODE) != 0;
+    left_of(file, id, |(referenced, _)| (if simple { 0 } else { referenced }, 0))
+}
+
+const fn level(group: u64) -> u64 {
+    group >> 48
+}
+
+/// What the limits of a group leave of what is used, referenced and exclusive, once `used` has had a say.
+fn left_of(
+    file: BorrowedFd<'_>,
+    group: u64,
+    used: impl Fn((u64, u64)) -> (u64, u64),
+) -> Result<Option<Limit>> {
+    let find = |kind, fields: &[usize]| {
+        items(file, QUOTA_TREE, 0, kind, |key, data| {
+            if key.offset != group {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let numbers: Result<Vec<u64>> = fields.iter().map(|at| le64(data, *at)).collect();
+            numbers.map(ControlFlow::Break)
+        })
+    };
+    let limits = [
+        offset_of!(btrfs_qgroup_limit_item, flags),
+        offset_of!(btrfs_qgroup_limit_item, max_rfer),
+        offset_of!(btrfs_qgroup_limit_item, max_excl),
+    ];
+    let limits = find(BTRFS_QGROUP_LIMIT_KEY, &limits)?;
+    let usage =
+        [offset_of!(btrfs_qgroup_info_item, rfer), offset_of!(btrfs_qgroup_info_item, excl)];
+    let usage = find(BTRFS_QGROUP_INFO_KEY, &usage)?;
+    let (Some([flags, of_referenced, of_exclusive]), Some([referenced, exclusive])) =
+        (limits.as_deref(), usage.as_deref())
+    else {
+        return Ok(None);
+    };
+    let usage = used((*referenced, *exclusive));
+    let limits = [
+        (BTRFS_QGROUP_LIMIT_MAX_RFER, of_referenced, usage.0),
+        (BTRFS_QGROUP_LIMIT_MAX_EXCL, of_exclusive, usage.1),
+    ];
+    let set = limits.into_iter().filter(|(flag, ..)| flags & u64::from(*flag) != 0);
+    let left = set.map(|(_, limit, used)| limit.saturating_sub(used)).min();
+    Ok(left.map(|left| Limit { left, group: (level(group), group & ((1 << 48) - 1)) }))
 }

@@ -6,8 +6,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use darlings_btrfs::{
-    Access, Accounting, Usage, create_subvolume, delete_subvolume, is_cleaned, snapshot,
-    subvolume_id, subvolume_usage, sync, wake_cleaner,
+    Access, Accounting, Limit, Usage, create_subvolume, delete_subvolume, is_cleaned, snapshot,
+    snapshot_limit, subvolume_id, subvolume_limit, subvolume_usage, sync, wake_cleaner,
 };
 use support::{Filesystem, btrfs, name, on_btrfs};
 
@@ -52,6 +52,46 @@ fn with_quotas_what_is_shared_and_what_is_not_is_told_apart() {
         );
         assert_eq!(subvolume_usage(filesystem.top(), 999).unwrap(), None);
     });
+}
+
+#[test]
+fn a_limit_is_that_of_the_tightest_group_and_a_snapshot_inherits_only_its_own() {
+    on_btrfs(
+        "a_limit_is_that_of_the_tightest_group_and_a_snapshot_inherits_only_its_own",
+        |filesystem| {
+            let top = filesystem.path("").display().to_string();
+            let limit =
+                |size: &str, group: &str| drop(btrfs(&["qgroup", "limit", size, group, &top]));
+            let [live, _] = make_two(filesystem);
+            let limits = || {
+                let top = filesystem.top();
+                [subvolume_limit(&top, live).unwrap(), snapshot_limit(&top, live).unwrap()]
+            };
+            assert_eq!(limits(), [None, None]);
+            btrfs(&["quota", "enable", &top]);
+            btrfs(&["quota", "rescan", "-w", &top]);
+            assert_eq!(limits(), [None, None]);
+            limit("4M", &format!("0/{live}"));
+            sync(filesystem.top()).unwrap();
+            let used = 1536 * KIB + 16 * KIB;
+            let own = Some(Limit { left: 4096 * KIB - used, group: (0, live) });
+            assert_eq!(limits(), [own, own]);
+            btrfs(&["qgroup", "create", "1/7", &top]);
+            btrfs(&["qgroup", "assign", "--no-rescan", &format!("0/{live}"), "1/7", &top]);
+            btrfs(&["quota", "rescan", "-w", &top]);
+            limit("2M", "1/7");
+            sync(filesystem.top()).unwrap();
+            let above = Some(Limit { left: 2048 * KIB - used, group: (1, 7) });
+            assert_eq!(limits(), [above, own]);
+            // What the snapshot says of itself once it is there.
+            let place = (filesystem.top(), name("next"));
+            snapshot(filesystem.open("live"), place.0, place.1, Access::Writable).unwrap();
+            sync(filesystem.top()).unwrap();
+            let next = subvolume_id(filesystem.open("next")).unwrap();
+            let left = subvolume_limit(filesystem.top(), next).unwrap();
+            assert_eq!(left, Some(Limit { left: 4096 * KIB - used, group: (0, next) }));
+        },
+    );
 }
 
 #[test]

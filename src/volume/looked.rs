@@ -92,17 +92,11 @@ impl Looked {
         let units = carry::arrange(rules, self.seen(&[])).units;
         let needed = Room::to_lay(&units, blank, root)?;
         let free = Room::free(&fstatvfs(root).context("cannot ask for the free space")?);
-        let remedy = "remove what is not needed, `darlings purge` perhaps";
-        ensure!(
-            needed.bytes <= free.bytes,
-            "the blank does not fit beside what is there: it takes about {}, and {} is free; {remedy}",
-            bytes_in_words(needed.bytes),
-            bytes_in_words(free.bytes)
-        );
+        ensure_copy_fits("the blank", (needed.bytes, free.bytes), "")?;
         ensure!(
             needed.entries <= free.entries,
             "the blank does not fit beside what is there: it has {} entries, and the filesystem has room \
-             for {}; {remedy}",
+             for {}; {REMEDY}",
             needed.entries,
             free.entries
         );
@@ -138,20 +132,37 @@ impl Looked {
     }
 }
 
-/// With less than this left, in bytes, a reset does not begin: it needs room to lay the blank, and to
-/// write down what it does.
+/// With less than this left, in bytes, a reset does not begin: it needs room to write down what it does.
 const LEAST_ROOM: u64 = 4 << 20;
 
-/// Checks that there is room for a reset on a filesystem with so many bytes left.
-pub(super) fn ensure_room(available: u64) -> anyhow::Result<()> {
+/// Checks that there is room for a reset with so many bytes left of something.
+pub(super) fn ensure_room(left: u64, of: &str) -> anyhow::Result<()> {
     ensure!(
-        available >= LEAST_ROOM,
-        "there is no room for a reset, with {} left: remove what is not needed, `darlings purge` \
+        left >= LEAST_ROOM,
+        "there is no room for a reset, with {} left{of}: remove what is not needed, `darlings purge` \
          perhaps, or raise the quota",
-        bytes_in_words(available)
+        bytes_in_words(left)
     );
     Ok(())
 }
+
+/// Checks by an estimate that a copy has room. That is for a dry run alone: a reset tries, and one that
+/// fails leaves nothing.
+pub(super) fn ensure_copy_fits(
+    copied: &str,
+    (needed, free): (u64, u64),
+    of: &str,
+) -> anyhow::Result<()> {
+    ensure!(
+        needed <= free,
+        "{copied} does not fit beside what is there: it takes about {}{of}, and {} is free; {REMEDY}",
+        bytes_in_words(needed),
+        bytes_in_words(free)
+    );
+    Ok(())
+}
+
+const REMEDY: &str = "remove what is not needed, `darlings purge` perhaps";
 
 /// Words for a persisted path whose ancestor is not followed.
 #[must_use]

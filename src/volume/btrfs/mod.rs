@@ -22,10 +22,9 @@ use darlings_btrfs as fs;
 use rustix::fs::{FlockOperation, flock};
 
 use super::mounts::Mount;
-use super::{Looked, OnlyNow, Options, Standing, Volume, bootable, ensure_room};
+use super::{Looked, OnlyNow, Options, Standing, Volume, bootable};
 use crate::cmdline::Asked;
 use crate::config;
-use crate::generations::Space;
 use crate::plan::{Does, Step, VolumePlan};
 use crate::restore::{self, Outcome, at};
 use crate::rules::OWN_DIRECTORY;
@@ -239,7 +238,7 @@ impl Btrfs {
         });
         self.check_swap(&previous, &facts)?;
         if self.options.asked == Asked::Reset {
-            ensure_room(Space::on(self.top()?)?.available)?;
+            self.check_room(&previous, blank.as_ref(), &facts)?;
         }
         let root = blank.as_ref().unwrap_or(&previous);
         facts.root_is_sealed = !restore::seals_of(root.as_fd())?.is_empty()

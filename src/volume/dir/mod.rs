@@ -200,7 +200,7 @@ impl Dir {
             self.looked = Looked::at(&self.volume, self.options.asked, root, blank)?;
             let highest = state::generation(root)?.max(self.highest()?);
             self.generation = highest.max(self.looked.attic.newest) + 1;
-            ensure_room(Space::on(root)?.available)?;
+            ensure_room(Space::on(root)?.available, "")?;
             self.check_subvolumes()?;
             if self.options.dry_run {
                 // What a reset only tries, since it is an estimate: one that fails leaves nothing.
