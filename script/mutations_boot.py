@@ -212,7 +212,7 @@ MACHINES = [
         "failing disk: btrfs: a stage that is not durable is exchanged",
         ("disks", "a_disk_that_fails"),
         r"FAILED: no-writes ",
-        [(f"{BTRFS}/execute.rs", "        fs::sync(self.top()?)?;\n        // The name", "        // The name")],
+        [(f"{BTRFS}/execute.rs", "        fs::sync(self.top()?)?;\n        // Whatever", "        // Whatever")],
     ),
     (
         "hibernation: the signature of an image is not known",

@@ -10,8 +10,7 @@ CLEAR = "src/restore/clear.rs"
 HOLDER = "src/recover/holder.rs"
 AT = "src/restore/at.rs"
 ATTRIBUTES = "src/restore/attributes.rs"
-MARKS = "src/diff/marks.rs"
-CHANGES = "btrfs/src/changes.rs"
+RECORD = "src/volume/btrfs/record.rs"
 
 DURABLE = ("interrupted", "counts_as_reset")
 HOSTILE = ("hostile", "whatever")
@@ -19,7 +18,6 @@ REPLACED = ("recover_injected", "on_btrfs")
 PURGED = ("purge_injected", "that_changes_something")
 GENERATION = ("purge_interrupted", "removes_a_generation")
 DIFF = ("diff_command", "blank_or")
-MANIFEST = ("diff_command", "manifest_meanwhile")
 SMALL_FILE = ("every_call", "small_file")
 SMOKE = ("xtask:bench", "tiny_run")
 REPORT = ("xtask:--bin=xtask", "plot")
@@ -173,23 +171,31 @@ ELSEWHERE = [
         "diff: the blank is taken for the one that the reset had",
         DIFF,
         r"left: ",
-        [(
-            MARKS,
-            "if uuid.is_none() || manifest.blank != uuid {",
-            "if uuid.is_none() {",
-        )],
+        [(RECORD, " || uuid_of(blank)? != made.blank.uuid {", " {")],
     ),
     (
-        "diff: a manifest that was written anew hides changes",
-        MANIFEST,
-        r"left: ",
-        [(MARKS, "|last: u64| last.min(made)", "|last: u64| last.max(made)")],
+        "diff: what is recorded of a reset is believed of any tree",
+        ("diff", "what_is_told"),
+        r"Copied: LookedAt|Copied: Done|Received: Done|Snapshot: Done",
+        [(RECORD, ".find(|it| it.uuid == uuid)", ".find(|it| it.made.is_some() && !uuid.is_empty())")],
     ),
     (
-        "diff: the manifest's last change counts",
-        MANIFEST,
+        "diff: what is recorded of other rules is believed",
+        ("diff_command", "comes_back_once"),
         r"left: ",
-        [(CHANGES, "InodeItem::parse(data)?.made", "InodeItem::parse(data)?.changed")],
+        [(RECORD, "changes: same.then_some(changes)", "changes: (same || true).then_some(changes)")],
+    ),
+    (
+        "generations: another system's are taken for its own",
+        ("two_systems", "by_every_command"),
+        r"panicked at",
+        [(RECORD, "record.system == *system", "record.system != *system")],
+    ),
+    (
+        "generations: a copy is taken for the system that it was made of",
+        ("two_systems", "of_its_own"),
+        r"panicked at",
+        [(RECORD, "if other.is_none() && Record", "if Record")],
     ),
     (
         "bench: sets of two contestants are left out of the page",

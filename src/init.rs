@@ -18,6 +18,8 @@ pub struct Options {
     pub dry_run: bool,
     /// The blank is what is live now, not an empty tree.
     pub from_live: bool,
+    /// Generations of another system become this one's.
+    pub take_over: bool,
 }
 
 /// Something that was missing, by its name.
@@ -30,6 +32,8 @@ pub enum Missing {
     BlankOfLive(String),
     /// The directory for the generations.
     Generations(String),
+    /// That the generations in a directory are this system's; they were another one's.
+    Ownership(String),
 }
 
 impl std::fmt::Display for Missing {
@@ -38,6 +42,7 @@ impl std::fmt::Display for Missing {
             Self::EmptyBlank(name) => write!(f, "the blank {name}, which is empty"),
             Self::BlankOfLive(name) => write!(f, "the blank {name}, of what is live now"),
             Self::Generations(name) => write!(f, "the directory {name} for previous states"),
+            Self::Ownership(name) => write!(f, "the generations in {name} this system's"),
         }
     }
 }

@@ -394,6 +394,13 @@ impl Rules {
         found
     }
 
+    /// The persisted and the excluded paths, as they are written down.
+    #[must_use]
+    pub fn lists(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let persisted = self.persisted().into_iter().map(|persisted| persisted.path);
+        (persisted.collect(), self.excluded())
+    }
+
     /// The excluded paths, relative to the volume's root, in order.
     #[must_use]
     pub fn excluded(&self) -> Vec<PathBuf> {

@@ -2,11 +2,11 @@
 //! when it was, and in which boot.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::{AtFlags, StatxTimestamp, unlinkat};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -41,11 +41,9 @@ pub struct Manifest {
     /// The generation that this tree was restored from, if it was not a reset that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<u64>,
-    /// The blank that everything else in this tree was made from, as the filesystem identifies it,
-    /// where it does: the UUID of a btrfs subvolume. Only a reset writes it; a tree that was made or
-    /// counted otherwise does not have the blank's content.
+    /// Which system the volume belongs to, where its generations say that too: on btrfs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blank: Option<String>,
+    pub system: Option<String>,
     /// Whether the tree is what it was before, and the run only kept a copy of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub snapshot: bool,
@@ -70,15 +68,16 @@ impl Manifest {
     /// # Errors
     /// The kernel does not say which boot this is.
     pub fn new(generation: u64, rules: &Rules) -> anyhow::Result<Self> {
+        let (persisted, excluded) = rules.lists();
         Ok(Self {
             version: VERSION,
             generation,
-            persisted: rules.persisted().into_iter().map(|persisted| persisted.path).collect(),
-            excluded: rules.excluded(),
+            persisted,
+            excluded,
             boot: Some(boot_id()?),
             time: now(),
             restored: None,
-            blank: None,
+            system: None,
             snapshot: false,
         })
     }
@@ -102,7 +101,9 @@ impl Manifest {
     fn counted(generation: u64, before: Option<Self>, rules: &Rules) -> anyhow::Result<Self> {
         let new = Self::new(generation, rules)?;
         Ok(match before {
-            Some(Self { persisted, excluded, .. }) => Self { persisted, excluded, ..new },
+            Some(Self { persisted, excluded, system, .. }) => {
+                Self { persisted, excluded, system, ..new }
+            }
             None => new,
         })
     }
@@ -289,22 +290,33 @@ pub fn parse_manifest(text: &[u8], what: &str) -> anyhow::Result<Manifest> {
     })
 }
 
-/// The files that a reset leaves, open; fewer where it was none of this version.
+/// When both files in the tree at `root` were written, by the clock of the reset; `None` where there is
+/// neither.
 ///
 /// # Errors
-/// One is there and cannot be opened.
-pub fn files(root: BorrowedFd<'_>) -> anyhow::Result<Vec<OwnedFd>> {
-    let files = [MANIFEST, GENERATION].map(|name| open(root, name));
-    files.into_iter().filter_map(anyhow::Result::transpose).collect()
+/// One is there and cannot be looked at.
+pub fn written(root: BorrowedFd<'_>) -> anyhow::Result<Option<Moment>> {
+    let Some(own) = trusted_own_directory(root)? else { return Ok(None) };
+    let mut first = None;
+    for name in [MANIFEST, GENERATION] {
+        let status = at::present(at::status(own.as_fd(), name)).with_context(|| cannot(name))?;
+        let times = status.map(|status| moment(status.stx_mtime)).into_iter();
+        first = times.chain(first).min();
+    }
+    Ok(first)
+}
+
+/// Seconds since 1970, and nanoseconds.
+pub type Moment = (i64, u32);
+
+/// A time of a file.
+#[must_use]
+pub fn moment(time: StatxTimestamp) -> Moment {
+    (time.tv_sec, time.tv_nsec)
 }
 
 fn cannot(name: &CStr) -> String {
     format!("cannot read {OWN_DIRECTORY}/{}", name.to_string_lossy())
-}
-
-fn open(root: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<OwnedFd>> {
-    let Some(own) = trusted_own_directory(root)? else { return Ok(None) };
-    at::present(at::open_file(own.as_fd(), name)).with_context(|| cannot(name))
 }
 
 fn read(root: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<Vec<u8>>> {
@@ -330,7 +342,7 @@ mod tests {
             boot: None,
             time: None,
             restored: None,
-            blank: None,
+            system: None,
             snapshot: false,
         };
         assert_eq!(manifest, expected);

@@ -453,12 +453,12 @@ fn several_wrong_volumes_are_all_named_in_one_run_and_none_is_reset() -> Result<
 fn made_by(strategy: &str) -> &'static [&'static str] {
     match strategy {
         "carry" => &[
-            "copy @ as @darlings/root/next",
+            "copy @ as @darlings/root/.darlings/next",
             "lay the content of @blank beside the old one in the stage",
             "move the persisted paths to the new content in the stage, the rest aside",
         ],
         _ => &[
-            "copy @blank as @darlings/root/next",
+            "copy @blank as @darlings/root/.darlings/next",
             "bring the persisted paths from the previous state to the stage",
         ],
     }
@@ -473,19 +473,15 @@ fn a_dry_run_changes_nothing_and_prints_the_steps_that_the_reset_then_does() -> 
     machine.volume.make_subvolume("@/gone")?;
     machine.volume.set_default("@")?;
     // What an interrupted run left.
-    std::fs::create_dir_all(machine.at("@darlings/root"))?;
-    machine.volume.snapshot("@blank", "@darlings/root/next", false)?;
-    machine.volume.snapshot("@blank", "@darlings/root/ready-9", false)?;
+    std::fs::create_dir_all(machine.at("@darlings/root/.darlings"))?;
+    machine.volume.snapshot("@blank", "@darlings/root/.darlings/next", false)?;
     let before = machine.whole()?;
     let dry = machine.run(machine.config(), &["--dry-run"])?;
     assert_eq!(dry.code, Some(0), "{}", dry.stderr);
     assert!(dry.report.is_none());
     assert_eq!(machine.whole()?.differences(&before), "");
     let device = machine.volume.fs.device().display();
-    let mut steps = vec![
-        "remove @darlings/root/next, left by an interrupted run",
-        "remove @darlings/root/ready-9, left by an interrupted run",
-    ];
+    let mut steps = vec!["remove @darlings/root/.darlings/next, left by an interrupted run"];
     steps.extend(made_by(&machine.strategy));
     steps.extend([
         "record the reset and the persisted paths in the stage",

@@ -21,7 +21,7 @@ fn off_touches_nothing_and_says_so() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     let machine = machine_after(2)?;
     // What an interrupted run left before its point of no return is no reason to touch anything.
-    machine.volume.make_subvolume("@darlings/root/next")?;
+    machine.volume.make_subvolume("@darlings/root/.darlings/next")?;
     let before = machine.whole()?;
     let ran = well(asked(&machine, "darlings=off")?, "off", "off")?;
     assert_eq!(machine.whole()?.differences(&before), "");
@@ -70,7 +70,7 @@ fn a_snapshot_keeps_a_generation_and_erases_nothing_and_its_number_is_never_give
 -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     let machine = machine_after(2)?;
-    machine.volume.make_subvolume("@darlings/root/next")?;
+    machine.volume.make_subvolume("@darlings/root/.darlings/next")?;
     let before = tree(&machine, "@")?;
     let persisted = manifest(&machine, "@")?["persisted"].clone();
     // What is declared now is not what the tree was made with.
@@ -249,13 +249,13 @@ fn a_dry_run_prints_the_plan_of_each_word_and_changes_nothing() -> Result<()> {
     assert_eq!(
         plan("darlings=snapshot")?,
         "/ (btrfs subvolume @ on DEVICE), kept as generation 3, and not reset\n    \
-         1. copy @ as @darlings/root/next\n    \
+         1. copy @ as @darlings/root/.darlings/next\n    \
          2. write into the live volume that the number 3 is taken\n    \
          3. keep the previous state as @darlings/root/3\n  \
          The previous state will be @darlings/root/3.\n"
     );
     let restore = "/ (btrfs subvolume @ on DEVICE), reset 3, which restores generation 2\n    \
-         1. copy @darlings/root/2 as @darlings/root/next\n    \
+         1. copy @darlings/root/2 as @darlings/root/.darlings/next\n    \
          2. record the reset and the persisted paths in the stage\n    \
          3. make it durable as @darlings/root/ready-3\n    \
          4. exchange @darlings/root/ready-3 with @\n    \

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use common::cmdline::{asked, well};
 use common::{Machine, Ran, put};
 use darlings_testkit::loopfs::run;
 use darlings_testkit::{capability, skip_unless};
@@ -322,7 +323,7 @@ fn generations_are_compared_with_kept_paths_and_the_fast_way_tells_the_same() ->
         let both = |arguments: &[&str]| -> Result<Vec<String>> {
             let (lines, volume) = machine.entries(arguments)?;
             assert_eq!(volume["fast"], strategy == "carry");
-            let (full, _) = machine.entries(&[arguments, &["--no-fast"]].concat())?;
+            let (full, _) = machine.entries(&[arguments, &["--full"]].concat())?;
             assert_eq!(lines, full, "{strategy} {arguments:?}");
             Ok(lines)
         };
@@ -392,7 +393,7 @@ fn only_what_was_changed_since_the_reset_is_looked_at() -> Result<()> {
         assert_eq!((lines, &volume["fast"]), (vec!["new /usr/7/new".into()], &json!(true)));
         // The new file and the two directories above it.
         assert_eq!(volume["looked_at"], 3, "{strategy}");
-        let (lines, volume) = machine.entries(&["--no-fast"])?;
+        let (lines, volume) = machine.entries(&["--full"])?;
         assert_eq!((lines, &volume["fast"]), (vec!["new /usr/7/new".into()], &json!(false)));
         assert!(volume["looked_at"].as_u64().unwrap() > 500);
         machine.close()?;
@@ -405,11 +406,13 @@ fn another_blank_or_a_tree_that_no_reset_made_is_looked_at_as_a_whole() -> Resul
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     let machine = used()?;
     put(&machine.volume.live(), "etc/made", "before the snapshot")?;
-    // The manifest is written, and nothing is erased.
-    let line = machine.beside("cmdline");
-    std::fs::write(&line, "darlings=snapshot")?;
-    let ran = machine.run(machine.config(), &["--cmdline", line.to_str().unwrap()])?;
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    // The manifest is written, and the volume stays what it was.
+    well(asked(&machine, "darlings=snapshot")?, "snapshot", "snapshot")?;
+    let (lines, volume) = machine.entries(&[])?;
+    assert_eq!((lines, &volume["fast"]), (vec!["new /etc/made".into()], &json!(true)));
+    // A generation was not made from the blank, whatever is in it.
+    put(&machine.volume.live(), "etc/made", "after the snapshot")?;
+    well(asked(&machine, "darlings=restore:previous")?, "restored", "restore:previous")?;
     let (lines, volume) = machine.entries(&[])?;
     assert_eq!((lines, &volume["fast"]), (vec!["new /etc/made".into()], &json!(false)));
     machine.reset_well()?;
@@ -459,7 +462,7 @@ fn what_the_blank_has_comes_back_once_its_absence_is_no_longer_kept() -> Result<
     let told: Value = serde_json::from_str(&ran.stdout)?;
     let volume = &told["volumes"][0];
     let entry = &volume["entries"][0];
-    assert_eq!((&volume["fast"], &entry["path"]), (&json!(true), &json!("/etc/hosts")));
+    assert_eq!((&volume["fast"], &entry["path"]), (&json!(false), &json!("/etc/hosts")));
     assert_eq!(entry["change"], "removed");
     assert_eq!(volume["entries"].as_array().unwrap().len(), 1);
     machine.close()

@@ -173,7 +173,7 @@ fn leftovers(machine: &Machine) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(machine.at("@darlings/root"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.parse::<u64>().is_err() {
+        if name.parse::<u64>().is_err() && name != ".darlings" {
             names.push(name);
         }
     }

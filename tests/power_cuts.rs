@@ -329,7 +329,7 @@ impl Known {
         let nested = NESTED.iter().all(|path| names.contains_key(&format!("@/{path}")));
         let to_previous = live.diff_lines(&self.previous);
         if to_previous.is_empty() && nested {
-            let begun = there("next") || there(&ready);
+            let begun = there(".darlings/next") || there(&ready);
             return Ok(if begun { Found::Begun } else { Found::Previous });
         }
         let to_result = self.differences(&live, !nested || there(&ready));

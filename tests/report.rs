@@ -109,7 +109,7 @@ fn the_report_has_exactly_these_fields() -> Result<()> {
                 ],
                 "steps": [
                     {"phase": "prepare", "step": "stage", "from": "@blank",
-                     "target": "@darlings/root/next"},
+                     "target": "@darlings/root/.darlings/next"},
                     {"phase": "prepare", "step": "restore", "from": "previous", "into": "staged"},
                     {"phase": "prepare", "step": "record", "into": "staged"},
                     {"phase": "prepare", "step": "secure", "name": "@darlings/root/ready-1"},
@@ -157,7 +157,7 @@ fn the_journal_is_told_in_plain_words_what_was_done() -> Result<()> {
             "warning: /: /elsewhere/log is not brought over: /elsewhere is a symbolic link, which \
              is not followed; declare the path that it stands for",
             "warning: /gone is a subvolume below no persisted path: it goes with the generation",
-            "/: copy @blank as @darlings/root/next",
+            "/: copy @blank as @darlings/root/.darlings/next",
             "/: bring the persisted paths from the previous state to the stage",
             "/: record the reset and the persisted paths in the stage",
             "/: make it durable as @darlings/root/ready-1",

@@ -12,13 +12,11 @@ use linux_raw_sys::btrfs::{
     BTRFS_DIR_INDEX_KEY, BTRFS_FT_DIR, BTRFS_INODE_EXTREF_KEY, BTRFS_INODE_ITEM_KEY,
     BTRFS_ROOT_ITEM_KEY,
 };
-use rustix::fs::fstat;
 
-use crate::error::{Error, Result, Subject, ioctl_meaning};
+use crate::error::Result;
 use crate::ioctl::{FEW, MANY};
 use crate::search::{
-    DirItem, INODE_REF_KEY, InodeItem, Key, OWN_TREE, inode_extref_directories, items, malformed,
-    range,
+    DirItem, INODE_REF_KEY, InodeItem, Key, OWN_TREE, inode_extref_directories, range,
 };
 use crate::subvolume::ROOT_INODE;
 
@@ -172,20 +170,4 @@ fn names(file: BorrowedFd<'_>, inode: u64, mut visit: impl FnMut(u64)) -> Result
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(())
-}
-
-/// The transaction that made the inode of an open file. Nothing changes it afterwards, not a
-/// snapshot either. What was not synced yet may be in none: then [`ErrorKind::Malformed`].
-///
-/// [`ErrorKind::Malformed`]: crate::ErrorKind::Malformed
-pub fn made_in(file: impl AsFd) -> Result<u64> {
-    let file = file.as_fd();
-    let inode = fstat(file).map_err(|errno| {
-        let operation = "reading the inode number of the file";
-        Error::system(operation, Subject::Descriptor, ioctl_meaning(file, errno), errno)
-    })?;
-    let item = items(file, OWN_TREE, inode.st_ino, BTRFS_INODE_ITEM_KEY, |_, data| {
-        Ok(ControlFlow::Break(InodeItem::parse(data)?.made))
-    })?;
-    item.ok_or_else(|| malformed("an open file has no inode"))
 }

@@ -32,6 +32,7 @@
 //! mount.rs       the top level, mounted for as long as the work takes; sync
 //! seals.rs       the immutable and the append-only flag
 //! changes.rs     what was changed after a transaction
+//! uuid.rs        identifiers, and finding a subvolume by its own
 //! xattrs.rs      the names of extended attributes
 //! search.rs      reading the filesystem's trees
 //! ioctl.rs       the system calls: the only unsafe code
@@ -55,9 +56,10 @@ mod seals;
 mod search;
 mod space;
 mod subvolume;
+mod uuid;
 mod xattrs;
 
-pub use changes::{Changes, changes_after, made_in};
+pub use changes::{Changes, changes_after};
 pub use default::{default_subvolume, set_default_subvolume};
 pub use devices::Devices;
 pub use error::{Error, ErrorKind, Result, Subject};
@@ -71,8 +73,9 @@ pub use rename::{exchange, rename, rename_noreplace};
 pub use seals::{project, set_project, set_seals};
 pub use space::{Metadata, records_size};
 pub use subvolume::{
-    Access, EntryKind, ROOT_INODE, STUB_INODE, SubvolumeInfo, TOP_LEVEL, Uuid, create_subvolume,
+    Access, EntryKind, ROOT_INODE, STUB_INODE, SubvolumeInfo, TOP_LEVEL, create_subvolume,
     delete_subvolume, delete_subvolume_by_id, entry_kind, filesystem_uuid, is_btrfs, is_read_only,
     set_read_only, snapshot, subvolume_id, subvolume_info,
 };
+pub use uuid::{NotAUuid, Uuid, subvolume_with_uuid};
 pub use xattrs::xattr_names;

@@ -185,9 +185,7 @@ pub(crate) fn root_item_flags(data: &[u8]) -> Result<u64> {
 
 /// What is read of a `btrfs_inode_item`.
 pub(crate) struct InodeItem {
-    /// The transaction that made the inode.
-    pub(crate) made: u64,
-    /// The one that last changed it.
+    /// The transaction that last changed the inode.
     pub(crate) changed: u64,
     pub(crate) links: u32,
 }
@@ -195,7 +193,6 @@ pub(crate) struct InodeItem {
 impl InodeItem {
     pub(crate) fn parse(data: &[u8]) -> Result<Self> {
         Ok(Self {
-            made: le64(data, offset_of!(btrfs_inode_item, generation))?,
             changed: le64(data, offset_of!(btrfs_inode_item, transid))?,
             links: bytes(data, offset_of!(btrfs_inode_item, nlink)).map(u32::from_le_bytes)?,
         })

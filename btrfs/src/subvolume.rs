@@ -1,7 +1,6 @@
 //! One subvolume: what it is, making it, its read-only flag, deleting it.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use linux_raw_sys::btrfs::{
@@ -16,6 +15,7 @@ use crate::error::{
     Error, ErrorKind, Result, Subject, component, ioctl_meaning, on_btrfs, usual_meaning,
 };
 use crate::ioctl;
+use crate::uuid::Uuid;
 
 /// The id of the top level, which holds every other subvolume and cannot be deleted.
 pub const TOP_LEVEL: u64 = BTRFS_FS_TREE_OBJECTID as u64;
@@ -50,41 +50,6 @@ pub fn entry_kind(inode: u64) -> EntryKind {
         ROOT_INODE => EntryKind::SubvolumeRoot,
         STUB_INODE => EntryKind::Stub,
         _ => EntryKind::Ordinary,
-    }
-}
-
-/// A 128-bit identifier, shown in the usual five groups.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Uuid([u8; 16]);
-
-impl Uuid {
-    /// The identifier's bytes, as they are on disk.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// btrfs writes zeroes for "none".
-    fn present(bytes: [u8; 16]) -> Option<Self> {
-        (bytes != [0; 16]).then_some(Self(bytes))
-    }
-}
-
-impl fmt::Display for Uuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, byte) in self.0.iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Uuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -150,7 +115,11 @@ pub fn is_btrfs(file: impl AsFd) -> Result<bool> {
 pub fn filesystem_uuid(file: impl AsFd) -> Result<Uuid> {
     let file = file.as_fd();
     let operation = "reading the identifier of the filesystem";
-    ioctl::filesystem_uuid(file).map(Uuid).map_err(failed(file, operation, Subject::Descriptor))
+    ioctl::filesystem_uuid(file).map(Uuid::new).map_err(failed(
+        file,
+        operation,
+        Subject::Descriptor,
+    ))
 }
 
 /// The id of the subvolume in which the file is (`BTRFS_IOC_INO_LOOKUP` with tree 0).

@@ -8,9 +8,10 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use darlings_btrfs::{
-    Access, EntryKind, ErrorKind, TOP_LEVEL, create_subvolume, default_subvolume, delete_subvolume,
-    delete_subvolume_by_id, entry_kind, filesystem_uuid, is_btrfs, is_read_only,
+    Access, EntryKind, ErrorKind, NotAUuid, TOP_LEVEL, Uuid, create_subvolume, default_subvolume,
+    delete_subvolume, delete_subvolume_by_id, entry_kind, filesystem_uuid, is_btrfs, is_read_only,
     set_default_subvolume, set_read_only, snapshot, subvolume_id, subvolume_info,
+    subvolume_with_uuid,
 };
 use support::{Filesystem, btrfs, name, on_btrfs, open_directory, run};
 
@@ -51,6 +52,30 @@ fn a_new_subvolume_is_what_the_btrfs_command_says_it_is() {
         let top = subvolume_info(filesystem.top()).unwrap();
         assert_eq!((top.id, top.parent_id, top.dir_id), (TOP_LEVEL, None, None));
         assert_eq!(top.name, name(""));
+    });
+}
+
+#[test]
+fn a_subvolume_is_found_by_its_uuid_wherever_it_is_until_it_is_deleted() {
+    on_btrfs("a_subvolume_is_found_by_its_uuid_wherever_it_is_until_it_is_deleted", |filesystem| {
+        create_subvolume(filesystem.top(), name("live")).unwrap();
+        snapshot(filesystem.open("live"), filesystem.top(), name("copy"), Access::Writable)
+            .unwrap();
+        let [live, copy] = ["live", "copy"].map(|it| subvolume_info(filesystem.open(it)).unwrap());
+        for info in [&live, &copy] {
+            let uuid = info.uuid.unwrap();
+            assert_eq!(subvolume_with_uuid(filesystem.top(), uuid).unwrap(), Some(info.id));
+            assert_eq!(uuid.to_string().parse(), Ok(uuid));
+        }
+        std::fs::rename(filesystem.path("live"), filesystem.path("moved")).unwrap();
+        let uuid = live.uuid.unwrap();
+        assert_eq!(subvolume_with_uuid(filesystem.top(), uuid).unwrap(), Some(live.id));
+        delete_subvolume(filesystem.top(), name("moved")).unwrap();
+        assert_eq!(subvolume_with_uuid(filesystem.top(), uuid).unwrap(), None);
+
+        for text in ["", "1", &uuid.to_string()[1..], &format!("{uuid}0"), &format!(" {uuid}")] {
+            assert_eq!(text.parse::<Uuid>(), Err(NotAUuid), "{text:?}");
+        }
     });
 }
 

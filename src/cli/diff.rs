@@ -45,9 +45,9 @@ pub(super) struct Arguments {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     config: PathBuf,
-    /// Look at every entry, even where the filesystem can tell what was changed
-    #[arg(long, hide = true)]
-    no_fast: bool,
+    /// Compare everything, even where the filesystem knows what was changed
+    #[arg(long, alias = "no-fast")]
+    full: bool,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -195,7 +195,7 @@ impl<'c> Target<'c> {
         } else {
             Box::new(Grouped::new(&style, out))
         };
-        let options = Options { only: Some(&self.only), full: arguments.no_fast };
+        let options = Options { only: Some(&self.only), full: arguments.full };
         let (older, newer) = generations(store, arguments)?;
         let prints = arguments.json || arguments.flat || arguments.tree;
         let progress = Progress::new();

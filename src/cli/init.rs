@@ -8,6 +8,7 @@ use crate::init::{self, Options, Report, VolumeReport};
 use crate::{config, restore};
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Arguments {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
@@ -15,6 +16,10 @@ pub(super) struct Arguments {
     /// Take the system as it is now for the blank, not an empty one
     #[arg(long)]
     from_live: bool,
+    /// Where the generations directory belongs to another system, which is gone, take it over with
+    /// what is in it
+    #[arg(long)]
+    take_over: bool,
     /// Say what would be made and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -36,7 +41,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 fn init(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = ready::ready(&arguments.config, "init")?;
     restore::prepare_process()?;
-    let options = Options { dry_run: arguments.dry_run, from_live: arguments.from_live };
+    let Arguments { dry_run, from_live, take_over, .. } = *arguments;
+    let options = Options { dry_run, from_live, take_over };
     let mut report = Report { version: 1, dry_run: options.dry_run, volumes: Vec::new() };
     for volume in &config.volumes {
         let made = init::init(volume, options)?;

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::progress::Progress;
 use super::ready::{self, WrongUse};
+use crate::generations::Foreign;
 use crate::lookup::Volumes;
 use crate::paint::Paint;
 use crate::recover::{From, Refused, Request};
@@ -43,7 +44,7 @@ Exit codes:
   0   it is back, or was there all the time
   1   failed; the target is what it was
   2   wrong use
-  3   there is no such path in any generation or in the attic
+  3   there is no such path in any generation or in the attic, or they are another system's
   4   something else is there: give --force or --to";
 
 const NOT_THERE: u8 = 3;
@@ -61,6 +62,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             tracing::error!("{refused}");
             let there = matches!(refused, Refused::Exists(_));
             ExitCode::from(if there { EXISTS } else { NOT_THERE })
+        }
+        Err(Err(error)) if error.is::<Foreign>() => {
+            tracing::error!("{error:#}");
+            ExitCode::from(NOT_THERE)
         }
         Err(Err(error)) => ready::ended(Err(error)),
     }

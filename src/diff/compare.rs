@@ -5,14 +5,11 @@
 //! nanosecond, as rsync(1) does it; but a file that was touched in any way since the reset, in
 //! either tree (its inode's own time, `ctime`, which nobody can set, says so), is read.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
-
-use anyhow::Context as _;
-use rustix::fs::{FileType, Statx, StatxTimestamp};
+use rustix::fs::{FileType, Statx};
 use serde::Serialize;
 
 use crate::restore::{Comparison, Named, at, same_flags, same_target};
-use crate::state;
+use crate::state::{Moment, moment};
 
 /// In what an entry differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -59,21 +56,16 @@ pub(super) struct Side<'a> {
 
 /// Memory for comparing, and what it must know.
 pub(super) struct Comparer {
-    /// When the newer tree was made. Files that were touched since, in either tree, are read.
-    made: Option<(i64, u32)>,
+    /// When the newer tree was made, if that is known for sure. Files that were touched since, in
+    /// either tree, are read, and all are where it is not.
+    made: Option<Moment>,
     comparison: Comparison,
 }
 
 impl Comparer {
-    /// For a newer tree with this root.
-    pub(super) fn new(newer: BorrowedFd<'_>) -> anyhow::Result<Self> {
-        let mut made: Option<(i64, u32)> = None;
-        for file in state::files(newer)? {
-            let status = at::status_of(file.as_fd()).context("cannot look at the manifest")?;
-            let time = moment(status.stx_mtime);
-            made = Some(made.map_or(time, |made| made.min(time)));
-        }
-        Ok(Self { made, comparison: Comparison::default() })
+    /// For a newer tree that was made then.
+    pub(super) fn new(made: Option<Moment>) -> Self {
+        Self { made, comparison: Comparison::default() }
     }
 
     /// In what two entries differ; in nothing, if they are the same.
@@ -117,18 +109,14 @@ impl Comparer {
         if new.status.stx_size != old.status.stx_size {
             return Ok(false);
         }
-        let since =
-            |made: (i64, u32)| [new, old].iter().any(|side| moment(side.status.stx_ctime) >= made);
+        let before =
+            |made: Moment| [new, old].iter().all(|side| moment(side.status.stx_ctime) < made);
         if new.status.stx_size == 0
-            || (!self.made.is_some_and(since)
+            || (self.made.is_some_and(before)
                 && moment(new.status.stx_mtime) == moment(old.status.stx_mtime))
         {
             return Ok(true);
         }
         self.comparison.same_bytes(new.named, old.named)
     }
-}
-
-fn moment(time: StatxTimestamp) -> (i64, u32) {
-    (time.tv_sec, time.tv_nsec)
 }

@@ -40,8 +40,6 @@ impl Ruled<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) rules: Ruled<'a>,
-    /// The rules of the last reset.
-    pub(super) before: Ruled<'a>,
     /// Whether it goes to the attic.
     pub(super) attic: bool,
     /// Whether, for all that the marks say, neither it nor a directory above it was moved.
@@ -52,9 +50,9 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     pub(super) fn below(self, name: &OsStr) -> Self {
-        let (rules, before) = (self.rules.below(name), self.before.below(name));
+        let rules = self.rules.below(name);
         // What is excluded below a persisted path is erased, whatever becomes of what is around it.
-        Self { rules, before, attic: self.attic && !rules.kept, ..self }
+        Self { rules, attic: self.attic && !rules.kept, ..self }
     }
 
     pub(super) fn is_connector(self) -> bool {

@@ -3,12 +3,12 @@
 //! On btrfs the filesystem's own records say so: every inode has the transaction that last changed
 //! it, and so has every name in a directory. See [`darlings_btrfs::changes_after`].
 //!
-//! **Since a reset.** The reset writes the manifest once everything else in the tree is laid, and
-//! syncs before the tree becomes the live one. So the transaction that *made* that file (its last
-//! change may be younger: reading a file sets its access time) precedes every later change, and what
-//! lies outside of the paths that were persisted then was the blank's. A directory that the blank has
-//! too, in which and below which nothing was changed since, in neither tree, is still the same, if it
-//! is still the same directory: so neither it nor one above it may have got its name since.
+//! **Since a reset.** What the reset wrote beside the generations has the last transaction in which it
+//! changed the tree, before that became the live one, and the last one that had changed the blank before
+//! anything was made from it ([`Changes`]). It names both by their UUIDs, which no copy has. Whatever is
+//! not persisted was the blank's then. A directory that the blank has too, in which and below which
+//! nothing was changed since, in neither tree, is still the same, if it is still the same directory: so
+//! neither it nor one above it may have got its name since.
 //!
 //! **Between generations** that come from one another by snapshots, a directory with the same inode
 //! number in both is the same one, and is unchanged if nothing below it was changed, in neither tree,
@@ -21,9 +21,8 @@ use anyhow::Context as _;
 use darlings_btrfs as fs;
 use rustix::fs::syncfs;
 
-use crate::generations::{Detail, Generation, Store};
+use crate::generations::{Changes, Detail, Generation, Store};
 use crate::restore::at;
-use crate::state::{self, Manifest};
 
 /// What was changed in two trees.
 pub(super) struct Marks {
@@ -57,33 +56,22 @@ pub(super) struct Both {
 }
 
 impl Marks {
-    /// Since the reset that wrote this manifest; `None` where the filesystem does not tell, or the
-    /// volume was not made from this blank.
+    /// Since a reset made the live tree from the blank.
     pub(super) fn since_reset(
         live: BorrowedFd<'_>,
         blank: BorrowedFd<'_>,
-        manifest: &Manifest,
-    ) -> anyhow::Result<Option<Self>> {
-        if !fs::is_btrfs(live)? || !fs::is_btrfs(blank)? {
-            return Ok(None);
-        }
-        let uuid = fs::subvolume_info(blank)?.uuid.map(|uuid| uuid.to_string());
-        if uuid.is_none() || manifest.blank != uuid {
-            return Ok(None);
-        }
+        changes: Changes,
+    ) -> anyhow::Result<Self> {
         syncfs(live).context("cannot sync the filesystem")?;
-        let mut last = None;
-        // Both were written in one go. If somebody replaced one, the other still tells.
-        for file in state::files(live)? {
-            let made = fs::made_in(&file)?;
-            last = Some(last.map_or(made, |last: u64| last.min(made)));
-        }
-        let Some(last) = last else { return Ok(None) };
-        Ok(Some(Self {
-            new: Marked { changes: fs::changes_after(live, last)?, nested: HashSet::new() },
-            old: Marked { changes: fs::changes_after(blank, last)?, nested: HashSet::new() },
+        let after = |root, transaction| -> anyhow::Result<Marked> {
+            let changes = fs::changes_after(root, transaction)?;
+            Ok(Marked { changes, nested: HashSet::new() })
+        };
+        Ok(Self {
+            new: after(live, changes.live)?,
+            old: after(blank, changes.blank)?,
             related: false,
-        }))
+        })
     }
 
     /// Between two trees; `None` where neither comes from the other by snapshots that are still

@@ -26,10 +26,9 @@ use serde::Serialize;
 
 use crate::attic;
 use crate::config;
-use crate::generations::{Generation, Store};
+use crate::generations::{Generation, Since, Store};
 use crate::restore::{Reserved, survey};
-use crate::rules::Rules;
-use crate::state;
+use crate::state::{self, Moment};
 
 mod compare;
 mod group;
@@ -200,26 +199,26 @@ pub fn next_reset(
     let live = store.live()?;
     let blank = store.blank()?;
     let (live, blank) = (live.as_fd(), blank.as_ref().map(AsFd::as_fd));
-    let manifest = state::known_manifest(live, |_| ())?;
     let mut surveyed = survey(&volume.rules, live, blank)?;
     let to_attic = attic::look(&volume.rules, live, &mut surveyed)?.stores;
-    let marks = match (blank, &manifest) {
-        (Some(blank), Some(manifest)) if !options.full => {
-            Marks::since_reset(live, blank, manifest).context("cannot find out what was changed")?
+    let since = if options.full { None } else { store.since_reset(&volume.rules)? };
+    let marks = match (blank, &since) {
+        (Some(blank), Some(Since { changes: Some(changes), .. })) => {
+            let marks = Marks::since_reset(live, blank, *changes);
+            Some(marks.context("cannot find out what was changed")?)
         }
         _ => None,
     };
-    let before = manifest.map(|it| Rules::from_lists(&it.persisted, &it.excluded));
+    let made = since.map(|since| since.time);
     let trees = Trees {
         new: live,
         old: blank,
         rules: Some(&volume.rules),
-        before: before.as_ref(),
         to_attic: &to_attic,
         mount_point: &volume.mount_point,
         reserved: reserved(live, blank)?,
     };
-    walk(&trees, marks.as_ref(), options, watch)
+    walk(&trees, (marks.as_ref(), made), options, watch)
 }
 
 /// Tells what differs in `newer` from `older`, kept or not; without a newer generation in the live
@@ -247,30 +246,30 @@ pub fn between(
         None => store.live()?,
     };
     let (new, old) = (new.as_fd(), old.as_fd());
-    let marks = if options.full {
-        None
+    let (marks, made) = if options.full {
+        (None, None)
     } else {
-        Marks::between(store, older, new, old).context("cannot find out what was changed")?
+        let marks = Marks::between(store, older, new, old);
+        (marks.context("cannot find out what was changed")?, state::written(new)?)
     };
     let trees = Trees {
         new,
         old: Some(old),
         rules: None,
-        before: None,
         to_attic: &[],
         mount_point: &volume.mount_point,
         reserved: reserved(new, Some(old))?,
     };
-    walk(&trees, marks.as_ref(), options, watch)
+    walk(&trees, (marks.as_ref(), made), options, watch)
 }
 
 fn walk(
     trees: &Trees<'_>,
-    marks: Option<&Marks>,
+    (marks, made): (Option<&Marks>, Option<Moment>),
     options: Options<'_>,
     watch: &mut dyn Watch,
 ) -> anyhow::Result<Done> {
-    let comparer = Comparer::new(trees.new)?;
+    let comparer = Comparer::new(made);
     Walk::new(trees, marks, comparer, watch)?.run(options.only.unwrap_or(Path::new("")))
 }
 

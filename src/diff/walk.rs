@@ -41,8 +41,6 @@ pub(super) struct Trees<'a> {
     pub(super) old: Option<BorrowedFd<'a>>,
     /// What is persisted, if that is left out.
     pub(super) rules: Option<&'a Rules>,
-    /// What was persisted when the newer tree was made.
-    pub(super) before: Option<&'a Rules>,
     /// What goes to the attic.
     pub(super) to_attic: &'a [PathBuf],
     pub(super) mount_point: &'a Path,
@@ -134,7 +132,6 @@ impl<'a> Walk<'a> {
         let status = at::status_of(new).context("cannot look at the root")?;
         let mut place = Place {
             rules: Ruled { node: self.trees.rules.map(Rules::root), kept: false },
-            before: Ruled { node: self.trees.before.map(Rules::root), kept: false },
             attic: false,
             still: true,
             nested: false,
@@ -190,7 +187,7 @@ impl<'a> Walk<'a> {
         let marks = self.marks?;
         let both = Both { new: new.stx_ino, old: old.stx_ino };
         place.still = !place.nested && marks.is_still(both, place.still);
-        (place.still && !place.before.kept).then_some(both)
+        place.still.then_some(both)
     }
 
     fn go_on(mut self) -> anyhow::Result<Done> {
@@ -251,9 +248,7 @@ impl<'a> Walk<'a> {
             };
             ended = batch.is_empty();
             for entry in batch {
-                let place = level.place.below(at::os_name(&entry.name));
-                let same = told_by.is_some_and(|(marks, _)| !marks.holds(entry.inode))
-                    && place.rules == place.before;
+                let same = told_by.is_some_and(|(marks, _)| !marks.holds(entry.inode));
                 let reserved = || self.trees.reserved.iter().any(|it| it.holds(&entry.name));
                 if same {
                     if level.unchanged.len() < CHUNK {
@@ -269,12 +264,8 @@ impl<'a> Walk<'a> {
         level.from = level.next;
         if ended {
             self.done.directories += 1;
-            // What was persisted and not there when the reset ran was laid by no one, so nothing
-            // that it lacks was changed since. It comes back once it is no longer declared.
-            let declared_else = level.place.rules != level.place.before;
             let lacks = level.old.is_some()
-                && (declared_else
-                    || trusted.is_none_or(|(marks, both)| marks.may_lack_names(both)));
+                && trusted.is_none_or(|(marks, both)| marks.may_lack_names(both));
             level.next = match level.from {
                 Reading::New if lacks => Reading::Old,
                 _ => Reading::Nothing,
@@ -426,9 +417,7 @@ impl<'a> Walk<'a> {
         place.nested |= kind == Kind::Subvolume;
         let directories = kind.holds_entries() && was.holds_entries();
         let marked = if directories { self.marked(&mut place, (status, before)) } else { None };
-        let unchanged =
-            self.marks.zip(marked).is_some_and(|(marks, both)| marks.is_unchanged(both));
-        if unchanged && place.rules == place.before {
+        if self.marks.zip(marked).is_some_and(|(marks, both)| marks.is_unchanged(both)) {
             return Ok(());
         }
         if role == Role::Told {

@@ -27,8 +27,8 @@ use retention::Dated;
 use crate::cmdline::Which;
 use crate::names::shown;
 use crate::restore::{at, trusted_own_directory};
-use crate::rules::OWN_DIRECTORY;
-use crate::state::{self, Manifest};
+use crate::rules::{OWN_DIRECTORY, Rules};
+use crate::state::{self, Manifest, Moment};
 
 /// The generations of one volume, and what belongs to removing them.
 pub trait Store {
@@ -89,6 +89,16 @@ pub trait Store {
     /// # Errors
     /// It is not there, or cannot be mounted.
     fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>>;
+
+    /// What is known of the reset that made the live volume from this blank; `None` where no reset
+    /// did, or that is not sure.
+    ///
+    /// # Errors
+    /// It cannot be found out.
+    fn since_reset(&self, _rules: &Rules) -> anyhow::Result<Option<Since>> {
+        let time = state::written(self.live()?.as_fd())?;
+        Ok(time.map(|time| Since { time, changes: None }))
+    }
 
     /// Removes what [`crate::restore::remove`] cannot: volumes nested in the live one, at or below
     /// a path of it.
@@ -226,6 +236,37 @@ pub struct Other {
     /// Why it is left alone.
     pub why: String,
 }
+
+/// What is known of the reset that made a live volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// When it was, by the clock of the initrd.
+    pub time: Moment,
+    /// From when on the filesystem itself knows what changed; `None` where it does not, or other rules
+    /// are in force today.
+    pub changes: Option<Changes>,
+}
+
+/// The last transactions of the filesystem before anything was changed that a reset did not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changes {
+    /// In the live volume.
+    pub live: u64,
+    /// In the blank.
+    pub blank: u64,
+}
+
+/// The generations are another system's, and what to do about that.
+#[derive(Debug)]
+pub struct Foreign(pub String);
+
+impl std::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Foreign {}
 
 /// What a [`Store`] holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

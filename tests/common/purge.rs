@@ -64,6 +64,7 @@ impl Machine {
         for entry in std::fs::read_dir(self.at("@darlings/root"))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
+        names.retain(|name| name != ".darlings");
         names.sort();
         Ok(names)
     }

@@ -139,7 +139,7 @@ mod tests {
     use crate::config::Strategy;
 
     fn facts() -> Facts {
-        let generations = ["3", "5", "next"].map(String::from).to_vec();
+        let generations = ["3", "5", NEXT].map(String::from).to_vec();
         let nested = ["srv", "var/lib/machines", "var/lib/machines/deep", "var/lib/portables"];
         Facts {
             live_generation: 5,
@@ -162,8 +162,8 @@ mod tests {
         assert_eq!(
             steps(&plan),
             [
-                "remove @darlings/root/next, left by an interrupted run",
-                "copy @ as @darlings/root/next",
+                "remove @darlings/root/.darlings/next, left by an interrupted run",
+                "copy @ as @darlings/root/.darlings/next",
                 "write into the live volume that the number 6 is taken",
                 "keep the previous state as @darlings/root/6",
             ]
@@ -190,8 +190,8 @@ mod tests {
             assert_eq!(
                 steps(&plan),
                 [
-                    "remove @darlings/root/next, left by an interrupted run",
-                    "copy @darlings/root/3 as @darlings/root/next",
+                    "remove @darlings/root/.darlings/next, left by an interrupted run",
+                    "copy @darlings/root/3 as @darlings/root/.darlings/next",
                     "record the reset and the persisted paths in the stage",
                     "make it durable as @darlings/root/ready-6",
                     "exchange @darlings/root/ready-6 with @",

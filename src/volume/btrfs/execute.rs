@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::journal::{Journal, Roots, move_subvolume};
 use super::plan::{Facts, Moving, NEXT, ready_name};
+use super::record::{Blank, Live, Record};
 use super::restoring::has_place;
 use super::undo::delete;
 use super::{Btrfs, Named, each_directory, os};
@@ -20,6 +21,7 @@ use crate::errors;
 use crate::names::shown;
 use crate::plan::{Does, Step, Tree, VolumePlan};
 use crate::restore::{self, Outcome, Trees, at, restore};
+use crate::rules::OWN_DIRECTORY;
 use crate::state::{self, Manifest};
 use crate::volume::{Looked, Standing};
 
@@ -43,8 +45,12 @@ pub(super) struct Work {
     first: Option<OwnedFd>,
     /// Directories that were made for it, outermost first.
     pub(super) made: Vec<PathBuf>,
-    /// Name, in the generations directory, of the staged subvolume.
+    /// Where the staged subvolume is, below the generations directory.
     pub(super) staged: Option<String>,
+    /// Whose the generations are, and what was live.
+    pub(super) record: Option<Record>,
+    /// The blank before anything was made from it.
+    blank: Option<Blank>,
     /// Nested subvolumes that move into the result.
     pub(super) moving: Vec<Moving>,
     /// Those that have moved.
@@ -177,21 +183,43 @@ impl Btrfs {
             Strategy::Rollback => self.blank()?,
             Strategy::Carry => Some(self.live()?),
         };
-        let home = self.work_home()?;
+        let blank = self.blank()?;
+        self.work.blank = blank.as_ref().map(Blank::look).transpose()?.flatten();
+        let Named { parent, name } = self.place_of_stage()?;
         match copied {
-            Some(copied) => fs::snapshot(&copied, home, os(NEXT), fs::Access::Writable)?,
-            None => fs::create_subvolume(home, os(NEXT))?,
+            Some(copied) => fs::snapshot(&copied, &parent, &name, fs::Access::Writable)?,
+            None => fs::create_subvolume(&parent, &name)?,
         }
         self.work.staged = Some(NEXT.to_owned());
         Ok(())
     }
 
+    /// The tool's own directory in that of the generations, made when it is not there.
+    pub(super) fn own_home(&mut self) -> anyhow::Result<OwnedFd> {
+        let home = self.work_home()?.as_fd();
+        if restore::trusted_own_directory(home)?.is_none() {
+            restore::ensure_own_directory(home)?;
+            self.work.made.push(self.source.generations.join(OWN_DIRECTORY));
+        }
+        restore::own_directory(self.work_home()?.as_fd())
+    }
+
+    /// Where a stage is made, which nobody else uses.
+    pub(super) fn place_of_stage(&mut self) -> anyhow::Result<Named> {
+        self.own_home()?;
+        self.in_home(NEXT)
+    }
+
+    /// A name below the generations directory.
+    pub(super) fn in_home(&self, path: &str) -> anyhow::Result<Named> {
+        self.named(&self.source.generations.join(path))
+    }
+
     pub(super) fn staged(&mut self) -> anyhow::Result<OwnedFd> {
-        let name = self.work.staged.clone().context("BUG: nothing was staged")?;
-        let name = at::c_name(name.as_ref())?;
+        let path = self.work.staged.clone().context("BUG: nothing was staged")?;
         let home = self.work_home()?;
-        at::open_directory(home.as_fd(), &name)
-            .with_context(|| format!("cannot open the staged subvolume {name:?}"))
+        at::open_beneath(home.as_fd(), Path::new(&path))
+            .with_context(|| format!("cannot open the staged subvolume {path:?}"))
     }
 
     fn restore(&mut self) -> anyhow::Result<Outcome> {
@@ -241,9 +269,7 @@ impl Btrfs {
     fn record(&mut self) -> anyhow::Result<()> {
         let (live, staged) = (self.live()?, self.staged()?);
         let mut manifest = Manifest::new(self.work.generation, &self.volume.rules)?;
-        if let Some(blank) = self.blank()? {
-            manifest.blank = fs::subvolume_info(&blank)?.uuid.map(|uuid| uuid.to_string());
-        }
+        manifest.system = Some(self.system()?);
         state::write(staged.as_fd(), &manifest)?;
         let roots = Roots { old: live.as_fd(), new: staged.as_fd() };
         let root_seals = self.work.root_seals.context("BUG: recorded before it was restored")?;
@@ -253,11 +279,19 @@ impl Btrfs {
 
     fn secure(&mut self) -> anyhow::Result<()> {
         fs::sync(self.top()?)?;
+        // Whatever changes the stage from here on is younger than what is written down of it.
+        let staged = self.staged()?;
+        let next = Live::staged(&staged, self.work.blank.take(), &self.volume.rules)?;
+        self.write_record(Some(next))?;
         // The name says that it is complete, so it comes after.
-        let ready = ready_name(self.work.generation);
-        let home = self.work_home()?;
-        fs::rename_noreplace(home, os(NEXT), home, os(&ready))?;
-        self.work.staged = Some(ready);
+        self.rename_stage(&ready_name(self.work.generation))
+    }
+
+    /// Gives the stage, which the record names by now, a name in the generations directory.
+    pub(super) fn rename_stage(&mut self, name: &str) -> anyhow::Result<()> {
+        let next = self.in_home(NEXT)?;
+        fs::rename_noreplace(&next.parent, &next.name, self.work_home()?, os(name))?;
+        self.work.staged = Some(name.to_owned());
         Ok(())
     }
 

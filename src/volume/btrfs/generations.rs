@@ -17,13 +17,15 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use super::plan::{highest, ready_for, ready_name};
+use super::record::Record;
 use super::{Btrfs, names_in};
 use crate::cmdline::Asked;
 use crate::config;
 use crate::generations::{
-    Access, CountedBy, Detail, Generation, Other, Seen, Size, Space, Store, exact_number,
+    Access, CountedBy, Detail, Generation, Other, Seen, Since, Size, Space, Store, exact_number,
 };
 use crate::restore::{self, at};
+use crate::rules::{OWN_DIRECTORY, Rules};
 use crate::state::{self, Manifest};
 use crate::volume::{Options, mounts};
 
@@ -38,6 +40,8 @@ pub(in crate::volume) struct Generations {
     btrfs: Btrfs,
     /// The directory of the generations, if there is one; with the lock on it, once it is taken.
     home: Option<OwnedFd>,
+    /// Whose they are, and what the live volume was made from.
+    record: Option<Record>,
     /// Ids of subvolumes that were deleted and may not be cleaned yet.
     deleted: Vec<u64>,
 }
@@ -61,8 +65,8 @@ impl Generations {
             root_subvolid: None,
         };
         let mut btrfs = Btrfs::open(volume, source, options)?;
-        match btrfs.home() {
-            Ok(home) => Ok(Self { btrfs, home, deleted: Vec::new() }),
+        match btrfs.home_of_its_own() {
+            Ok((home, record)) => Ok(Self { btrfs, home, record, deleted: Vec::new() }),
             Err(error) => {
                 crate::volume::Volume::close(&mut btrfs).context(format!("{error:#}"))?;
                 Err(error)
@@ -110,6 +114,13 @@ impl Generations {
 }
 
 impl Btrfs {
+    /// The directory of the generations, if there is one and it is this volume's.
+    fn home_of_its_own(&self) -> anyhow::Result<(Option<OwnedFd>, Option<Record>)> {
+        let Some(home) = self.home()? else { return Ok((None, None)) };
+        let record = self.whose(&home, &self.live()?)?.ours()?;
+        Ok((Some(home), Some(record)))
+    }
+
     fn path_of(&self, name: &str) -> String {
         self.source.generations.join(name).display().to_string()
     }
@@ -194,8 +205,10 @@ impl Store for Generations {
 
     fn unfinished(&self) -> anyhow::Result<Option<String>> {
         let Some(home) = &self.home else { return Ok(None) };
-        let names = names_in(home)?;
-        let waits = match state::counter(self.btrfs.live()?.as_fd())? {
+        let Some(record) = &self.record else { return Ok(None) };
+        let live = self.btrfs.live()?;
+        let (names, _) = record.ours_in(home, &live)?;
+        let waits = match state::counter(live.as_fd())? {
             Some(number) => names.into_iter().find(|name| *name == ready_name(number)),
             // One or the other is.
             None => names.into_iter().find(|name| ready_for(name).is_some()),
@@ -222,7 +235,7 @@ impl Store for Generations {
             let name = self.path_of(&number.to_string());
             seen.begun.push(Generation { number, name, ended: None, boot: None, size: None });
         }
-        for name in &names {
+        for name in names.iter().filter(|name| *name != OWN_DIRECTORY) {
             let number = exact_number(name);
             if number.or_else(|| intended(name)).is_some_and(|number| begun.contains(&number)) {
                 continue;
@@ -301,6 +314,13 @@ impl Store for Generations {
 
     fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>> {
         self.btrfs.blank()
+    }
+
+    fn since_reset(&self, rules: &Rules) -> anyhow::Result<Option<Since>> {
+        match (&self.record, self.btrfs.blank()?) {
+            (Some(record), Some(blank)) => record.since(&self.btrfs.live()?, &blank, rules),
+            _ => Ok(None),
+        }
     }
 
     fn remove_nested(&mut self, below: &Path) -> anyhow::Result<()> {

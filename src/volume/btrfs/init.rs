@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use darlings_btrfs as fs;
 
+use super::record::Whose;
 use super::{Btrfs, each_directory, os};
 use crate::cmdline::Asked;
 use crate::config;
@@ -39,11 +40,16 @@ pub(in crate::volume) fn init(
 }
 
 impl Btrfs {
-    fn init(&self, options: Options) -> anyhow::Result<Vec<Missing>> {
+    fn init(&mut self, options: Options) -> anyhow::Result<Vec<Missing>> {
         let live = self.live()?;
         let mut missing = Vec::new();
-        if self.home()?.is_none() {
-            missing.push(Missing::Generations(self.source.generations.display().to_string()));
+        let generations = self.source.generations.display().to_string();
+        match self.home()?.map(|home| self.whose(&home, &live)).transpose()? {
+            None => missing.push(Missing::Generations(generations)),
+            Some(Whose::Theirs(_)) if options.take_over => {
+                missing.push(Missing::Ownership(generations));
+            }
+            Some(whose) => drop(whose.ours()?),
         }
         if let Some(blank) = &self.source.blank
             && self.open_subvolume(blank)?.is_none()
@@ -62,7 +68,11 @@ impl Btrfs {
         }
         for it in &missing {
             match it {
-                Missing::Generations(_) => self.make_directories(&self.source.generations)?,
+                Missing::Generations(_) => {
+                    self.make_directories(&self.source.generations)?;
+                    self.write_record(None)?;
+                }
+                Missing::Ownership(_) => self.write_record(None)?,
                 Missing::EmptyBlank(_) | Missing::BlankOfLive(_) => {
                     self.make_blank(&live, options.from_live)
                         .with_context(|| format!("cannot make {it}"))?;

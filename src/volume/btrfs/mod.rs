@@ -5,9 +5,10 @@
 //! @            the live subvolume
 //! @blank       the blank, read-only
 //! @darlings/root/
-//!     next     a result that is being made: worth nothing, removed by the next run
-//!     ready-7  a complete, durable result; after the exchange the previous state
-//!     7        the previous state of reset 7: a generation, read-only
+//!     .darlings/record  whose these are, and what the live subvolume was made from
+//!     .darlings/next    a result that is being made: worth nothing, removed by the next run
+//!     ready-7           a complete, durable result; after the exchange the previous state
+//!     7                 the previous state of reset 7: a generation, read-only
 //! ```
 //!
 //! After a crash the next run finds `ready-7`. If the live subvolume says that its last reset
@@ -40,6 +41,7 @@ pub(super) mod modelled;
 mod naming;
 mod obstacles;
 mod plan;
+mod record;
 mod restoring;
 mod swap;
 mod undo;
@@ -49,6 +51,7 @@ pub(super) use init::init;
 use journal::Journal;
 pub(super) use plan::in_words;
 use plan::{Facts, highest, moving, outermost, ready_for, ready_name, reset, settling};
+use record::Whose;
 
 /// A btrfs subvolume that is reset.
 pub(super) struct Btrfs {
@@ -171,9 +174,26 @@ impl Btrfs {
         if home.is_none() {
             self.lock_first(&live)?;
         }
-        let generations = home.as_ref().map(names_in).transpose()?.unwrap_or_default();
         let counter = state::counter(live.as_fd())?;
-        if let (None, Some(number)) = (counter, generations.iter().find_map(|it| ready_for(it))) {
+        let mut facts = Facts {
+            live_generation: counter.unwrap_or(0),
+            restore: state::restore_of(live.as_fd()),
+            ..Facts::default()
+        };
+        if let Some(home) = &home {
+            match self.whose(home, &live)? {
+                // Nothing of it is ours to complete, and nothing else is asked for.
+                Whose::Theirs(_) if self.options.asked == Asked::Off => return Ok(facts),
+                Whose::Theirs(foreign) => return Err(foreign.into()),
+                Whose::Ours(record) => {
+                    (facts.generations, facts.taken) = record.ours_in(home, &live)?;
+                    self.work.record = Some(record);
+                }
+            }
+        }
+        if let (None, Some(number)) =
+            (counter, facts.generations.iter().find_map(|it| ready_for(it)))
+        {
             bail!(
                 "the generation and manifest in {OWN_DIRECTORY} of {:?} are damaged, so that {:?} may be \
                  its previous state, or a result that never became live; nothing was changed: write \
@@ -184,12 +204,9 @@ impl Btrfs {
                 self.source.subvolume
             );
         }
-        let mut facts = Facts {
-            live_generation: counter.unwrap_or_else(|| highest(&generations)),
-            generations,
-            restore: state::restore_of(live.as_fd()),
-            ..Facts::default()
-        };
+        if counter.is_none() {
+            facts.live_generation = highest(&facts.generations);
+        }
         let interrupted = facts.interrupted().is_some();
         if self.options.asked == Asked::Off && !interrupted {
             return Ok(facts);

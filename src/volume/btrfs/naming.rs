@@ -21,6 +21,7 @@ use crate::volume::Standing;
 impl Btrfs {
     pub(super) fn keep_generation(&mut self, kept: &Path) -> anyhow::Result<()> {
         self.standing = Standing::Reset;
+        self.ensure_recorded()?;
         let old = self.old()?;
         let seals = match self.work.live_was.take() {
             Some((seals, _)) => seals,

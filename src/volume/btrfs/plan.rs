@@ -13,8 +13,9 @@ use crate::rules::{OWN_DIRECTORY, Verdict};
 use crate::state;
 use crate::volume::Looked;
 
-/// Name, in the generations directory, of a result that is being made. Worth nothing.
-pub(super) const NEXT: &str = "next";
+/// Where, below the generations directory, a result is being made. It is worth nothing. What somebody
+/// else has called `next` lies beside it, and is theirs.
+pub(super) const NEXT: &str = ".darlings/next";
 
 /// Name, in the generations directory, of a result that is complete and durable, or, once it
 /// was exchanged, of the previous state. Which of the two it is, the number in the live
@@ -34,6 +35,16 @@ pub(super) fn ready_for(name: &str) -> Option<u64> {
     exact_number(name.strip_prefix("ready-")?)
 }
 
+/// Name, in the generations directory, of a copy of the live subvolume that is about to be a generation.
+pub(super) fn snapshot_name(generation: u64) -> String {
+    format!("snapshot-{generation}")
+}
+
+/// The number in a name that only something staged has, or what somebody else has called so.
+pub(super) fn staged_number(name: &str) -> Option<u64> {
+    exact_number(name.strip_prefix("ready-").or_else(|| name.strip_prefix("snapshot-"))?)
+}
+
 /// Name, in the generations directory, of a file with the flags that the root of a generation shall
 /// have. It is there from before the live root loses them until the generation has them.
 pub(super) fn seals_name(generation: u64) -> String {
@@ -50,8 +61,10 @@ fn seals_for(name: &str) -> Option<u64> {
 pub(super) struct Facts {
     /// Number of the live subvolume's last reset; 0 when it was never reset.
     pub(super) live_generation: u64,
-    /// Names in the generations directory.
+    /// What lies below the generations directory, but what is somebody else's and looks like a stage.
     pub(super) generations: Vec<String>,
+    /// The highest number that the name of such a thing has.
+    pub(super) taken: u64,
     /// Subvolumes nested in the previous state, relative to it, parents first.
     pub(super) nested: Vec<PathBuf>,
     /// Whether the live subvolume, or in an interrupted reset the previous state, is what the
@@ -79,7 +92,8 @@ impl Facts {
     }
 
     pub(super) fn next_generation(&self) -> u64 {
-        highest(&self.generations).max(self.live_generation).max(self.looked.attic.newest) + 1
+        let highest = highest(&self.generations).max(self.taken);
+        highest.max(self.live_generation).max(self.looked.attic.newest) + 1
     }
 
     /// Generations whose flags a run was to set when it was interrupted.
@@ -87,9 +101,9 @@ impl Facts {
         self.generations.iter().filter_map(|name| seals_for(name))
     }
 
-    /// What runs that were interrupted before the exchange left.
+    /// What runs that were interrupted before the exchange left, or before a snapshot had its name.
     pub(super) fn leftovers(&self) -> impl Iterator<Item = &String> {
-        self.generations.iter().filter(|name| *name == NEXT || name.starts_with("ready-"))
+        self.generations.iter().filter(|name| *name == NEXT || staged_number(name).is_some())
     }
 }
 
@@ -172,13 +186,12 @@ pub(in crate::volume) fn in_words(source: &config::Btrfs) -> String {
     format!("btrfs subvolume {} on {}", shown(&source.subvolume), shown(&source.device))
 }
 
-/// What goes before anything is staged: what interrupted runs left.
+/// What comes before anything is staged: what interrupted runs left goes, or is completed.
 pub(super) fn discarding(source: &config::Btrfs, facts: &Facts) -> Vec<Planned> {
     let home = |name: &str| source.generations.join(name).display().to_string();
-    facts
-        .leftovers()
-        .map(|name| Planned { phase: Phase::Prepare, step: Step::Discard { leftover: home(name) } })
-        .collect()
+    let discard = facts.leftovers().map(|name| Step::Discard { leftover: home(name) });
+    let steps = discard.chain(facts.unsealed().map(|number| Step::Seal { number }));
+    steps.map(|step| Planned { phase: Phase::Prepare, step }).collect()
 }
 
 /// What follows the exchange.
@@ -213,9 +226,6 @@ pub(super) fn reset(volume: &config::Volume, source: &config::Btrfs, facts: &Fac
     if interrupted.is_none() {
         steps.extend(discarding(source, facts));
         let mut add = |phase, step| steps.push(Planned { phase, step });
-        for number in facts.unsealed() {
-            add(Phase::Prepare, Step::Seal { number });
-        }
         let blank = source.blank.as_ref().map(|blank| blank.display().to_string());
         let target = home(NEXT);
         match volume.strategy {
@@ -340,7 +350,7 @@ pub(super) mod tests {
         assert_eq!(
             steps(&plan),
             [
-                "copy @blank as @darlings/root/next",
+                "copy @blank as @darlings/root/.darlings/next",
                 "bring the persisted paths from the previous state to the stage",
                 "record the reset and the persisted paths in the stage",
                 "make it durable as @darlings/root/ready-1",
@@ -357,7 +367,7 @@ pub(super) mod tests {
         assert_eq!(
             steps(&plan),
             [
-                "copy @ as @darlings/root/next",
+                "copy @ as @darlings/root/.darlings/next",
                 "lay the content of @blank beside the old one in the stage",
                 "move the persisted paths to the new content in the stage, the rest aside",
                 "record the reset and the persisted paths in the stage",
@@ -378,17 +388,19 @@ pub(super) mod tests {
         let mut facts = facts;
         facts.looked.attic.newest = 30;
         assert_eq!(plan(&facts).generation, 31);
+        facts.taken = 40;
+        assert_eq!(plan(&facts).generation, 41);
     }
 
     #[test]
     fn what_an_interrupted_run_left_before_the_exchange_is_removed_first() {
-        let generations = ["2", "next", "ready-4"].map(String::from).to_vec();
+        let generations = ["2", NEXT, "next", "ready-4"].map(String::from).to_vec();
         let facts = Facts { live_generation: 3, generations, ..Facts::default() };
         let plan = plan(&facts);
         assert_eq!(
             steps(&plan)[..2],
             [
-                "remove @darlings/root/next, left by an interrupted run",
+                "remove @darlings/root/.darlings/next, left by an interrupted run",
                 "remove @darlings/root/ready-4, left by an interrupted run",
             ]
         );

@@ -11,8 +11,9 @@ use tracing::warn;
 
 use super::asked::Source;
 use super::journal::{Journal, Roots};
-use super::plan::{Facts, NEXT, outermost};
-use super::{Btrfs, Does, os, swap};
+use super::plan::{Facts, NEXT, outermost, snapshot_name};
+use super::record::Live;
+use super::{Btrfs, Does, Named, swap};
 use crate::cmdline::Which;
 use crate::errors;
 use crate::generations;
@@ -63,10 +64,8 @@ impl Btrfs {
     pub(super) fn stage_snapshot(&mut self) -> anyhow::Result<()> {
         let live = self.live()?;
         let seals = restore::seals_of(live.as_fd())?;
-        // One that forbids a rename is sealed again once it has its name.
-        let access = if seals.is_empty() { fs::Access::ReadOnly } else { fs::Access::Writable };
-        let home = self.work_home()?;
-        fs::snapshot(&live, home, os(NEXT), access)?;
+        let Named { parent, name } = self.place_of_stage()?;
+        fs::snapshot(&live, &parent, &name, fs::Access::Writable)?;
         self.work.staged = Some(NEXT.to_owned());
         if !seals.is_empty() {
             restore::unseal(self.staged()?.as_fd())
@@ -90,15 +89,19 @@ impl Btrfs {
 
     pub(super) fn keep_snapshot(&mut self, kept: &Path) -> anyhow::Result<()> {
         let staged = self.staged()?;
+        // No read-only subvolume can come from another directory, and no generation can be written to.
+        let name = snapshot_name(self.work.generation);
+        self.write_record(Some(Live::staged(&staged, None, &self.volume.rules)?))?;
+        self.rename_stage(&name)?;
         let seals = self.work.root_seals.take().unwrap_or(IFlags::empty());
-        self.name_generation(&staged, NEXT, kept, seals)
+        self.name_generation(&staged, &name, kept, seals)
     }
 
     /// Copies the generation as what becomes the live subvolume.
     pub(super) fn stage_generation(&mut self, number: u64) -> anyhow::Result<()> {
         let generation = self.generation(number)?;
-        let home = self.work_home()?;
-        fs::snapshot(&generation, home, os(NEXT), fs::Access::Writable)?;
+        let Named { parent, name } = self.place_of_stage()?;
+        fs::snapshot(&generation, &parent, &name, fs::Access::Writable)?;
         self.work.staged = Some(NEXT.to_owned());
         Ok(())
     }
@@ -119,7 +122,9 @@ impl Btrfs {
             None
         });
         let (number, rules) = (self.work.generation, &self.volume.rules);
-        state::write(root, &Manifest::of_restored(number, of, before, rules)?)?;
+        let manifest = Manifest::of_restored(number, of, before, rules)?;
+        let system = Some(self.system()?);
+        state::write(root, &Manifest { system, ..manifest })?;
         was.clone().unsealed().settle(root).context("cannot set the times of the root")?;
         let roots = Roots { old: live.as_fd(), new: root };
         self.work.journal = Journal::look(roots, was.seals(), &self.work.moving)?;

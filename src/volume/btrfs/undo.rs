@@ -8,11 +8,12 @@ use darlings_btrfs as fs;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
+use super::Btrfs;
 use super::journal::move_subvolume;
 use super::plan::{Moving, ready_name};
-use super::{Btrfs, os};
 use crate::errors;
 use crate::restore::{self, at};
+use crate::rules::OWN_DIRECTORY;
 use crate::volume::Standing;
 
 impl Btrfs {
@@ -71,13 +72,16 @@ impl Btrfs {
 
     pub(super) fn undo_prepared(&mut self) -> anyhow::Result<()> {
         if let Some(staged) = self.work.staged.take() {
-            let home = self.work_home()?;
-            delete(home, os(&staged))
+            self.in_home(&staged)
+                .and_then(|staged| delete(&staged.parent, &staged.name))
                 .context("cannot remove the staged subvolume; the next run removes it")?;
         }
         self.work.home = None;
         while let Some(directory) = self.work.made.pop() {
             let (parent, name) = at::open_parent(self.top()?, &directory)?;
+            if directory.ends_with(OWN_DIRECTORY) {
+                Self::forget_record(&at::open_directory(parent.as_fd(), &name)?)?;
+            }
             match unlinkat(&parent, &name, AtFlags::REMOVEDIR) {
                 // Another volume has its generations beside ours.
                 Ok(()) | Err(Errno::NOTEMPTY) => {}

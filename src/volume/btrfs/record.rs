@@ -1,0 +1,419 @@
+//! What lies beside the generations, in `.darlings/record`: whose they are, and what the live volume
+//! was made from.
+//!
+//! Neither is believed of a tree itself, since a tree can be copied with everything in it. A
+//! subvolume's UUID cannot: a copy, a snapshot and a received one each have their own. So the record
+//! names the live subvolume by its UUID, and is about no other one.
+//!
+//! ```text
+//! @darlings/root/
+//!     .darlings/      root's alone, and nothing in it is anybody else's
+//!         record      this
+//!         next        a stage
+//! ```
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use darlings_btrfs as fs;
+use rustix::fs::{AtFlags, unlinkat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::plan::{NEXT, staged_number};
+use super::{Btrfs, names_in};
+use crate::generations::{Changes, Foreign, Since, exact_number};
+use crate::names::shown;
+use crate::restore::{at, trusted_own_directory};
+use crate::rules::{OWN_DIRECTORY, Rules};
+use crate::state::{self, Moment};
+
+const RECORD: &CStr = c"record";
+
+/// The newest format that this version knows, and the one that it writes.
+const VERSION: u32 = 1;
+
+/// Whose the generations are, and what the live volume was made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    /// The system that they belong to, by an id that means nothing else. The manifest of its volume
+    /// has it too.
+    pub(super) system: String,
+    /// Where the live subvolume was, from the top level.
+    subvolume: PathBuf,
+    /// The live subvolume, as the last run left it. A run adds its result before it exchanges the two,
+    /// so that one of them is live whatever became of the run.
+    live: Vec<Live>,
+}
+
+/// A subvolume that is live, or will be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Live {
+    uuid: String,
+    /// What a reset made it from; nothing is known of any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<Made>,
+}
+
+impl Live {
+    /// A result, after it was synced, and before it is live.
+    pub(super) fn staged(
+        root: &OwnedFd,
+        blank: Option<Blank>,
+        rules: &Rules,
+    ) -> anyhow::Result<Self> {
+        let info = fs::subvolume_info(root)?;
+        let (persisted, excluded) = rules.lists();
+        let (time, transaction) = (state::written(root.as_fd())?, info.generation);
+        let made = blank.zip(time);
+        let made = made.map(|(blank, time)| Made { blank, time, transaction, persisted, excluded });
+        Ok(Self { uuid: uuid_of(root)?, made })
+    }
+}
+
+/// What a reset made a volume from. Whatever is not persisted was the blank's then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Made {
+    blank: Blank,
+    /// When the reset was complete, by its clock.
+    time: Moment,
+    /// The last transaction that the reset changed the volume in, before it was live.
+    transaction: u64,
+    persisted: Vec<PathBuf>,
+    excluded: Vec<PathBuf>,
+}
+
+/// A blank, as it was before anything was made from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Blank {
+    uuid: String,
+    /// The last transaction that had changed it.
+    transaction: u64,
+}
+
+impl Blank {
+    /// How it is now.
+    pub(super) fn look(blank: &OwnedFd) -> anyhow::Result<Option<Self>> {
+        let info = fs::subvolume_info(blank)?;
+        let transaction = info.generation;
+        Ok(info.uuid.map(|uuid| Self { uuid: uuid.to_string(), transaction }))
+    }
+}
+
+/// A subvolume, as whose it is depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Seen {
+    /// The number in its name, of a generation.
+    number: u64,
+    uuid: String,
+    parent: Option<String>,
+    /// The number of the reset that made it; 0 where none did.
+    made_by: u64,
+    /// The system that its manifest names.
+    system: Option<String>,
+}
+
+impl Seen {
+    fn look(root: &OwnedFd, number: u64) -> anyhow::Result<Self> {
+        let info = fs::subvolume_info(root)?;
+        // What is damaged says nothing here, and is reported where it matters.
+        let made_by = state::generation(root.as_fd()).unwrap_or(0);
+        let manifest = state::manifest(root.as_fd()).unwrap_or(None);
+        Ok(Self {
+            number,
+            uuid: uuid_of(root)?,
+            parent: info.parent_uuid.map(|uuid| uuid.to_string()),
+            made_by,
+            system: manifest.and_then(|manifest| manifest.system),
+        })
+    }
+
+    /// Whether this live volume follows from one of the generations, as those of earlier versions
+    /// do, which had no record. `carry` and a restore snapshot the one before, and `darlings=snapshot`
+    /// the live one. A rollback snapshots the blank, so there the two have that in common, and the
+    /// newest number.
+    fn follows(&self, kept: &[Self], blank: Option<&str>) -> bool {
+        let snapshot = |one: &Self, of: &Self| one.parent.as_deref() == Some(&of.uuid);
+        if kept.iter().any(|it| snapshot(self, it) || snapshot(it, self)) {
+            return true;
+        }
+        let of_the_blank = self.parent.is_some() && self.parent.as_deref() == blank;
+        let newest = kept.iter().filter(|it| it.made_by < it.number).max_by_key(|it| it.number);
+        newest.is_some_and(|it| {
+            it.number == self.made_by
+                && (it.parent == self.parent || it.made_by == 0 && of_the_blank)
+        })
+    }
+}
+
+impl Record {
+    fn read(home: &OwnedFd) -> anyhow::Result<Option<Self>> {
+        let cannot = || format!("cannot read {OWN_DIRECTORY}/record in the generations directory");
+        let Some(own) = trusted_own_directory(home.as_fd())? else { return Ok(None) };
+        let Some(text) = at::read_optional(own, RECORD).with_context(cannot)? else {
+            return Ok(None);
+        };
+        let what = format!("{OWN_DIRECTORY}/record");
+        match state::parse(&text, VERSION, &what, || format!("{what} is damaged")) {
+            Ok(record) => Ok(Some(record)),
+            // It is made anew from what the generations say.
+            Err(error) if error.is::<serde_json::Error>() => {
+                warn!("in the generations directory, {error:#}: nothing of it is believed");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a thing with the name of something staged was left by one of our runs, which the record
+    /// then names. `ready-N` of an earlier version is told from somebody's own by what it holds: a
+    /// stage is made by reset N, and the previous state was there before.
+    pub(super) fn left(&self, home: &OwnedFd, name: &str, live: &OwnedFd) -> anyhow::Result<bool> {
+        let Some(number) = staged_number(name) else { return Ok(false) };
+        let Some(root) = subvolume_in(home, name)? else { return Ok(false) };
+        let (live, seen) = (Seen::look(live, 0)?, Seen::look(&root, number)?);
+        if self.names(&live.uuid) || !name.starts_with("ready-") {
+            return Ok(self.names(&seen.uuid));
+        }
+        let (made_by, was) = (seen.made_by, live.made_by);
+        Ok(if number == was { made_by < number } else { made_by == number })
+    }
+
+    /// The names below the generations directory, but what is somebody else's and looks like a stage;
+    /// and the highest number that the name of such a thing has.
+    pub(super) fn ours_in(
+        &self,
+        home: &OwnedFd,
+        live: &OwnedFd,
+    ) -> anyhow::Result<(Vec<String>, u64)> {
+        let (mut ours, mut taken) = (names_in(home)?, 0);
+        let staged = |name: &mut String| staged_number(name).is_some();
+        for name in ours.extract_if(.., staged).collect::<Vec<_>>() {
+            if self.left(home, &name, live)? {
+                ours.push(name);
+            } else {
+                taken = taken.max(staged_number(&name).unwrap_or(0));
+            }
+        }
+        if at::status_beneath(home.as_fd(), Path::new(NEXT))?.is_some() {
+            ours.push(NEXT.to_owned());
+        }
+        Ok((ours, taken))
+    }
+
+    fn names(&self, uuid: &str) -> bool {
+        self.live.iter().any(|live| live.uuid == uuid)
+    }
+
+    /// Whether what lies in the directory is this volume's, as far as that shows in it.
+    fn is_of(this: Option<&Self>, live: &Seen, kept: &[Seen], blank: Option<&str>) -> bool {
+        match (this, &live.system) {
+            (Some(record), _) if record.names(&live.uuid) => true,
+            (Some(record), Some(system)) => record.system == *system,
+            (None, Some(system)) if kept.iter().any(|it| it.system.is_some()) => {
+                kept.iter().any(|it| it.system.as_ref() == Some(system))
+            }
+            (None, _) if kept.is_empty() => true,
+            // An earlier version has no id, nor has what was live before the first reset.
+            (Some(record), None) if live.parent.as_ref().is_some_and(|it| record.names(it)) => true,
+            _ => live.follows(kept, blank),
+        }
+    }
+
+    /// What is known of the reset that made the live volume from the blank, if this is about the two.
+    pub(super) fn since(
+        &self,
+        live: &OwnedFd,
+        blank: &OwnedFd,
+        rules: &Rules,
+    ) -> anyhow::Result<Option<Since>> {
+        let uuid = uuid_of(live)?;
+        let made = self.live.iter().find(|it| it.uuid == uuid).and_then(|it| it.made.as_ref());
+        let Some(made) = made else { return Ok(None) };
+        if fs::subvolume_info(live)?.received_uuid.is_some() || uuid_of(blank)? != made.blank.uuid {
+            return Ok(None);
+        }
+        let (persisted, excluded) = rules.lists();
+        // What was persisted then and is not now was never the blank's.
+        let same = (persisted, excluded) == (made.persisted.clone(), made.excluded.clone());
+        let changes = Changes { live: made.transaction, blank: made.blank.transaction };
+        Ok(Some(Since { time: made.time, changes: same.then_some(changes) }))
+    }
+}
+
+/// Whose the generations are.
+pub(super) enum Whose {
+    /// This volume's, as this says; or nobody's yet.
+    Ours(Record),
+    /// Somebody else's.
+    Theirs(Foreign),
+}
+
+impl Whose {
+    pub(super) fn ours(self) -> anyhow::Result<Record> {
+        match self {
+            Self::Ours(record) => Ok(record),
+            Self::Theirs(foreign) => Err(foreign.into()),
+        }
+    }
+}
+
+impl Btrfs {
+    /// Finds out whose the generations in `home` are. Changes nothing.
+    pub(super) fn whose(&self, home: &OwnedFd, live: &OwnedFd) -> anyhow::Result<Whose> {
+        let record = Record::read(home)?;
+        let seen = Seen::look(live, 0)?;
+        let other = match &record {
+            Some(record) if record.subvolume != self.source.subvolume => {
+                self.elsewhere(record, &seen)?
+            }
+            _ => None,
+        };
+        let kept = match &record {
+            Some(record) if record.names(&seen.uuid) => Vec::new(),
+            _ => kept_in(home)?,
+        };
+        let blank = self.source.blank.as_deref().map(|path| self.open_subvolume(path));
+        let blank = blank.transpose()?.flatten().as_ref().map(uuid_of).transpose()?;
+        if other.is_none() && Record::is_of(record.as_ref(), &seen, &kept, blank.as_deref()) {
+            return Ok(Whose::Ours(record.map_or_else(|| Self::claim(seen), Ok)?));
+        }
+        let ours = shown(&self.source.subvolume);
+        let theirs = if let Some(record) = record {
+            let at = other.unwrap_or(record.subvolume);
+            format!("belongs to another system, whose subvolume is {}", shown(&at))
+        } else {
+            let numbers: Vec<String> = kept.iter().map(|it| it.number.to_string()).collect();
+            format!("holds generations that did not come from {ours}: {}", numbers.join(", "))
+        };
+        Ok(Whose::Theirs(Foreign(format!(
+            "{} {theirs}; nothing in it is read, removed or restored for {ours}, and nothing is reset. \
+             Write generations = {:?} into its `btrfs`; or, if the other system is gone, give them to \
+             {ours}: darlings init --take-over",
+            shown(&self.source.generations),
+            self.free_place()?
+        ))))
+    }
+
+    /// The record of a directory that nobody has claimed yet.
+    fn claim(live: Seen) -> anyhow::Result<Record> {
+        /// Where the kernel gives away ids (`random(4)`).
+        const RANDOM: &str = "/proc/sys/kernel/random/uuid";
+        let system = match live.system {
+            Some(system) => system,
+            None => std::fs::read_to_string(RANDOM)
+                .with_context(|| format!("cannot read {RANDOM}"))?
+                .trim_end()
+                .to_owned(),
+        };
+        Ok(Record { version: VERSION, system, ..Record::default() })
+    }
+
+    /// Where what was live when the last run ended is, if it is not this volume. If the configuration
+    /// named another path then, one of the two is a copy, and a system of its own. If it named the same,
+    /// the volume was replaced, and what was there moved away.
+    fn elsewhere(&self, record: &Record, live: &Seen) -> anyhow::Result<Option<PathBuf>> {
+        for other in record.live.iter().filter(|it| it.uuid != live.uuid) {
+            let Ok(uuid) = other.uuid.parse() else { continue };
+            let Some(id) = fs::subvolume_with_uuid(self.top()?, uuid)? else { continue };
+            let path = match fs::subvolume_path(self.top()?, id) {
+                // It was deleted a moment ago.
+                Err(error) if error.kind() == fs::ErrorKind::NotFound => continue,
+                path => path?,
+            };
+            if !path.starts_with(&self.source.generations) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where this volume's generations can be, if theirs is taken.
+    fn free_place(&self) -> anyhow::Result<PathBuf> {
+        let mut number = 2;
+        loop {
+            let mut name = self.source.generations.clone().into_os_string();
+            name.push(format!("-{number}"));
+            if at::status_beneath(self.top()?, Path::new(&name))?.is_none() {
+                return Ok(name.into());
+            }
+            number += 1;
+        }
+    }
+
+    /// The id of the system whose volume this is.
+    pub(super) fn system(&mut self) -> anyhow::Result<String> {
+        Ok(self.record_now()?.system.clone())
+    }
+
+    fn record_now(&mut self) -> anyhow::Result<&mut Record> {
+        if self.work.record.is_none() {
+            // There was no directory for the generations.
+            self.work.record = Some(Self::claim(Seen::look(&self.live()?, 0)?)?);
+        }
+        self.work.record.as_mut().context("BUG: the record was just made")
+    }
+
+    /// Writes down, durably, what is live, and what will be `next`, if that is given. What is known of
+    /// anything else is forgotten.
+    pub(super) fn write_record(&mut self, next: Option<Live>) -> anyhow::Result<()> {
+        let (uuid, subvolume) = (uuid_of(&self.live()?)?, self.source.subvolume.clone());
+        let own = self.own_home()?;
+        let record = self.record_now()?;
+        record.live.retain(|it| it.uuid == uuid);
+        if record.live.is_empty() {
+            record.live.push(Live { uuid, made: None });
+        }
+        record.live.extend(next);
+        record.subvolume = subvolume;
+        let text = serde_json::to_vec_pretty(record).context("BUG: the record is not JSON")?;
+        at::write_durably(own, RECORD, &text).with_context(|| {
+            format!("cannot write {OWN_DIRECTORY}/record into {:?}", self.source.generations)
+        })
+    }
+
+    /// Writes it where it does not name what is live: the run that made that was an earlier version's.
+    pub(super) fn ensure_recorded(&mut self) -> anyhow::Result<()> {
+        let uuid = uuid_of(&self.live()?)?;
+        if self.record_now()?.names(&uuid) { Ok(()) } else { self.write_record(None) }
+    }
+
+    /// Removes the record from `own`, when nothing is left that it is about.
+    pub(super) fn forget_record(own: &OwnedFd) -> anyhow::Result<()> {
+        at::present(unlinkat(own, RECORD, AtFlags::empty()))
+            .map(drop)
+            .context("cannot remove the record of the generations")
+    }
+}
+
+/// The generations and the previous states that lie in `home`, whoever's.
+fn kept_in(home: &OwnedFd) -> anyhow::Result<Vec<Seen>> {
+    let numbered = |name: &String| exact_number(name.strip_prefix("ready-").unwrap_or(name));
+    let mut kept = Vec::new();
+    for name in names_in(home)? {
+        let Some(number) = numbered(&name) else { continue };
+        if let Some(root) = subvolume_in(home, &name)? {
+            kept.push(Seen::look(&root, number)?);
+        }
+    }
+    Ok(kept)
+}
+
+/// The subvolume with this name; `None` for anything else.
+fn subvolume_in(home: &OwnedFd, name: &str) -> anyhow::Result<Option<OwnedFd>> {
+    let opened = match at::open_directory(home.as_fd(), &at::c_name(name.as_ref())?) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        opened => opened.with_context(|| format!("cannot open {name:?}"))?,
+    };
+    let status = at::status_of(opened.as_fd()).context("cannot read its attributes")?;
+    Ok((fs::entry_kind(status.stx_ino) == fs::EntryKind::SubvolumeRoot).then_some(opened))
+}
+
+fn uuid_of(root: &OwnedFd) -> anyhow::Result<String> {
+    let uuid = fs::subvolume_info(root)?.uuid.context("a subvolume has no UUID")?;
+    Ok(uuid.to_string())
+}
