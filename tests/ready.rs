@@ -381,6 +381,9 @@ fn a_quota_that_leaves_no_room_for_a_reset_is_known_before_it_begins() -> Result
         // From there a nested subvolume is moved.
         ("rollback", "@", "0", true, true),
         ("rollback", "@", "0", false, false),
+        ("carry", "@/srv", "0", true, true),
+        ("rollback", "@/srv", "0", true, true),
+        ("carry", "@/srv", "0", false, false),
         // What it belongs to limits it alone, and no snapshot of it.
         ("carry", "@", "1/5", true, true),
         ("carry", "@", "1/5", false, false),
@@ -390,10 +393,13 @@ fn a_quota_that_leaves_no_room_for_a_reset_is_known_before_it_begins() -> Result
         ("rollback", "home", "0", false, true),
     ] {
         let context = || format!("{strategy}, {limited}, {group}, {nested}");
-        let machine = machine(strategy)?;
+        let machine = machine(strategy)?.persist("/srv/git", &[]);
         machine.volume.make_subvolume("home")?;
+        machine.volume.make_subvolume("@/srv")?;
+        std::fs::create_dir(machine.at("@/srv/git"))?;
         if nested {
-            machine.volume.make_subvolume("@/keep/nested")?;
+            let holder = if limited == "@/srv" { "@/srv/git" } else { "@/keep" };
+            machine.volume.make_subvolume(&format!("{holder}/nested"))?;
         }
         let config = with_generations(&machine, "home/generations");
         let id = limit(&machine, group, limited, "2M").with_context(context)?;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as fs;
 use rustix::fs::FileType;
 
-use super::plan::{Facts, moving};
+use super::plan::{Facts, Moving, moving};
 use super::{Btrfs, each_directory, swap};
 use crate::config::Strategy;
 use crate::generations::Space;
@@ -154,8 +154,11 @@ impl Btrfs {
         {
             ensure_room(limit.left, &under(limit))?;
         }
-        if !moving(&self.volume, facts).is_empty() {
-            self.check_limit(fs::subvolume_id(live)?)?;
+        // A nested subvolume that moves changes the one that holds its directory, and not itself.
+        for Moving { from, .. } in moving(&self.volume, facts) {
+            let (holder, _) = at::open_parent(live, &from)
+                .with_context(|| format!("cannot open the directory of {from:?}"))?;
+            self.check_limit(fs::subvolume_id(holder)?)?;
         }
         // Data is shared, so that a copy takes metadata alone. Most filesystems have room for all that
         // they have once more, which is soon known.
