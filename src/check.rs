@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::cmdline::{Asked, CommandLine};
 use crate::config::{self, Backing, Config, Strategy};
+use crate::drift;
 use crate::generations::{Access, Detail, Generation, Store};
 use crate::names::shown;
 use crate::plan::VolumePlan;
@@ -226,6 +227,8 @@ impl VolumeCheck {
             // The plan would have said so, and something else is in its way.
             self.present = Some(present(&volume.rules, live)?);
         }
+        let manifest = state::manifest_or_warn(live);
+        self.notes.extend(drift::note(volume, manifest.as_ref()));
         self.problems.extend(fstab::nested(volume, fstab, live)?);
         if let Backing::Zfs(zfs) = &volume.backing
             && self.generations != Some(0)

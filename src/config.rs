@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::drift;
 use crate::generations::{MinFree, exact_number};
 use crate::names::shown;
 use crate::rules::{Line, OWN_DIRECTORY, PathError, Rules, normal_absolute, normal_relative};
@@ -200,7 +201,12 @@ impl Config {
         for volume in &mut volumes {
             volume.rules.finish();
         }
-        Ok(Self { on_failure: file.on_failure, volumes })
+        let mut config = Self { on_failure: file.on_failure, volumes };
+        let digest = drift::digest(&config);
+        for volume in &mut config.volumes {
+            volume.rules.set_configuration(Some(digest.clone()));
+        }
+        Ok(config)
     }
 }
 

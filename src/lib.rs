@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cmdline;
 pub mod config;
 pub mod diff;
+pub mod drift;
 mod errors;
 pub mod explain;
 pub mod generations;

@@ -247,6 +247,8 @@ pub struct Rules {
     root: Node,
     /// The lines of the configuration that declare or exclude a path.
     lines: BTreeMap<PathBuf, Line>,
+    /// The digest of the configuration that they are of.
+    configuration: Option<String>,
 }
 
 /// The line of the configuration that decides about a path.
@@ -286,6 +288,23 @@ impl Rules {
         }
         rules.finish();
         rules
+    }
+
+    /// Notes the digest of the configuration that they are of; see [`crate::drift`].
+    pub fn set_configuration(&mut self, digest: Option<String>) {
+        self.configuration = digest;
+    }
+
+    /// The digest of the configuration that they are of, where that is known.
+    #[must_use]
+    pub fn configuration(&self) -> Option<&str> {
+        self.configuration.as_deref()
+    }
+
+    /// Whether they decide the same about every path.
+    #[must_use]
+    pub fn same_lists(&self, other: &Self) -> bool {
+        self.root == other.root
     }
 
     /// Adds a persisted path and the paths below it that are left out.

@@ -47,6 +47,10 @@ pub struct Manifest {
     /// Whether the tree is what it was before, and the run only kept a copy of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub snapshot: bool,
+    /// The digest of the configuration that the run went by; see [`crate::drift`]. Manifests of earlier
+    /// versions lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
 }
 
 /// Where the kernel says which boot this is (`random(4)`).
@@ -79,6 +83,7 @@ impl Manifest {
             restored: None,
             system: None,
             snapshot: false,
+            configuration: rules.configuration().map(str::to_owned),
         })
     }
 
@@ -344,6 +349,7 @@ mod tests {
             restored: None,
             system: None,
             snapshot: false,
+            configuration: None,
         };
         assert_eq!(manifest, expected);
         assert_eq!(serde_json::to_string(&manifest).unwrap(), text);

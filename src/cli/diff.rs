@@ -1,6 +1,7 @@
 //! `darlings diff`.
 
 use std::io::{BufWriter, ErrorKind, Write};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,10 +14,12 @@ use crate::cmdline::Which;
 use crate::config::{self, Config};
 use crate::diff::views::{Flat, Grouped, Json, Style, Tree, View};
 use crate::diff::{self, Done, Entry, Options, Owners, Totals, Watch};
+use crate::drift;
 use crate::generations::{Access, Detail, Generation, Store, choose, close_after};
 use crate::names::shown;
 use crate::paint::Paint;
 use crate::rules::{Rules, Verdict};
+use crate::state;
 use crate::volume;
 
 #[derive(Debug, clap::Args)]
@@ -179,6 +182,12 @@ impl<'c> Target<'c> {
         told: &mut Told,
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
+        if arguments.since.is_none() {
+            let live = store.live()?;
+            let manifest = state::manifest(live.as_fd());
+            let drift = manifest.map(|manifest| drift::note(volume, manifest.as_ref()));
+            ready::warn_of_drift(&volume.mount_point, drift);
+        }
         let style = Style {
             mount_point: &volume.mount_point,
             owners,

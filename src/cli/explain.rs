@@ -1,5 +1,6 @@
 //! `darlings explain`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,6 +38,14 @@ fn explain(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = ready::ready(&arguments.config, "explain")?;
     let mut volumes = history::read_only(&config);
     let explanation = explain::explain(&mut volumes, &arguments.config, &path);
+    let explained = explanation.iter().flat_map(|it| &it.explained);
+    let on: BTreeSet<_> =
+        explained.filter_map(|it| it.volume.as_ref()).map(|it| &it.mount_point).collect();
+    for (index, volume) in config.volumes.iter().enumerate() {
+        if on.contains(&volume.mount_point) {
+            ready::warn_of_drift(&volume.mount_point, volumes.drift(index));
+        }
+    }
     let explanation = volumes.close(explanation)?;
     ready::print(&if arguments.json {
         ready::json(&explanation)?

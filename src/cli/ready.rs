@@ -105,6 +105,15 @@ pub(super) fn code(error: &anyhow::Error) -> ExitCode {
     if error.is::<WrongUse>() { ExitCode::from(WRONG_USE) } else { ExitCode::FAILURE }
 }
 
+/// Warns where the answer rests on a configuration that the last reset did not go by.
+pub(super) fn warn_of_drift(mount_point: &Path, drift: anyhow::Result<Option<String>>) {
+    match drift {
+        Ok(None) => {}
+        Ok(Some(words)) => tracing::warn!("{}: {words}", shown(mount_point)),
+        Err(error) => tracing::warn!("{}: {error:#}", shown(mount_point)),
+    }
+}
+
 /// Where the volumes are mounted, in words.
 pub(super) fn mount_points(config: &Config) -> String {
     let points: Vec<String> = config.volumes.iter().map(|it| shown(&it.mount_point)).collect();

@@ -95,6 +95,10 @@ fn recover(arguments: &Arguments) -> anyhow::Result<()> {
         lock().show(|| format!("{entries} entries, {}", bytes_in_words(bytes)));
     });
     lock().clear();
+    if recovered.is_ok() {
+        let mount_point = &config.volumes[place.volume].mount_point;
+        ready::warn_of_drift(mount_point, volumes.drift(place.volume));
+    }
     let recovered = volumes.close(recovered)?;
     for warning in &recovered.warnings {
         tracing::warn!("{warning}");

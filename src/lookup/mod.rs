@@ -6,8 +6,10 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::config::{self, Config};
+use crate::drift;
 use crate::generations::{Access, Store, close_after};
 use crate::restore::at;
+use crate::state;
 use crate::volume;
 
 pub mod entry;
@@ -95,6 +97,16 @@ impl<'c> Volumes<'c> {
             return Ok(slot.insert(store).as_mut());
         }
         Ok(slot.as_mut().context("BUG: the volume is closed")?.as_mut())
+    }
+
+    /// What [`drift::note`] says of the volume with this number.
+    ///
+    /// # Errors
+    /// The volume cannot be opened, or its manifest not be read.
+    pub fn drift(&mut self, index: usize) -> anyhow::Result<Option<String>> {
+        let volume = &self.config.volumes[index];
+        let live = self.store(index)?.live()?;
+        Ok(drift::note(volume, state::manifest(live.as_fd())?.as_ref()))
     }
 
     /// Closes all of them, after `result`.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::attic;
 use crate::config::{self, Config};
+use crate::drift;
 use crate::generations::retention::{self, Dated, Reason};
 use crate::generations::{self, Detail, Generation, Store};
 use crate::lookup::Volumes;
@@ -63,6 +64,9 @@ pub struct VolumeStatus {
     pub attic: Vec<Stored>,
     /// What a purge would remove now.
     pub to_purge: ToPurge,
+    /// What the owner should know, and that needs nothing if it is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The run that made what is live.
@@ -175,6 +179,7 @@ impl VolumeStatus {
         let live = store.live()?;
         let live = live.as_fd();
         let manifest = state::manifest_or_warn(live);
+        self.notes.extend(drift::note(volume, manifest.as_ref()));
         self.last_run = manifest.map(|Manifest { generation, time, boot: of, .. }| LastRun {
             number: generation,
             time,

@@ -12,7 +12,11 @@ impl Status {
     #[must_use]
     pub fn text(&self, paint: Paint, verbose: bool) -> String {
         if self.well && !verbose {
-            return format!("{}{}\n", paint.good("All is well"), self.in_short());
+            let notes = self.volumes.iter().flat_map(|it| {
+                it.notes.iter().map(|note| format!("Note: {}: {note}\n", shown(&it.mount_point)))
+            });
+            let well = format!("{}{}\n", paint.good("All is well"), self.in_short());
+            return well + &notes.collect::<String>();
         }
         let mut text = String::new();
         if self.well {
@@ -84,6 +88,9 @@ impl Status {
         }
         if let Some(why) = &volume.interrupted {
             line("interrupted", paint.bad(why));
+        }
+        for note in &volume.notes {
+            line("note", note.clone());
         }
         line("generations", volume.generations_in_words());
         if let (Some(available), Some(total)) = (volume.available_bytes, volume.total_bytes) {

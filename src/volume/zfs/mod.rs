@@ -241,6 +241,7 @@ impl Zfs {
         // The first versions wrote none there.
         if let Some(manifest) = manifest {
             self.rules = Rules::from_lists(&manifest.persisted, &manifest.excluded);
+            self.rules.set_configuration(manifest.configuration);
         }
         let origin = self.library.property(&stage, "origin")?.map(|property| property.value);
         if let Some((dataset, blank)) =
