@@ -118,6 +118,15 @@ impl VolumeReport {
         }
     }
 
+    /// At the end of a run, which was to change something: without a previous state that it did not leave.
+    #[must_use]
+    pub fn ended(mut self) -> Self {
+        if !self.committed {
+            self.plan.previous_state = None;
+        }
+        self
+    }
+
     /// Adds what a restoration did. On ZFS there are two, of the same paths: the later one
     /// counts for the paths, both for the bytes.
     pub fn restored(&mut self, outcome: Outcome) {
@@ -269,6 +278,24 @@ impl Report {
             peak_memory_bytes: None,
             volumes: Vec::new(),
         }
+    }
+
+    /// How it ended, for the journal; nothing where the error says it, or nothing was done.
+    #[must_use]
+    pub fn in_words(&self) -> Option<String> {
+        let seconds = self.seconds;
+        Some(match self.outcome {
+            Ending::Reset => format!("reset complete in {seconds:.3} s"),
+            Ending::Off if self.volumes.iter().any(|volume| volume.plan.resumes) => {
+                "what an interrupted run had left was completed, and nothing else is reset: the kernel \
+                 command line says darlings=off"
+                    .to_owned()
+            }
+            Ending::Off => "nothing is reset: the kernel command line says darlings=off".to_owned(),
+            Ending::Snapshot => format!("kept, and nothing erased, in {seconds:.3} s"),
+            Ending::Restored => format!("restored in {seconds:.3} s"),
+            Ending::DryRun | Ending::Failed | Ending::Unfinished => return None,
+        })
     }
 
     /// As JSON text.

@@ -167,6 +167,7 @@ fn pass(config: &Config, options: Options, open: &Opener<'_>) -> Ended {
         Err(_) => Ending::Failed,
     };
     let error = result.err().map(|error| error.context(run.state_in_words(options)));
+    let reports = run.volumes.into_iter().filter_map(|open| open.report);
     Ended {
         report: Report {
             version: 1,
@@ -175,7 +176,7 @@ fn pass(config: &Config, options: Options, open: &Opener<'_>) -> Ended {
             error: error.as_ref().map(|error| format!("{error:#}")),
             seconds: start.elapsed().as_secs_f64(),
             peak_memory_bytes: peak_memory(),
-            volumes: run.volumes.into_iter().filter_map(|open| open.report).collect(),
+            volumes: reports.map(|it| if options.dry_run { it } else { it.ended() }).collect(),
         },
         error,
     }
@@ -433,13 +434,8 @@ pub fn tell(ended: &Ended) {
         error!("{failed:#}");
         return;
     }
-    let seconds = ended.report.seconds;
-    match ended.report.outcome {
-        Ending::Reset => info!("reset complete in {seconds:.3} s"),
-        Ending::Off => info!("nothing is reset: the kernel command line says darlings=off"),
-        Ending::Snapshot => info!("kept, and nothing erased, in {seconds:.3} s"),
-        Ending::Restored => info!("restored in {seconds:.3} s"),
-        Ending::DryRun | Ending::Failed | Ending::Unfinished => {}
+    if let Some(words) = ended.report.in_words() {
+        info!("{words}");
     }
 }
 

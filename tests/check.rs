@@ -371,3 +371,18 @@ fn a_mount_of_a_subvolume_that_goes_with_the_generation_is_a_problem() -> Result
     assert_eq!((code, &found["volumes"][0]["problems"]), (Some(1), &json!([expected])));
     machine.close()
 }
+
+#[test]
+fn paths_are_counted_although_the_blank_is_missing() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = machine()?;
+    machine.blank = "@clean".into();
+    let (code, found) = check(&write_config(&machine)?)?;
+    let volume = &found["volumes"][0];
+    assert_eq!((code, &volume["present"], &volume["declared"]), (Some(1), &json!(1), &json!(2)));
+    // Without the volume nothing can be counted, and nothing is claimed.
+    std::fs::rename(machine.at("@"), machine.at("@elsewhere"))?;
+    let (code, found) = check(&write_config(&machine)?)?;
+    assert_eq!((code, &found["volumes"][0]["present"]), (Some(1), &Value::Null));
+    machine.close()
+}

@@ -284,3 +284,35 @@ fn a_plain_directory_tells_the_same() -> Result<()> {
     );
     directory.close()
 }
+
+#[test]
+fn a_volume_that_was_not_reset_is_not_told_with_the_times_of_a_reset() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine()?;
+    let this_boot = |report: &Value| -> Result<Vec<String>> {
+        keep_report(&machine, report)?;
+        let said = status(&machine, &machine.config(), &["--verbose"])?;
+        let lines = said.stdout.lines().filter_map(|line| line.strip_prefix("  this boot    "));
+        Ok(lines.map(str::to_owned).collect())
+    };
+    let mut failed = report("failed", &[]);
+    failed["volumes"][0]["committed"] = json!(false);
+    assert_eq!(this_boot(&failed)?, ["reset was not done"]);
+    failed["volumes"][0]["committed"] = json!(true);
+    let done = "reset: prepare 0.250 s, commit 0.125 s, finish 0.062 s";
+    assert_eq!(this_boot(&failed)?, [done]);
+    // It could not be planned, so the report has nothing of it.
+    failed["volumes"] = json!([]);
+    assert_eq!(this_boot(&failed)?, ["nothing was done with it"]);
+    let mut off = report("off", &[]);
+    off["volumes"][0]["does"] = json!("nothing");
+    assert_eq!(this_boot(&off)?, ["left as it is"]);
+    let mut completed = report("off", &[]);
+    completed["volumes"][0]["resumes"] = json!(true);
+    assert_eq!(this_boot(&completed)?, [done]);
+    let told = status(&machine, &machine.config(), &[])?.stdout;
+    let expected = "Attention: an interrupted run was completed in this boot, and nothing else was reset: \
+                    darlings=off was on the kernel command line; the next boot without it resets\n";
+    assert!(told.starts_with(expected), "{told}");
+    machine.close()
+}

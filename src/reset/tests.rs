@@ -198,6 +198,21 @@ fn what_fails_while_preparing_leaves_every_volume_as_it_was() {
 }
 
 #[test]
+fn a_report_names_no_previous_state_that_the_run_did_not_leave() {
+    let left = |faults: &[Fault], options| {
+        let (_, ended) = run_with(faults, options);
+        let volumes = ended.report.volumes.into_iter();
+        volumes.map(|it| it.plan.previous_state).collect::<Vec<_>>()
+    };
+    let there = || Some("1".to_owned());
+    assert_eq!(left(&[FINE, FINE], OPTIONS), [there(), there()]);
+    assert_eq!(left(&[FINE, Fault::At(Phase::Prepare)], OPTIONS), [None, None]);
+    assert_eq!(left(&[FINE, Fault::At(Phase::Commit)], OPTIONS), [there(), None]);
+    // Where it would be is what a dry run is asked for.
+    assert_eq!(left(&[FINE], Options { dry_run: true, ..OPTIONS }), [there()]);
+}
+
+#[test]
 fn what_fails_while_committing_leaves_the_committed_ones_complete_and_tidy() {
     let (log, ended) = run(&[FINE, Fault::At(Phase::Commit)]);
     assert_eq!(

@@ -44,6 +44,12 @@ pub struct VolumeReport {
     pub does: String,
     /// The number of the run.
     pub generation: u64,
+    /// Whether that is done; earlier versions did not say.
+    #[serde(default)]
+    pub committed: Option<bool>,
+    /// It is the completion of an interrupted run.
+    #[serde(default)]
+    pub resumes: bool,
     /// Seconds by phase.
     pub phase_seconds: PhaseSeconds,
     /// What the owner should know.
@@ -92,6 +98,11 @@ impl Boot {
         let asked = report.asked.as_deref().unwrap_or("something");
         let mut words = match report.outcome.as_str() {
             "reset" => Vec::new(),
+            "off" if report.volumes.iter().any(|volume| volume.resumes) => vec![
+                "an interrupted run was completed in this boot, and nothing else was reset: \
+                 darlings=off was on the kernel command line; the next boot without it resets"
+                    .to_owned(),
+            ],
             "off" => vec![
                 "this boot was not reset: darlings=off was on the kernel command line; the next boot \
                  without it resets"

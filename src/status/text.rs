@@ -1,6 +1,6 @@
 //! How things stand, for a person.
 
-use super::{Status, VolumeStatus};
+use super::{LastReport, PhaseSeconds, Status, VolumeReport, VolumeStatus};
 use crate::generations::listing::utc;
 use crate::history::numbers;
 use crate::names::shown;
@@ -75,16 +75,8 @@ impl Status {
             return;
         }
         line("last run", volume.last_run_in_words());
-        let reported = self.report.iter().flat_map(|it| &it.volumes);
-        for reported in reported.filter(|it| it.mount_point == mount_point) {
-            let phases = reported.phase_seconds;
-            line(
-                "this boot",
-                format!(
-                    "{}: prepare {:.3} s, commit {:.3} s, finish {:.3} s",
-                    reported.does, phases.prepare, phases.commit, phases.finish
-                ),
-            );
+        if let Some(words) = self.report.as_ref().and_then(|it| it.of_volume(&mount_point)) {
+            line("this boot", words);
         }
         if let Some(why) = &volume.interrupted {
             line("interrupted", paint.bad(why));
@@ -109,6 +101,27 @@ impl Status {
         for (index, words) in volume.to_purge_in_words().into_iter().enumerate() {
             line(if index == 0 { "to purge" } else { "" }, words);
         }
+    }
+}
+
+impl LastReport {
+    /// What this boot's run did with a volume; nothing where it had nothing to do with it.
+    fn of_volume(&self, mount_point: &str) -> Option<String> {
+        let failed = matches!(self.outcome.as_str(), "failed" | "unfinished");
+        let reported = self.volumes.iter().find(|it| it.mount_point == mount_point);
+        let Some(VolumeReport { does, committed, phase_seconds, .. }) = reported else {
+            return failed.then(|| "nothing was done with it".to_owned());
+        };
+        Some(match (does.as_str(), committed) {
+            ("nothing", _) => "left as it is".to_owned(),
+            (does, Some(false)) if failed => format!("{does} was not done"),
+            (does, _) => {
+                let PhaseSeconds { prepare, commit, finish } = phase_seconds;
+                format!(
+                    "{does}: prepare {prepare:.3} s, commit {commit:.3} s, finish {finish:.3} s"
+                )
+            }
+        })
     }
 }
 

@@ -115,6 +115,23 @@ fn off_completes_what_was_interrupted_and_touches_nothing_else() {
 }
 
 #[test]
+fn off_says_that_nothing_is_reset_only_where_nothing_was_completed() {
+    let words = |states: &[State]| {
+        let (_, ended) = ended(states, Options { asked: Asked::Off, ..OPTIONS });
+        ended.report.in_words()
+    };
+    let nothing = "nothing is reset: the kernel command line says darlings=off";
+    assert_eq!(words(&[WHOLE, WHOLE]).as_deref(), Some(nothing));
+    assert_eq!(
+        words(&[WHOLE, INTERRUPTED]).as_deref(),
+        Some(
+            "what an interrupted run had left was completed, and nothing else is reset: the kernel \
+             command line says darlings=off"
+        )
+    );
+}
+
+#[test]
 fn what_was_interrupted_is_completed_before_what_is_asked_is_done() {
     for (asked, ending) in [
         (Asked::Snapshot, Ending::Snapshot),
