@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use common::{Machine, put};
-use darlings_testkit::loopfs::{Filesystem, Options, run};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run};
 use darlings_testkit::{Attribute, Flags, capability, plant, skip_unless};
 use rustix::fs::FallocateFlags;
 use serde_json::Value;
@@ -478,4 +478,54 @@ fn metadata_that_is_full_while_data_is_not_is_known_before_a_reset_begins() -> R
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_directory_on_an_overlay_is_reset_only_where_the_overlay_moves_directories() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let fs = LoopFs::new(Filesystem::Ext4)?;
+    for (options, refused) in [("redirect_dir=off", true), ("redirect_dir=on", false)] {
+        let at = |name: &str| fs.path().join(name);
+        for directory in ["blank", "lower/live", "upper", "work", "merged"] {
+            std::fs::create_dir_all(at(directory))?;
+        }
+        put(&at("lower/live"), "keep/file", "kept")?;
+        put(&at("lower/live"), "erased/file", "erased")?;
+        let overlay = format!(
+            "lowerdir={},upperdir={},workdir={},{options}",
+            at("lower").display(),
+            at("upper").display(),
+            at("work").display()
+        );
+        run(Command::new("mount")
+            .args(["-t", "overlay", "none", "-o", &overlay])
+            .arg(at("merged")))?;
+        let live = at("merged/live");
+        let path = |path: &Path| common::quoted(&path.display().to_string());
+        let config = format!(
+            "[[volume]]\nmount_point = \"/\"\ndir = {{ path = {}, blank = {} }}\n[[persist]]\npath = \
+             \"/keep\"\n",
+            path(&live),
+            path(&at("blank"))
+        );
+        let file = fs.holder().join("darlings.toml");
+        std::fs::write(&file, config)?;
+        let ran = common::directory::ran(common::directory::command(&[], &["reset"], &file));
+        let (kept, erased) = (live.join("keep/file").exists(), live.join("erased").exists());
+        darlings_testkit::remove::contents(&at("merged/live"))?;
+        run(Command::new("umount").arg(at("merged")))?;
+        darlings_testkit::remove::contents(fs.path())?;
+        let ran = ran?;
+        assert_eq!((kept, erased), (true, refused), "{}", ran.stderr);
+        assert_eq!(ran.code, Some(if refused { 10 } else { 0 }), "{}", ran.stderr);
+        if refused {
+            let told = format!(
+                "error: no volume was reset; all are as they were: /: {live:?} is on an overlay, which \
+                 cannot move directories of its lower layers: mount it with redirect_dir=on, or name the \
+                 directory of its upper layer\n"
+            );
+            assert_eq!(ran.stderr, told);
+        }
+    }
+    fs.close()
 }

@@ -146,6 +146,8 @@ pub(super) struct Mounted {
     pub(super) kind: String,
     /// Device or dataset.
     pub(super) source: String,
+    /// Options of the filesystem itself.
+    pub(super) options: String,
 }
 
 /// The mounts that this process sees, and those that the machine's first process sees.
@@ -200,7 +202,8 @@ fn parse(line: &[u8]) -> Option<Mounted> {
     fields.find(|field| field == b"-")?;
     let kind = text(fields.next()?);
     let source = unescape(fields.next()?).to_string_lossy().into_owned();
-    Some(Mounted { device, root, mount_point, kind, source })
+    let options = text(fields.next().unwrap_or_default());
+    Some(Mounted { device, root, mount_point, kind, source, options })
 }
 
 fn text(field: &[u8]) -> String {
@@ -231,6 +234,7 @@ mod tests {
                 mount_point: r"/mnt/b\c".into(),
                 kind: "btrfs".into(),
                 source: "/dev/vda1".into(),
+                options: "rw".into(),
             })
         );
         assert_eq!(parse(b"36 35 0:34"), None);

@@ -202,6 +202,7 @@ mod tests {
             mount_point: "/".into(),
             kind: kind.into(),
             source: source.into(),
+            options: String::new(),
         }
     }
 

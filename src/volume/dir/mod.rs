@@ -117,6 +117,12 @@ impl Dir {
             !flags.contains(StatVfsMountFlags::RDONLY),
             "{path:?} is mounted read-only; mount it writable before the reset"
         );
+        let (mount, _) = mounts::holding(self.root.as_fd())?;
+        ensure!(
+            mount.kind != "overlay" || moves_directories(&mount)?,
+            "{path:?} is on an overlay, which cannot move directories of its lower layers: mount it with \
+             redirect_dir=on, or name the directory of its upper layer"
+        );
         let below = |mount: &mounts::Mounted| {
             mount.mount_point != *path && mount.mount_point.starts_with(path)
         };
@@ -319,6 +325,19 @@ impl Dir {
         (self.journal, self.laid) = (None, false);
         Ok(())
     }
+}
+
+/// Whether an overlay can move a directory that comes from a lower layer; without an option of its own
+/// the module decides.
+fn moves_directories(overlay: &mounts::Mounted) -> anyhow::Result<bool> {
+    let own = overlay.options.split(',').find_map(|option| option.strip_prefix("redirect_dir="));
+    if let Some(value) = own {
+        return Ok(value == "on");
+    }
+    let default = Path::new("/sys/module/overlay/parameters/redirect_dir");
+    let value =
+        std::fs::read_to_string(default).with_context(|| format!("cannot read {default:?}"))?;
+    Ok(value.trim() == "Y")
 }
 
 /// The directory, in words.
