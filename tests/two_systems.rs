@@ -95,6 +95,9 @@ fn a_second_system_is_refused_the_generations_of_the_first_by_every_command() ->
     // And neither is allowed at the other's.
     refusals(&machine, &of(&machine, "@", "@darlings/root-2"))?;
     refusals(&machine, &second(&machine, "root"))?;
+    // Nor once that is gone.
+    shell(&machine, "btrfs -q subvolume delete @")?;
+    refusals(&machine, &second(&machine, "root"))?;
     machine.close()
 }
 
