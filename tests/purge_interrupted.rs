@@ -239,8 +239,8 @@ fn the_attic_expires_by_days_and_not_without() -> Result<()> {
     assert_eq!(
         ran.stderr,
         "/: removed the generation @darlings/root/2: older than `keep.days`\n\
-         /: removed from the attic .darlings/trash/attic-1: older than `keep.days`\n\
-         /: removed from the attic .darlings/trash/attic-2: older than `keep.days`\n"
+         /: removed from the attic .darlings/attic/1: older than `keep.days`\n\
+         /: removed from the attic .darlings/attic/2: older than `keep.days`\n"
     );
     assert_eq!(names()?, ["3", "3.json", "4", "4.json", "5", "6.json"]);
     machine.close()

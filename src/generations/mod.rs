@@ -307,6 +307,18 @@ pub fn exact_number(text: &str) -> Option<u64> {
     (number.to_string() == text).then_some(number)
 }
 
+/// The name of what says that the removal of a generation, or of a part of the attic, has begun.
+#[must_use]
+pub fn removing_name(number: u64) -> String {
+    format!("removing-{number}")
+}
+
+/// The number in such a name.
+#[must_use]
+pub fn removing(name: &str) -> Option<u64> {
+    exact_number(name.strip_prefix("removing-")?)
+}
+
 /// The number of the generation that is asked for, of those that there are.
 ///
 /// # Errors

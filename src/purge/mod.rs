@@ -5,18 +5,20 @@
 //! looked for at once, or marked as going; what fails is reported and the rest goes on.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use anyhow::Context as _;
 use tracing::{error, info, warn};
 
 use crate::attic::ATTIC;
+use crate::carry::TRASH;
 use crate::config::{self, Config, Keep};
 use crate::generations::retention;
 use crate::generations::{self, Access, Detail, Generation, Store};
 use crate::names::shown;
 use crate::report::bytes_in_words;
+use crate::restore::at;
 use crate::rules::OWN_DIRECTORY;
 use crate::trash;
 
@@ -114,7 +116,8 @@ impl Purge<'_> {
         let trash = trash::look(live.as_fd())?;
         if let Some(own) = &own {
             for name in &trash.doomed {
-                self.empty(store, own, name, What::Trash, Why::Trash);
+                let path = Path::new(TRASH).join(at::os_name(name));
+                self.empty(store, own, &path, &name.to_string_lossy(), What::Trash, Why::Trash);
             }
         }
         let seen = store.look(Detail::Retention)?;
@@ -156,6 +159,10 @@ impl Purge<'_> {
         own: &Own,
         generations: &[Generation],
     ) -> anyhow::Result<()> {
+        for number in own.begun()? {
+            let path = Path::new(ATTIC).join(generations::removing_name(number));
+            self.empty(store, own, &path, &number.to_string(), What::Attic, Why::Begun);
+        }
         let Some(days) = self.keep.days else { return Ok(()) };
         let times: BTreeMap<u64, u64> =
             generations.iter().filter_map(|it| Some((it.number, it.ended?))).collect();
@@ -166,8 +173,11 @@ impl Purge<'_> {
                 self.removed(What::Attic, name, Why::TooOld, None);
                 continue;
             }
-            match own.discard_attic(number) {
-                Ok(in_trash) => self.empty(store, own, &in_trash, What::Attic, Why::TooOld),
+            match own.doom_attic(number) {
+                Ok(doomed) => {
+                    let number = number.to_string();
+                    self.empty(store, own, &doomed, &number, What::Attic, Why::TooOld);
+                }
                 Err(error) => self.failed(&name, &error),
             }
         }
@@ -203,13 +213,16 @@ impl Purge<'_> {
         if self.options.dry_run {
             return self.removed(What::Replaced, name, why, None);
         }
-        let doomed = || -> anyhow::Result<(Own, CString)> {
+        let doomed = || -> anyhow::Result<Own> {
             trash::doom(live, number)?;
-            let own = Own::open(live)?.context("the own directory is gone")?;
-            Ok((own, trash::replaced_name(number)?))
+            Own::open(live)?.context("the own directory is gone")
         };
         match doomed() {
-            Ok((own, name)) => self.empty(store, &own, &name, What::Replaced, why),
+            Ok(own) => {
+                let name = format!("replaced-{number}");
+                let path = Path::new(TRASH).join(&name);
+                self.empty(store, &own, &path, &name, What::Replaced, why);
+            }
             Err(error) => self.failed(&name, &error),
         }
     }
@@ -247,10 +260,14 @@ impl Purge<'_> {
                     }
                     continue;
                 }
-                self.note(format!(
-                    "{little}, and no generation is left that may go for it: the newest {} stay",
-                    retention::KEPT_WITHOUT_ROOM
-                ));
+                self.note(if self.report.failed.is_empty() {
+                    format!(
+                        "{little}, and no generation is left that may go for it: the newest {} stay",
+                        retention::KEPT_WITHOUT_ROOM
+                    )
+                } else {
+                    format!("{little}, and what may go for it could not be removed")
+                });
                 return Ok(());
             };
             if self.options.dry_run {
@@ -273,10 +290,19 @@ impl Purge<'_> {
         self.removed(What::Generation, generation.name.clone(), why, None);
     }
 
-    /// Removes something in the trash.
-    fn empty(&mut self, store: &mut dyn Store, own: &Own, name: &CString, what: What, why: Why) {
-        let path = Own::trash_path(name);
-        let shown = path.to_string_lossy().into_owned();
+    /// Removes something in the tool's own directory, which is reported by the last name that it had
+    /// before.
+    fn empty(
+        &mut self,
+        store: &mut dyn Store,
+        own: &Own,
+        path: &Path,
+        name: &str,
+        what: What,
+        why: Why,
+    ) {
+        let below = Path::new(OWN_DIRECTORY).join(path);
+        let shown = below.with_file_name(name).to_string_lossy().into_owned();
         if self.options.dry_run {
             return self.removed(what, shown, why, None);
         }
@@ -286,7 +312,7 @@ impl Purge<'_> {
             entries += 1;
             watch.removing(&shown, entries);
         };
-        let result = store.remove_nested(&path).and_then(|()| own.remove_trash(name, &mut count));
+        let result = store.remove_nested(&below).and_then(|()| own.remove(path, &mut count));
         match result {
             Ok(()) => self.removed(what, shown, why, Some(entries)),
             Err(error) => self.failed(&shown, &error),

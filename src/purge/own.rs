@@ -6,14 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
+use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 use tracing::warn;
 
 use crate::attic::ATTIC;
-use crate::carry::TRASH;
-use crate::generations::exact_number;
 use crate::generations::retention::Dated;
+use crate::generations::{exact_number, removing, removing_name};
 use crate::restore::{self, at};
 use crate::rules::OWN_DIRECTORY;
 
@@ -34,19 +33,10 @@ impl Own {
             .with_context(|| format!("another run is at work in {OWN_DIRECTORY}; wait for it"))
     }
 
-    /// The path of something in the trash below the volume's root.
-    pub(super) fn trash_path(name: &CString) -> PathBuf {
-        Path::new(OWN_DIRECTORY).join(TRASH).join(at::os_name(name))
-    }
-
-    /// Removes something in the trash, calling `removed` after each entry of it.
-    pub(super) fn remove_trash(
-        &self,
-        name: &CString,
-        removed: &mut dyn FnMut(),
-    ) -> anyhow::Result<()> {
-        let Some(trash) = self.open_inside(TRASH)? else { return Ok(()) };
-        restore::remove_telling(trash.as_fd(), name, removed).map(drop)
+    /// Removes something in it, calling `removed` after each entry that is gone.
+    pub(super) fn remove(&self, path: &Path, removed: &mut dyn FnMut()) -> anyhow::Result<()> {
+        let (parent, name) = at::open_parent(&self.directory, path)?;
+        restore::remove_telling(parent.as_fd(), &name, removed).map(drop)
     }
 
     /// What resets have put into the attic, with the time that is written down there, else the one
@@ -74,21 +64,24 @@ impl Own {
         Ok(dated.collect())
     }
 
-    /// Moves what a reset put into the attic to the trash, and answers its name there. It is gone
-    /// from the attic at once, so that an interruption leaves nothing half there.
-    pub(super) fn discard_attic(&self, number: u64) -> anyhow::Result<CString> {
-        let c_name = |text: String| at::c_name(text.as_ref()).context("BUG: a name with a NUL");
-        let (name, list) = (c_name(number.to_string())?, c_name(format!("{number}.json"))?);
-        let in_trash = c_name(format!("attic-{number}"))?;
-        at::ensure_directory(&self.directory, TRASH).context("cannot make the trash")?;
-        let trash = self.open_inside(TRASH)?.context("the trash is no directory")?;
-        let attic = self.open_inside(ATTIC)?.context("the attic is no directory")?;
-        restore::rename((attic.as_fd(), &name), (trash.as_fd(), &in_trash))
-            .context("cannot move it to the trash")?;
+    /// What is left in the attic of what an earlier purge had begun to remove.
+    pub(super) fn begun(&self) -> anyhow::Result<Vec<u64>> {
+        let names = self.names(ATTIC)?;
+        Ok(names.iter().filter_map(|name| removing(name.to_str().unwrap_or(""))).collect())
+    }
+
+    /// Begins to remove what a reset put into the attic, and answers where it is now, below
+    /// this directory. It is gone from the attic at once, so that an interruption leaves nothing half
+    /// there.
+    pub(super) fn doom_attic(&self, number: u64) -> anyhow::Result<PathBuf> {
+        let attic = self.open_inside(ATTIC)?.context("the attic is not a directory")?;
+        let (name, list) =
+            (CString::new(number.to_string())?, CString::new(format!("{number}.json"))?);
+        let doomed = CString::new(removing_name(number))?;
+        let name = restore::doom(attic.as_fd(), &name, &doomed)?;
         // Without what it lists it means nothing; a run that was interrupted here left it behind.
-        at::present(unlinkat(&attic, &list, AtFlags::empty()))
-            .with_context(|| format!("cannot remove {list:?}"))?;
-        Ok(in_trash)
+        restore::remove(attic.as_fd(), &list)?;
+        Ok(Path::new(ATTIC).join(at::os_name(name)))
     }
 
     fn open_inside(&self, name: &str) -> anyhow::Result<Option<OwnedFd>> {

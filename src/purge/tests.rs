@@ -192,13 +192,26 @@ fn generations_go_one_by_one_until_enough_is_free() {
 
 #[test]
 fn the_newest_three_stay_however_little_is_free() {
+    let (log, report) = run(min_free(1 << 40), false, five());
+    assert_eq!(log, ["trash", NESTED, "remove 1", "remove 2", "close"]);
+    assert_eq!(
+        report.volumes[0].notes.last().map(String::as_str),
+        Some(
+            "120 B is free, less than the 1.0 TiB that `keep.min_free` wants, and no generation is \
+             left that may go for it: the newest 3 stay"
+        )
+    );
+}
+
+#[test]
+fn a_generation_that_cannot_be_removed_is_not_said_to_be_gone() {
     let (log, report) = run(min_free(1 << 40), false, State { held: vec![1], ..five() });
     assert_eq!(log, ["trash", NESTED, "remove 2", "close"]);
     assert_eq!(
         report.volumes[0].notes.last().map(String::as_str),
         Some(
-            "110 B is free, less than the 1.0 TiB that `keep.min_free` wants, and no generation is \
-             left that may go for it: the newest 3 stay"
+            "110 B is free, less than the 1.0 TiB that `keep.min_free` wants, and what may go for it \
+             could not be removed"
         )
     );
 }

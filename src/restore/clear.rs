@@ -157,9 +157,9 @@ fn enter(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Level> {
 
 /// Nothing can be removed from a subvolume of btrfs that is read-only, and its owner can make it so.
 fn make_writable(directory: BorrowedFd<'_>, (_, inode): Identity) -> anyhow::Result<()> {
-    let kind = darlings_btrfs::entry_kind(inode);
-    if kind == darlings_btrfs::EntryKind::SubvolumeRoot && darlings_btrfs::is_btrfs(directory)? {
-        darlings_btrfs::set_read_only(directory, false)?;
+    let kind = btrfs::entry_kind(inode);
+    if kind == btrfs::EntryKind::SubvolumeRoot && btrfs::is_btrfs(directory)? {
+        btrfs::set_read_only(directory, false)?;
     }
     Ok(())
 }
@@ -243,6 +243,26 @@ pub fn rename(from: (BorrowedFd<'_>, &CStr), to: (BorrowedFd<'_>, &CStr)) -> Res
 /// What is no subvolume of btrfs is on a filesystem that is read-only.
 fn errno(error: &btrfs::Error) -> Errno {
     error.errno().unwrap_or(Errno::ROFS)
+}
+
+/// Gives `name` in `parent` the name `doomed`, which says that its removal has begun, and answers the
+/// name that it has now. A filesystem may be too full even for that: then it goes under its own name,
+/// and if it is interrupted, the run that removes it next has to know by itself that it must.
+///
+/// # Errors
+/// As [`rename`], but for `ENOSPC` and `EDQUOT`. What an interrupted run has left under the name
+/// `doomed` is removed before.
+pub fn doom<'n>(
+    parent: BorrowedFd<'_>,
+    name: &'n CStr,
+    doomed: &'n CStr,
+) -> anyhow::Result<&'n CStr> {
+    remove(parent, doomed)?;
+    match rename((parent, name), (parent, doomed)) {
+        Ok(_) => Ok(doomed),
+        Err(Errno::NOSPC | Errno::DQUOT) => Ok(name),
+        Err(error) => Err(error).with_context(|| cannot("begin to remove", name)),
+    }
 }
 
 /// Exchanges two names of one filesystem, through the seals of the entries, which they keep.

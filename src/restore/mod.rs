@@ -58,7 +58,7 @@ mod walk;
 pub use attributes::{seal, unseal};
 pub(crate) use bring::own_directory as make_own_directory;
 pub use bring::{Brought, bring};
-pub use clear::{exchange, remove, remove_single, remove_telling, rename};
+pub use clear::{doom, exchange, remove, remove_single, remove_telling, rename};
 pub use compare::{Difference, Side, differences};
 pub use data::{BytesByRung, is_swap_area};
 pub use descent::{Directory, OPEN_LEVELS};

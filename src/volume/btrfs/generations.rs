@@ -23,6 +23,7 @@ use crate::cmdline::Asked;
 use crate::config;
 use crate::generations::{
     Access, CountedBy, Detail, Generation, Other, Seen, Since, Size, Space, Store, exact_number,
+    removing, removing_name,
 };
 use crate::restore::{self, at};
 use crate::rules::{OWN_DIRECTORY, Rules};
@@ -134,7 +135,7 @@ impl Btrfs {
     ) -> anyhow::Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for number in names.iter().filter_map(|name| exact_number(name)) {
-            let begun = names.contains(&intent_name(number));
+            let begun = names.contains(&removing_name(number));
             if !begun && matches!(self.examine(home, number, last_reset)?, Entry::Ours { .. }) {
                 numbers.push(number);
             }
@@ -184,16 +185,6 @@ impl Btrfs {
     }
 }
 
-/// The file that says that the removal of a generation was begun.
-fn intent_name(number: u64) -> String {
-    format!("removing-{number}")
-}
-
-/// The generation whose removal was begun, by the name of the file that says so.
-fn intended(name: &str) -> Option<u64> {
-    exact_number(name.strip_prefix("removing-")?)
-}
-
 fn c_name(name: &str) -> anyhow::Result<CString> {
     at::c_name(name.as_ref()).with_context(|| format!("BUG: {name:?} is no name"))
 }
@@ -222,7 +213,7 @@ impl Store for Generations {
         let live = self.btrfs.live()?;
         let names = names_in(home)?;
         let last_reset = state::counter(live.as_fd())?.unwrap_or_else(|| highest(&names));
-        let begun: BTreeSet<u64> = names.iter().filter_map(|name| intended(name)).collect();
+        let begun: BTreeSet<u64> = names.iter().filter_map(|name| removing(name)).collect();
         // A manifest says when the reset was that made its tree, and so when the one before ended.
         let mut times = BTreeMap::new();
         let mut note = |manifest: &Manifest| {
@@ -237,7 +228,7 @@ impl Store for Generations {
         }
         for name in names.iter().filter(|name| *name != OWN_DIRECTORY) {
             let number = exact_number(name);
-            if number.or_else(|| intended(name)).is_some_and(|number| begun.contains(&number)) {
+            if number.or_else(|| removing(name)).is_some_and(|number| begun.contains(&number)) {
                 continue;
             }
             let entry = match number {
@@ -267,7 +258,7 @@ impl Store for Generations {
     fn remove(&mut self, generation: &Generation) -> anyhow::Result<()> {
         let number = generation.number;
         let home = self.home.as_ref().context("BUG: there is no generation")?;
-        let (name, intent) = (c_name(&number.to_string())?, c_name(&intent_name(number))?);
+        let (name, intent) = (c_name(&number.to_string())?, c_name(&removing_name(number))?);
         let opened = at::present(at::open_directory(home.as_fd(), &name))
             .with_context(|| format!("cannot open {name:?}"))?;
         let id = match opened {
@@ -280,10 +271,12 @@ impl Store for Generations {
             None => None,
         };
         self.refuse_if_mounted(Path::new(&generation.name))?;
-        // Whatever has that name says so.
+        // Whatever has that name says so. Where there is no room for it, deleting still works, since btrfs
+        // has a reserve for that. An interruption then leaves a generation that lacks nested subvolumes,
+        // with its own content, and the next purge that wants it gone goes on.
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         match openat(home, &intent, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(_) | Err(Errno::EXIST) => {}
+            Ok(_) | Err(Errno::EXIST | Errno::NOSPC | Errno::DQUOT) => {}
             Err(error) => {
                 return Err(error).with_context(|| {
                     format!("cannot write down that it is being removed, in {intent:?}")

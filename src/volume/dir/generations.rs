@@ -9,10 +9,12 @@ use anyhow::Context as _;
 use tracing::warn;
 
 use super::open_directory;
-use crate::carry::{self, ASIDE_ROOT, GENERATIONS, TRASH, manifest_of};
+use crate::carry::{self, ASIDE_ROOT, GENERATIONS, manifest_of};
 use crate::config;
-use crate::generations::{Detail, Generation, Other, Seen, Space, Store, exact_number};
-use crate::restore::{self, at, own_directory, trusted_own_directory};
+use crate::generations::{
+    Detail, Generation, Other, Seen, Space, Store, exact_number, removing, removing_name,
+};
+use crate::restore::{self, at, trusted_own_directory};
 use crate::rules::OWN_DIRECTORY;
 use crate::state;
 
@@ -80,6 +82,11 @@ impl Store for Generations {
         state::manifest_or_warn(self.root.as_fd()).iter().for_each(&mut note);
         for name in at::names(home.as_fd()).context("cannot read the generations")? {
             let name = name.to_string_lossy();
+            if let Some(number) = removing(&name) {
+                let name = self.shown(&number.to_string());
+                seen.begun.push(Generation { number, name, ended: None, boot: None, size: None });
+                continue;
+            }
             let Some(number) = exact_number(&name) else {
                 let why = "its name is not the number of a reset".to_owned();
                 seen.others.push(Other { name: self.shown(&name), why });
@@ -104,16 +111,10 @@ impl Store for Generations {
 
     fn remove(&mut self, generation: &Generation) -> anyhow::Result<()> {
         let home = self.home()?.context("the generations are gone")?;
-        let own = own_directory(self.root.as_fd())?;
-        at::ensure_directory(&own, TRASH).context("cannot make the trash")?;
-        let trash = at::open_directory(own.as_fd(), &at::c_name(TRASH.as_ref())?)?;
-        // In the trash it is no generation any more, however little of it is gone.
         let name = CString::new(generation.number.to_string())?;
-        let doomed = CString::new(format!("generation-{}", generation.number))?;
-        restore::remove(trash.as_fd(), &doomed)?;
-        restore::rename((home.as_fd(), &name), (trash.as_fd(), &doomed))
-            .with_context(|| format!("cannot move {} to the trash", generation.name))?;
-        restore::remove(trash.as_fd(), &doomed).map(drop)
+        let doomed = CString::new(removing_name(generation.number))?;
+        let name = restore::doom(home.as_fd(), &name, &doomed)?;
+        restore::remove(home.as_fd(), name).map(drop)
     }
 
     fn live(&self) -> anyhow::Result<OwnedFd> {
