@@ -387,21 +387,26 @@ fn check_btrfs(table: BtrfsTable) -> Result<Btrfs, Wrong> {
             "volume.btrfs.blank: the blank lies in the subvolume that is reset; put it beside it",
         ));
     }
-    if blank.as_deref().is_some_and(|blank| inside(&generations, blank)) {
+    let is_among = |blank: &Path| {
+        let below = blank.strip_prefix(&generations).ok().and_then(Path::to_str);
+        // What was a generation is none once it is named as the blank; see `Btrfs::examine`.
+        below.is_some_and(|name| exact_number(name).is_none()) || inside(blank, &generations)
+    };
+    if blank.as_deref().is_some_and(is_among) {
         return Err(Wrong::at(
             &table.blank,
             format!(
-                "volume.btrfs.blank: it lies among the generations, {generations:?}, which are \
-                 removed in time; take a read-only snapshot of it elsewhere and name that"
+                "volume.btrfs.blank: it overlaps the generations, {generations:?}, where only darlings \
+                 makes and removes subvolumes; take a read-only snapshot elsewhere and name that"
             ),
         ));
     }
     let apart = !inside(&subvolume, &generations) && !inside(&generations, &subvolume);
-    if !apart || blank.as_deref().is_some_and(|blank| inside(blank, &generations)) {
+    if !apart {
         return Err(Wrong::at(
             table.generations.as_ref().unwrap_or(&table.subvolume),
-            "volume.btrfs.generations: it must lie outside the subvolume that is reset and \
-             outside the blank, which are replaced or read-only",
+            "volume.btrfs.generations: it must lie outside the subvolume that is reset, which is \
+             replaced",
         ));
     }
     Ok(Btrfs { device: table.device, subvolume, blank, generations })

@@ -193,8 +193,8 @@ fn what_a_volume_cannot_be_is_told_with_its_line_and_what_to_do() -> Result<()> 
         ),
         (
             VOLUME.replace("\"@blank\"", "\"@blank\", generations = \"@/old\""),
-            ":3:85: volume.btrfs.generations: it must lie outside the subvolume that is reset and \
-             outside the blank, which are replaced or read-only",
+            ":3:85: volume.btrfs.generations: it must lie outside the subvolume that is reset, \
+             which is replaced",
         ),
         (
             VOLUME.replace("\"@\"", "\"@/../x\""),

@@ -389,3 +389,26 @@ fn it_works_while_the_volume_is_in_use_and_lets_everybody_else_go_first() -> Res
     assert!(calls[2].starts_with("unlinkat("), "{calls:?}");
     machine.close()
 }
+
+#[test]
+fn what_is_named_as_the_blank_is_no_longer_a_generation() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = machine_after(3)?;
+    "@darlings/root/1".clone_into(&mut machine.blank);
+    let listed = machine.generations(&[])?;
+    assert!(
+        listed.stdout.contains(
+            "  not a generation: @darlings/root/1: it is the blank, so it is never removed or \
+             restored; every reset brings back what had accumulated in it\n"
+        ),
+        "{}",
+        listed.stdout
+    );
+    machine.reset_well()?;
+    assert_eq!(machine.text("of/1")?.as_deref(), Some("gone with it"));
+    let ran = machine.purge("generations = 1", &[])?;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(machine.kept()?, ["1", "4"]);
+    machine.reset_well()?;
+    machine.close()
+}

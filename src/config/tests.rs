@@ -162,9 +162,10 @@ fn what_a_filesystem_or_a_strategy_cannot_do_is_refused_and_not_ignored() {
                  time; take another one of what the root shall be reset to, and name that",
         ),
         (
-            "btrfs = { device = \"/dev/x\", subvolume = \"@\", blank = \"@darlings/root/7\" }",
-            "3:55: volume.btrfs.blank: it lies among the generations, \"@darlings/root\", which are \
-                 removed in time; take a read-only snapshot of it elsewhere and name that",
+            "btrfs = { device = \"/dev/x\", subvolume = \"@\", blank = \"@darlings/root/next\" }",
+            "3:55: volume.btrfs.blank: it overlaps the generations, \"@darlings/root\", where only \
+                 darlings makes and removes subvolumes; take a read-only snapshot elsewhere and name \
+                 that",
         ),
         (
             "strategy = \"rollback\"\nzfs = { dataset = \"a/b\", blank = \"b\" }\nkeep = { days = 1 }",

@@ -148,6 +148,12 @@ impl Btrfs {
     fn examine(&self, home: &OwnedFd, number: u64, last_reset: u64) -> anyhow::Result<Entry> {
         let other = |why: &str| Ok(Entry::Other { why: why.to_owned() });
         let name = c_name(&number.to_string())?;
+        if self.source.blank == Some(self.source.generations.join(number.to_string())) {
+            return other(
+                "it is the blank, so it is never removed or restored; every reset brings back what \
+                 had accumulated in it",
+            );
+        }
         let opened = match at::open_directory(home.as_fd(), &name) {
             Err(Errno::NOTDIR | Errno::LOOP) => return other("it is no subvolume"),
             // Listing takes no lock, and a purge may be at work.
