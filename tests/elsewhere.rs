@@ -111,6 +111,38 @@ fn a_link_that_a_user_can_have_made_is_a_warning() -> Result<()> {
     machine.close()
 }
 
+/// A target is bytes that a user has chosen, and need not be a path that any filesystem can have.
+#[test]
+fn a_link_of_a_user_that_leads_nowhere_in_the_strangest_words_stops_nothing() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = Machine::new(
+        |_| Ok(()),
+        |live| {
+            put(live, "home/mia/fifo-above", "a file")?;
+            for (name, target) in [
+                ("name", "n".repeat(300)),
+                ("above", format!("{}/x", "n".repeat(300))),
+                ("deep", "d/".repeat(2047)),
+                ("file", "fifo-above/x".to_owned()),
+                ("back", "../".repeat(1365)),
+            ] {
+                let link = live.join("home/mia").join(name);
+                symlink(target, &link)?;
+                lchown(&link, Some(1000), Some(1000))?;
+            }
+            Ok(lchown(live.join("home/mia"), Some(1000), Some(1000))?)
+        },
+    )?;
+    let names = ["name", "above", "deep", "file", "back"];
+    let machine = names
+        .iter()
+        .fold(machine, |machine, name| machine.persist(&format!("/home/mia/{name}"), &[]));
+    assert_eq!(checked(&machine)?, (Some(0), vec![], vec![]));
+    let ran = machine.reset_and_compare()?;
+    assert_eq!(warnings(&ran), Vec::<&str>::new());
+    machine.close()
+}
+
 #[test]
 fn a_link_is_nothing_to_speak_of_where_nothing_that_it_leads_to_is_erased() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));

@@ -239,9 +239,11 @@ fn reach(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Reached> {
             };
         }
         so_far.push(name);
-        let status = at::present(at::status(directory.as_fd(), &at::c_name(name)?))
-            .with_context(|| cannot(&so_far))?;
-        let Some(status) = status else { return Ok(Reached::Nothing) };
+        let status = match at::status(directory.as_fd(), &at::c_name(name)?) {
+            // Of a single name: the filesystem cannot hold it. A user's symlink may say anything.
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Reached::Nothing),
+            status => status.with_context(|| cannot(&so_far))?,
+        };
         kind = at::kind(&status);
     }
     Ok(Reached::Entry(kind))
