@@ -235,6 +235,36 @@ fn generations_of_an_earlier_version_are_claimed_by_the_volume_that_follows_from
 }
 
 #[test]
+fn generations_of_an_earlier_version_are_claimed_by_what_the_first_reset_to_a_new_blank_made()
+-> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for (made_of, what) in [("@", "of the live volume"), ("@old-blank", "of the blank before")] {
+        let mut machine = machine_after(0)?;
+        machine.strategy = "rollback".to_owned();
+        for number in 0..2 {
+            be_used(&machine, &number.to_string())?;
+            machine.reset_well()?;
+        }
+        shell(
+            &machine,
+            &format!(
+                "mv @blank @old-blank; btrfs -q subvolume snapshot {made_of} @blank; rm -rf \
+                 @blank/.darlings; btrfs -q property set -ts @blank ro true; btrfs -q subvolume \
+                 delete @old-blank"
+            ),
+        )?;
+        be_used(&machine, "2")?;
+        machine.reset_well()?;
+        forget(&machine)?;
+        machine.volume.make_subvolume("root")?;
+        refusals(&machine, &second(&machine, "root"))?;
+        goes_on(&machine, &machine.config(), what)?;
+        machine.close()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn what_somebody_else_has_called_next_or_ready_is_left_where_it_is() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     for resets in [0, 2] {

@@ -135,17 +135,20 @@ impl Seen {
     /// Whether this live volume follows from one of the generations, as those of earlier versions
     /// do, which had no record. `carry` and a restore snapshot the one before, and `darlings=snapshot`
     /// the live one. A rollback snapshots the blank, so there the two have that in common, and the
-    /// newest number.
-    fn follows(&self, kept: &[Self], blank: Option<&str>) -> bool {
-        let snapshot = |one: &Self, of: &Self| one.parent.as_deref() == Some(&of.uuid);
-        if kept.iter().any(|it| snapshot(self, it) || snapshot(it, self)) {
+    /// newest number. A blank made anew is itself a snapshot, of what was live or of the blank before.
+    fn follows(&self, kept: &[Self], blank: Option<&Self>) -> bool {
+        let of_the_blank = blank.filter(|it| self.parent.as_ref() == Some(&it.uuid));
+        let from = [self.parent.as_ref(), of_the_blank.and_then(|it| it.parent.as_ref())];
+        let leads_to = |uuid: &String| from.contains(&Some(uuid));
+        if kept.iter().any(|it| leads_to(&it.uuid) || it.parent.as_ref() == Some(&self.uuid)) {
             return true;
         }
-        let of_the_blank = self.parent.is_some() && self.parent.as_deref() == blank;
         let newest = kept.iter().filter(|it| it.made_by < it.number).max_by_key(|it| it.number);
         newest.is_some_and(|it| {
             it.number == self.made_by
-                && (it.parent == self.parent || it.made_by == 0 && of_the_blank)
+                && (it.parent == self.parent
+                    || it.parent.as_ref().is_some_and(leads_to)
+                    || it.made_by == 0 && of_the_blank.is_some())
         })
     }
 }
@@ -210,7 +213,7 @@ impl Record {
     }
 
     /// Whether what lies in the directory is this volume's, as far as that shows in it.
-    fn is_of(this: Option<&Self>, live: &Seen, kept: &[Seen], blank: Option<&str>) -> bool {
+    fn is_of(this: Option<&Self>, live: &Seen, kept: &[Seen], blank: Option<&Seen>) -> bool {
         match (this, &live.system) {
             (Some(record), _) if record.names(&live.uuid) => true,
             (Some(record), Some(system)) => record.system == *system,
@@ -273,13 +276,11 @@ impl Btrfs {
             }
             _ => None,
         };
-        let kept = match &record {
-            Some(record) if record.names(&seen.uuid) => Vec::new(),
-            _ => kept_in(home)?,
+        let (kept, blank) = match &record {
+            Some(record) if record.names(&seen.uuid) => (Vec::new(), None),
+            _ => (kept_in(home)?, self.seen_blank()?),
         };
-        let blank = self.source.blank.as_deref().map(|path| self.open_subvolume(path));
-        let blank = blank.transpose()?.flatten().as_ref().map(uuid_of).transpose()?;
-        if other.is_none() && Record::is_of(record.as_ref(), &seen, &kept, blank.as_deref()) {
+        if other.is_none() && Record::is_of(record.as_ref(), &seen, &kept, blank.as_ref()) {
             return Ok(Whose::Ours(record.map_or_else(|| Self::claim(seen), Ok)?));
         }
         let ours = shown(&self.source.subvolume);
@@ -297,6 +298,11 @@ impl Btrfs {
             shown(&self.source.generations),
             self.free_place()?
         ))))
+    }
+
+    fn seen_blank(&self) -> anyhow::Result<Option<Seen>> {
+        let Some(path) = self.source.blank.as_deref() else { return Ok(None) };
+        self.open_subvolume(path)?.map(|blank| Seen::look(&blank, 0)).transpose()
     }
 
     /// The record of a directory that nobody has claimed yet.
