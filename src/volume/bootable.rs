@@ -236,7 +236,11 @@ enum Way<'a> {
 /// What to do about a blank without an operating system.
 fn remedy(volume: &config::Volume, asked: Asked) -> String {
     let make = match (&volume.backing, asked) {
-        (_, Asked::Restore(_)) => return "choose another generation".to_owned(),
+        (_, Asked::Restore(_)) => {
+            return "boot a kernel whose modules that generation holds, or choose another \
+                    generation"
+                .to_owned();
+        }
         (Backing::Dir(_), _) => {
             "copy the installed system to a directory (cp -ax) and name that as the blank"
         }
