@@ -185,6 +185,26 @@ fn a_link_is_nothing_to_speak_of_where_nothing_that_it_leads_to_is_erased() -> R
     machine.close()
 }
 
+/// As `/srv/media` to another disk, which is mounted at `/mnt/media` after the reset.
+#[test]
+fn a_link_to_an_empty_directory_stands_for_nothing_that_could_be_erased() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = Machine::new(
+        |_| Ok(()),
+        |live| {
+            std::fs::create_dir_all(live.join("mnt/media"))?;
+            std::fs::create_dir(live.join("srv"))?;
+            Ok(symlink("/mnt/media", live.join("srv/media"))?)
+        },
+    )?;
+    machine.blank = "empty".to_owned();
+    let machine = machine.persist("/srv/media", &[]);
+    assert_eq!(checked(&machine)?, (Some(0), vec![], vec![]));
+    let ran = machine.reset_and_compare()?;
+    assert_eq!(warnings(&ran), Vec::<&str>::new());
+    machine.close()
+}
+
 #[test]
 fn a_home_of_systemd_homed_is_refused_without_what_holds_it() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));

@@ -33,7 +33,7 @@ pub(super) fn stands_for(
     Ok(match at::kind(&status) {
         FileType::Directory => {
             let directory = at::open_directory(parent.as_fd(), &name)?;
-            at::names(directory.as_fd())?.is_empty()
+            at::is_empty(directory.as_fd())?
         }
         FileType::RegularFile => status.stx_size == 0,
         FileType::Symlink => is_link_into(live, path, full, from, store)?,

@@ -135,7 +135,7 @@ impl Own {
         let is_empty = match at::kind(&status) {
             FileType::Directory => {
                 let directory = at::open_directory(parent.as_fd(), &name)?;
-                at::names(directory.as_fd())?.is_empty()
+                at::is_empty(directory.as_fd())?
             }
             FileType::RegularFile => status.stx_size == 0,
             FileType::Symlink => {

@@ -204,7 +204,7 @@ fn is_left_over(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<bool> {
     }
     let marked = at::present(at::status(directory.as_fd(), MARK))?.is_some();
     // Interrupted right after it was made.
-    let empty = at::names(directory.as_fd())?.is_empty();
+    let empty = at::is_empty(directory.as_fd())?;
     Ok(private && (marked || empty))
 }
 

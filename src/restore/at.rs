@@ -321,6 +321,15 @@ pub fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     }
 }
 
+/// Whether a directory holds nothing. Users' directories may be long: no more than a batch is read.
+///
+/// # Errors
+/// As getdents64(2).
+pub fn is_empty(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    let directory = open_beneath(directory, Path::new(""))?;
+    Ok(next_batch(directory.as_fd(), &mut vec![MaybeUninit::uninit(); BATCH])?.is_empty())
+}
+
 /// A path through which calls that know only paths reach `name` in `parent`, for entries that
 /// must not be opened (devices, fifos) or cannot be (symbolic links). It does not follow `name`
 /// itself when the call does not (`lsetxattr` and its like).

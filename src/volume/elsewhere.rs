@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{Statx, readlinkat};
+use rustix::fs::{FileType, Statx, readlinkat};
 
 use crate::config;
 use crate::lookup::absolute;
@@ -117,6 +117,12 @@ impl Looking<'_> {
         }
         // What is mounted there is not the volume's.
         let Some(status) = at::status_beneath(self.previous, &content)? else { return Ok(None) };
+        // A mount point, mostly.
+        if at::kind(&status) == FileType::Directory
+            && at::is_empty(at::open_beneath(self.previous, &content)?.as_fd())?
+        {
+            return Ok(None);
+        }
         let Some(replaced) = self.replaced(&content, &status)? else { return Ok(None) };
         let full = |path: &Path| self.volume.mount_point.join(path);
         let (path, content) = (full(path), full(&content));
@@ -156,7 +162,7 @@ impl Looking<'_> {
                 continue;
             }
             if let Some(own) = at::directory_beneath(self.previous, path)?
-                && !at::names(own.as_fd())?.is_empty()
+                && !at::is_empty(own.as_fd())?
             {
                 return Ok(None);
             }
@@ -189,15 +195,15 @@ impl Looking<'_> {
         }
         let times = |it: &Statx| (it.stx_mtime.tv_sec, it.stx_mtime.tv_nsec);
         let same = match at::kind(status) {
-            rustix::fs::FileType::RegularFile if status.stx_size != other.stx_size => false,
-            rustix::fs::FileType::RegularFile if status.stx_size <= SMALL => {
+            FileType::RegularFile if status.stx_size != other.stx_size => false,
+            FileType::RegularFile if status.stx_size <= SMALL => {
                 let (one, name) = at::open_parent(self.previous, content)?;
                 let (other, _) = at::open_parent(blank, content)?;
                 let named = |parent| Named { parent, name: &name };
                 let (one, other) = (named(one.as_fd()), named(other.as_fd()));
                 Comparison::default().same_bytes(one, other)?
             }
-            rustix::fs::FileType::RegularFile => times(status) == times(&other),
+            FileType::RegularFile => times(status) == times(&other),
             _ => true,
         };
         Ok((!same).then_some(true))

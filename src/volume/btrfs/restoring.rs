@@ -158,6 +158,5 @@ pub(super) fn has_place(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<boo
         return Ok(false);
     }
     let directory = at::open_directory(above.as_fd(), &name)?;
-    let mut buffer = vec![std::mem::MaybeUninit::uninit(); at::BATCH];
-    Ok(at::next_batch(directory.as_fd(), &mut buffer)?.is_empty())
+    Ok(at::is_empty(directory.as_fd())?)
 }
