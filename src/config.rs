@@ -387,17 +387,16 @@ fn check_btrfs(table: BtrfsTable) -> Result<Btrfs, Wrong> {
             "volume.btrfs.blank: the blank lies in the subvolume that is reset; put it beside it",
         ));
     }
-    let is_among = |blank: &Path| {
-        let below = blank.strip_prefix(&generations).ok().and_then(Path::to_str);
-        // What was a generation is none once it is named as the blank; see `Btrfs::examine`.
-        below.is_some_and(|name| exact_number(name).is_none()) || inside(blank, &generations)
+    let is_taken = |blank: &Path| match blank.strip_prefix(&generations).map(Path::to_str) {
+        Ok(below) => below.is_some_and(is_given_among_generations),
+        Err(_) => inside(blank, &generations),
     };
-    if blank.as_deref().is_some_and(is_among) {
+    if blank.as_deref().is_some_and(is_taken) {
         return Err(Wrong::at(
             &table.blank,
             format!(
-                "volume.btrfs.blank: it overlaps the generations, {generations:?}, where only darlings \
-                 makes and removes subvolumes; take a read-only snapshot elsewhere and name that"
+                "volume.btrfs.blank: it overlaps what darlings makes and removes among the generations in \
+                 {generations:?}; take a read-only snapshot elsewhere and name that"
             ),
         ));
     }
@@ -458,6 +457,19 @@ fn subvolume_path(key: &str, text: &Spanned<String>) -> Result<PathBuf, Wrong> {
         ),
         error => wrong_path(&format!("volume.btrfs.{key}"), text, &error),
     })
+}
+
+/// Whether a path below the generations directory is one that resets and purges give, or lies in one. A
+/// generation itself is none any more once it is named as the blank; see `Btrfs::examine`.
+fn is_given_among_generations(below: &str) -> bool {
+    let (first, is_inside) = match below.split_once('/') {
+        Some((first, _)) => (first, true),
+        None => (below, false),
+    };
+    let numbered = |prefix: &&str| first.strip_prefix(*prefix).and_then(exact_number).is_some();
+    let given = ["ready-", "snapshot-", "seals-", "removing-"].iter().any(numbered);
+    let is_generation = exact_number(first).is_some();
+    given || ["", OWN_DIRECTORY, "next"].contains(&first) || is_generation && is_inside
 }
 
 fn default_generations(subvolume: &Path) -> PathBuf {

@@ -412,3 +412,21 @@ fn what_is_named_as_the_blank_is_no_longer_a_generation() -> Result<()> {
     machine.reset_well()?;
     machine.close()
 }
+
+/// As earlier versions allowed it.
+#[test]
+fn a_blank_that_lies_beside_the_generations_is_reset_to_and_never_removed() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = machine_after(1)?;
+    machine.volume.snapshot("@blank", "@darlings/root/blank", true)?;
+    "@darlings/root/blank".clone_into(&mut machine.blank);
+    for strategy in ["carry", "rollback"] {
+        strategy.clone_into(&mut machine.strategy);
+        machine.reset_well()?;
+    }
+    let ran = machine.purge("generations = 1", &[])?;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(machine.kept()?, ["3", "blank"]);
+    machine.reset_well()?;
+    machine.close()
+}

@@ -70,6 +70,26 @@ fn generations_have_a_home_by_default_named_after_the_subvolume() {
 }
 
 #[test]
+fn a_blank_may_lie_beside_the_generations_under_a_name_of_its_own() {
+    for (below, given) in [
+        ("", true),
+        (".darlings/next", true),
+        ("next", true),
+        ("ready-7", true),
+        ("snapshot-7", true),
+        ("removing-7", true),
+        ("7/inside", true),
+        ("7", false),
+        ("blank", false),
+        ("blank-7", false),
+        ("blanks/root", false),
+        ("ready-made", false),
+    ] {
+        assert_eq!(is_given_among_generations(below), given, "{below}");
+    }
+}
+
+#[test]
 fn paths_that_cannot_be_meant_are_named_with_file_line_and_key() {
     for (path, why) in [
         ("/a/../b", "holds `..`; write the path it stands for"),
@@ -163,9 +183,8 @@ fn what_a_filesystem_or_a_strategy_cannot_do_is_refused_and_not_ignored() {
         ),
         (
             "btrfs = { device = \"/dev/x\", subvolume = \"@\", blank = \"@darlings/root/next\" }",
-            "3:55: volume.btrfs.blank: it overlaps the generations, \"@darlings/root\", where only \
-                 darlings makes and removes subvolumes; take a read-only snapshot elsewhere and name \
-                 that",
+            "3:55: volume.btrfs.blank: it overlaps what darlings makes and removes among the \
+                 generations in \"@darlings/root\"; take a read-only snapshot elsewhere and name that",
         ),
         (
             "strategy = \"rollback\"\nzfs = { dataset = \"a/b\", blank = \"b\" }\nkeep = { days = 1 }",
