@@ -199,6 +199,16 @@ fn a_link_to_an_empty_directory_stands_for_nothing_that_could_be_erased() -> Res
     )?;
     machine.blank = "empty".to_owned();
     let machine = machine.persist("/srv/media", &[]);
+    // Where it is a user's, whether the volume is reset must not depend on what the user puts there.
+    let (directory, file) = (machine.at("@/mnt/media"), machine.at("@/mnt/media/file"));
+    lchown(&directory, Some(1000), Some(1000))?;
+    let refused =
+        "/srv/media is a symbolic link to /mnt/media, and a reset erases that; persist /mnt/media";
+    assert_eq!(checked(&machine)?, (Some(1), vec![refused.to_owned()], vec![]));
+    std::fs::write(&file, "")?;
+    assert_eq!(checked(&machine)?, (Some(1), vec![refused.to_owned()], vec![]));
+    std::fs::remove_file(&file)?;
+    lchown(&directory, Some(0), Some(0))?;
     assert_eq!(checked(&machine)?, (Some(0), vec![], vec![]));
     let ran = machine.reset_and_compare()?;
     assert_eq!(warnings(&ran), Vec::<&str>::new());

@@ -117,8 +117,9 @@ impl Looking<'_> {
         }
         // What is mounted there is not the volume's.
         let Some(status) = at::status_beneath(self.previous, &content)? else { return Ok(None) };
-        // A mount point, mostly.
+        // A mount point, mostly. Whether a user's is empty is up to the user.
         if at::kind(&status) == FileType::Directory
+            && self.are_of_root(content.ancestors())?
             && at::is_empty(at::open_beneath(self.previous, &content)?.as_fd())?
         {
             return Ok(None);
@@ -175,8 +176,12 @@ impl Looking<'_> {
     /// Whether no user can have put there what is at a path: every directory above it is root's, and
     /// nobody else may write to it.
     fn is_in_hands_of_root(&self, path: &Path) -> anyhow::Result<bool> {
-        for above in path.ancestors().skip(1) {
-            let directory = at::open_beneath(self.previous, above)?;
+        self.are_of_root(path.ancestors().skip(1))
+    }
+
+    fn are_of_root<'p>(&self, directories: impl Iterator<Item = &'p Path>) -> anyhow::Result<bool> {
+        for directory in directories {
+            let directory = at::open_beneath(self.previous, directory)?;
             let status = at::status_of(directory.as_fd())?;
             if status.stx_uid != 0 || status.stx_mode & 0o022 != 0 {
                 return Ok(false);
