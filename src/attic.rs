@@ -89,7 +89,7 @@ pub fn look(
 ) -> anyhow::Result<Attic> {
     let mut attic = Attic::default();
     let manifest = state::known_manifest(previous, |error| {
-        warn!("{error:#}; what is no longer declared goes with the generation, not to the attic");
+        warn!("{error:#}; what is no longer persisted goes with the generation, not to the attic");
     })?;
     let mut connectors = BTreeSet::new();
     for path in manifest.into_iter().flat_map(|manifest| manifest.persisted) {

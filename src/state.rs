@@ -291,7 +291,7 @@ pub fn manifest(root: BorrowedFd<'_>) -> anyhow::Result<Option<Manifest>> {
 /// It is none, or that of a newer version.
 pub fn parse_manifest(text: &[u8], what: &str) -> anyhow::Result<Manifest> {
     parse(text, VERSION, what, || {
-        format!("{what} is damaged: nothing is known of what was declared at that reset")
+        format!("{what} is damaged: nothing is known of what was persisted at that reset")
     })
 }
 
@@ -367,7 +367,7 @@ mod tests {
         let error = parse_manifest(br#"{"generation":1}"#, "it").unwrap_err();
         assert_eq!(
             format!("{error:#}"),
-            "it is damaged: nothing is known of what was declared at that reset: missing field `version` at line 1 column 16"
+            "it is damaged: nothing is known of what was persisted at that reset: missing field `version` at line 1 column 16"
         );
     }
 

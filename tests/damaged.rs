@@ -192,8 +192,8 @@ fn with_a_damaged_manifest_what_is_no_longer_declared_goes_with_the_generation()
     put(&machine.volume.live(), ".darlings/manifest", "")?;
     let ran = machine.reset()?;
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let warning = "warning: .darlings/manifest is damaged: nothing is known of what was declared at that \
-                   reset: EOF while parsing a value at line 1 column 0; what is no longer declared goes \
+    let warning = "warning: .darlings/manifest is damaged: nothing is known of what was persisted at that \
+                   reset: EOF while parsing a value at line 1 column 0; what is no longer persisted goes \
                    with the generation, not to the attic\n";
     assert_eq!(ran.stderr.matches(warning).count(), 1, "{}", ran.stderr);
     assert!(!machine.at("@/formerly").exists() && !machine.at("@/.darlings/attic").exists());

@@ -273,7 +273,7 @@ fn a_generation_of_a_directory_whose_manifest_is_damaged_is_told_and_the_others_
     let generation = volume.live().join(".darlings/generations/2").display().to_string();
     let warning = format!(
         "warning: {generation}: the manifest of generation 2 is damaged: nothing is known of what \
-         was declared at that reset: EOF while parsing a string at line 1 column 19\n"
+         was persisted at that reset: EOF while parsing a string at line 1 column 19\n"
     );
     assert_eq!(said, warning);
     volume.close()
