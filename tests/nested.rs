@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::os::unix::fs::chown;
 use std::process::Command;
 
 use anyhow::Result;
@@ -146,6 +147,34 @@ fn what_stands_for_a_subvolume_at_a_kept_path_is_kept_as_an_ordinary_directory()
             machine.reset_well()?;
             put(&live, "var/machines/file", "can be made")?;
         }
+        machine.close()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_subvolume_that_a_user_calls_as_ours_is_called_goes_with_the_generation() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for strategy in ["rollback", "carry"] {
+        // A home is a volume, and its root is the user's.
+        let mut machine =
+            Machine::new(|_| Ok(()), |live| put(live, "keep/file", "kept"))?.persist("/keep", &[]);
+        strategy.clone_into(&mut machine.strategy);
+        let theirs = machine.volume.make_subvolume("@/.darlings")?;
+        put(&theirs, "generation", "7")?;
+        chown(&theirs, Some(1000), Some(1000))?;
+
+        for generation in ["1", "2"] {
+            let ran = machine.reset_well()?;
+            assert_eq!(ran.generation()?, format!("@darlings/root/{generation}"), "{strategy}");
+        }
+
+        assert_eq!(std::fs::read_to_string(machine.at("@/keep/file"))?, "kept");
+        let mut all: Vec<String> =
+            subvolumes_of(machine.volume.fs.path(), &[])?.into_keys().collect();
+        all.sort();
+        let generations = ["@darlings/root/1", "@darlings/root/1/.darlings", "@darlings/root/2"];
+        assert_eq!(all, [&["@", "@blank"][..], &generations].concat(), "{strategy}");
         machine.close()?;
     }
     Ok(())

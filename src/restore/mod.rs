@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
+use darlings_btrfs as btrfs;
 use rustix::fs::{IFlags, Mode, Statx, StatxAttributes, mkdirat};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -397,6 +398,12 @@ pub fn ensure_own_directory(root: BorrowedFd<'_>) -> anyhow::Result<()> {
         own
     } else {
         let name = at::c_name(OWN_DIRECTORY.as_ref())?;
+        if let Some(status) = at::present(at::status(root, &name)).with_context(cannot)?
+            && is_stub(root, &status)?
+        {
+            // It has no other name to get: the kernel takes it for full. The subvolume is where it was.
+            clear::remove_single(root, &name).with_context(cannot)?;
+        }
         let mut number = 1;
         let mut other = at::c_name(format!("{OWN_DIRECTORY}~{number}").as_ref())?;
         while at::present(at::status(root, &other)).with_context(cannot)?.is_some() {
@@ -419,7 +426,14 @@ pub fn trusted_own_directory(root: BorrowedFd<'_>) -> anyhow::Result<Option<Owne
     let cannot = || format!("cannot open {OWN_DIRECTORY}");
     let own = at::directory_beneath(root, Path::new(OWN_DIRECTORY)).with_context(cannot)?;
     let Some(own) = own else { return Ok(None) };
-    Ok((at::status_of(own.as_fd()).with_context(cannot)?.stx_uid == 0).then_some(own))
+    let status = at::status_of(own.as_fd()).with_context(cannot)?;
+    Ok((status.stx_uid == 0 && !is_stub(root, &status)?).then_some(own))
+}
+
+/// Whether this stands, in a snapshot, for a subvolume that somebody made: it is root's whoever that was,
+/// and nothing can be made in it.
+fn is_stub(root: BorrowedFd<'_>, status: &Statx) -> anyhow::Result<bool> {
+    Ok(btrfs::entry_kind(status.stx_ino) == btrfs::EntryKind::Stub && btrfs::is_btrfs(root)?)
 }
 
 /// Opens the tool's own directory in a volume's root.
