@@ -201,6 +201,30 @@ fn a_full_filesystem_is_told_and_nothing_is_moved() -> Result<()> {
 }
 
 #[test]
+fn where_no_more_files_can_be_made_check_says_so_as_the_reset_does() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let volume = Volume::new(Filesystem::Ext4)?;
+    let many = volume.fs.path().join("many");
+    std::fs::create_dir(&many)?;
+    for number in 0.. {
+        match std::fs::File::create(many.join(format!("{number}"))) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let previous = volume.tree()?;
+    // It runs `check` first, and fails where the two disagree.
+    let ran = volume.run(&[])?;
+    assert_eq!(ran.code, Some(10), "{}", ran.stderr);
+    let told = "there is no room for a reset, which needs 64 files and directories, and the \
+                filesystem has room for 0: ";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert_eq!(volume.tree()?.diff_lines(&previous), "");
+    volume.close()
+}
+
+#[test]
 fn generations_of_a_directory_are_listed_and_purged_like_others() -> Result<()> {
     skip_unless!(capability::root_and_ext4(), Ok(()));
     let volume = Volume::new(Filesystem::Ext4)?;

@@ -12,7 +12,7 @@
 //! The filesystem must make renames durable in the order in which they were made, as ext4, XFS,
 //! btrfs, bcachefs, F2FS do (tmpfs makes nothing durable at all).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -27,7 +27,7 @@ use crate::config;
 use crate::generations::{Space, exact_number};
 use crate::names::shown;
 use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
-use crate::restore::{Outcome, State, Surveyed, at, trusted_own_directory};
+use crate::restore::{Outcome, Room, State, Surveyed, at, trusted_own_directory};
 use crate::rules::OWN_DIRECTORY;
 use crate::state::{self, Manifest};
 
@@ -207,6 +207,7 @@ impl Dir {
             let highest = state::generation(root)?.max(self.highest()?);
             self.generation = highest.max(self.looked.attic.newest) + 1;
             ensure_room(Space::on(root)?.available, "")?;
+            ensure_entries(root)?;
             self.check_subvolumes()?;
             if self.options.dry_run {
                 // What a reset only tries, since it is an estimate: one that fails leaves nothing.
@@ -325,6 +326,18 @@ impl Dir {
         (self.journal, self.laid) = (None, false);
         Ok(())
     }
+}
+
+/// Checks that the few files and directories can be made that a reset works with.
+fn ensure_entries(root: BorrowedFd<'_>) -> anyhow::Result<()> {
+    const LEAST: u64 = 64;
+    let free = Room::free(&fstatvfs(root).context("cannot read how much is free")?).entries;
+    ensure!(
+        free >= LEAST,
+        "there is no room for a reset, which needs {LEAST} files and directories, and the filesystem has \
+         room for {free}: remove what is not needed, `darlings purge` perhaps"
+    );
+    Ok(())
 }
 
 /// Whether an overlay can move a directory that comes from a lower layer; without an option of its own
