@@ -1,4 +1,4 @@
-//! How much room it takes to lay the blank's content, before it is tried.
+//! How much room it takes to lay the blank's content, or to bring over what is kept, before it is tried.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,7 +35,8 @@ impl Room {
         Self { bytes: of.f_bavail.saturating_mul(of.f_frsize), entries }
     }
 
-    /// What it takes at most to lay the blank's part of these units on the filesystem of `target`.
+    /// What it takes at most to lay the blank's part of these units on the filesystem of `target`, which
+    /// shares the content of files if it `clones`, or can in any case.
     ///
     /// # Errors
     /// What of the blank cannot be looked at.
@@ -43,21 +44,30 @@ impl Room {
         units: &[Unit],
         blank: BorrowedFd<'_>,
         target: BorrowedFd<'_>,
+        clones: bool,
     ) -> anyhow::Result<Self> {
-        let mut counting = Counting {
-            blank,
-            block: fstatvfs(target)
-                .context("cannot ask for the size of a block")?
-                .f_frsize
-                .max(512),
-            shares: shares(blank, target)?,
-            linked: BTreeSet::new(),
-            room: Self::default(),
-        };
+        let mut counting = Counting::of(blank, target, clones || shares(blank, target)?)?;
         for unit in units {
             for (path, job) in jobs_of(unit, blank, target)? {
                 counting.count(path, job.rules)?;
             }
+        }
+        Ok(counting.room)
+    }
+
+    /// What it takes at most to bring these over within their filesystem, each without what is excluded
+    /// from it.
+    ///
+    /// # Errors
+    /// What of them cannot be looked at.
+    pub fn to_bring<'p>(
+        paths: impl Iterator<Item = (PathBuf, Option<&'p Node>)>,
+        previous: BorrowedFd<'_>,
+        clones: bool,
+    ) -> anyhow::Result<Self> {
+        let mut counting = Counting::of(previous, previous, clones)?;
+        for (path, rules) in paths {
+            counting.count(path, rules)?;
         }
         Ok(counting.room)
     }
@@ -74,7 +84,7 @@ fn shares(blank: BorrowedFd<'_>, target: BorrowedFd<'_>) -> anyhow::Result<bool>
 }
 
 struct Counting<'a> {
-    blank: BorrowedFd<'a>,
+    tree: BorrowedFd<'a>,
     block: u64,
     shares: bool,
     /// Files with several names, of which one was counted.
@@ -82,13 +92,19 @@ struct Counting<'a> {
     room: Room,
 }
 
-impl Counting<'_> {
-    /// Counts what is at a path of the blank, with what is below it.
+impl<'a> Counting<'a> {
+    fn of(tree: BorrowedFd<'a>, target: BorrowedFd<'_>, shares: bool) -> anyhow::Result<Self> {
+        let target = fstatvfs(target).context("cannot ask for the size of a block")?;
+        let block = target.f_frsize.max(512);
+        Ok(Self { tree, block, shares, linked: BTreeSet::new(), room: Room::default() })
+    }
+
+    /// Counts what is at a path of the tree, with what is below it.
     fn count(&mut self, path: PathBuf, rules: Option<&Node>) -> anyhow::Result<()> {
         let mut waiting = vec![(path, rules)];
         while let Some((path, rules)) = waiting.pop() {
-            let cannot = || format!("cannot look at {path:?} of the blank");
-            let (parent, name) = at::open_parent(self.blank, &path).with_context(cannot)?;
+            let cannot = || format!("cannot look at {path:?}");
+            let (parent, name) = at::open_parent(self.tree, &path).with_context(cannot)?;
             let status = at::status(parent.as_fd(), &name).with_context(cannot)?;
             let kind = at::kind(&status);
             if kind != FileType::Directory

@@ -15,7 +15,7 @@ use crate::config;
 use crate::names::shown;
 use crate::report::bytes_in_words;
 use crate::restore::{Place, Reserved, Room, State, Surveyed, at, survey, survey_excluded};
-use crate::rules::Rules;
+use crate::rules::{OWN_DIRECTORY, Rules};
 
 /// What was seen of the trees of a volume, whatever the filesystem.
 #[derive(Debug, Clone, Default)]
@@ -81,16 +81,17 @@ impl Looked {
     }
 
     /// Makes sure that the blank's content fits beside the previous state at `root`, by an estimate
-    /// that is rather too large.
+    /// that is rather too large. `clones` says that the filesystem shares what is laid.
     pub(super) fn ensure_fits(
         &self,
         rules: &Rules,
         root: BorrowedFd<'_>,
         blank: Option<BorrowedFd<'_>>,
+        clones: bool,
     ) -> anyhow::Result<()> {
         let Some(blank) = blank else { return Ok(()) };
         let units = carry::arrange(rules, self.seen(&[])).units;
-        let needed = Room::to_lay(&units, blank, root)?;
+        let needed = Room::to_lay(&units, blank, root, clones)?;
         let free = Room::free(&fstatvfs(root).context("cannot ask for the free space")?);
         ensure_copy_fits("the blank", (needed.bytes, free.bytes), "")?;
         ensure!(
@@ -103,7 +104,27 @@ impl Looked {
         Ok(())
     }
 
-    /// The same once everything is in place, for a second restoration from where the first one
+    /// Makes sure in the same way that what is kept can be copied within its filesystem, twice: to the
+    /// stage, and back from there.
+    pub(super) fn ensure_kept_fits(
+        &self,
+        rules: &Rules,
+        previous: BorrowedFd<'_>,
+        clones: bool,
+        free: u64,
+    ) -> anyhow::Result<()> {
+        let there = |path: &&Surveyed| matches!(path.state, State::Present { .. });
+        let kept = self.paths.iter().filter(there);
+        let kept = kept.map(|path| (path.source().to_owned(), rules.at(&path.path)));
+        let stores = self.attic.stores.iter().map(|path| (path.clone(), None));
+        let attic = Path::new(OWN_DIRECTORY).join(attic::ATTIC);
+        let attic = at::status_beneath(previous, &attic)?.map(|_| (attic, None));
+        let once = Room::to_bring(kept.chain(stores).chain(attic), previous, clones)?;
+        let needed = once.bytes.saturating_mul(2).saturating_add(LEAST_ROOM);
+        ensure_copy_fits("what is kept", (needed, free), "")
+    }
+
+    /// What was seen, once everything is in place: for a second restoration from where the first one
     /// put it.
     pub(super) fn in_place(&self) -> Self {
         let mut looked = self.clone();
@@ -133,7 +154,7 @@ impl Looked {
 }
 
 /// With less than this left, in bytes, a reset does not begin: it needs room to write down what it does.
-const LEAST_ROOM: u64 = 4 << 20;
+pub(super) const LEAST_ROOM: u64 = 4 << 20;
 
 /// Checks that there is room for a reset with so many bytes left of something.
 pub(super) fn ensure_room(left: u64, of: &str) -> anyhow::Result<()> {

@@ -25,7 +25,7 @@ mod zfs;
 pub use backing::{FromWithin, mounted_from_within};
 pub use bootable::vanishing;
 pub use looked::unreachable;
-use looked::{Looked, ensure_copy_fits, ensure_room};
+use looked::{LEAST_ROOM, Looked, ensure_copy_fits, ensure_room};
 pub use running::{
     Cover, cover, in_running_system, is_mount_point, other_mount, place_in, zfs_clones_no_blocks,
 };

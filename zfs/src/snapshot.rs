@@ -86,6 +86,11 @@ end
 return { found = found }
 ";
 
+const CHECK_SNAPSHOT: &str = "
+local args = ...
+return { errno = zfs.check.snapshot(args.name) }
+";
+
 impl Zfs {
     /// The snapshots of a dataset, oldest first.
     pub fn snapshots(&self, dataset: &str) -> Result<Vec<Snapshot>, Error> {
@@ -155,6 +160,15 @@ impl Zfs {
             let (name, errno) = first_failure(failed.as_ref()).unwrap_or((first, errno));
             Error::from_errno(OPERATION, name, errno)
         })
+    }
+
+    /// Whether [`Zfs::snapshot`] would take this one now: by a `refreservation`, ZFS demands room for as
+    /// much again as the dataset takes. Changes nothing, but waits for a transaction group, since
+    /// ZFS looks only there.
+    pub fn check_snapshot(&self, snapshot: &str) -> Result<(), Error> {
+        name::check(Kind::Snapshot, snapshot)?;
+        let program = Program::sync("take the snapshot", snapshot, CHECK_SNAPSHOT);
+        program.change(self, &List::new().with("name", snapshot))
     }
 
     /// Makes a dataset that is a clone of a snapshot, with these properties.

@@ -211,7 +211,7 @@ impl Dir {
             self.check_subvolumes()?;
             if self.options.dry_run {
                 // What a reset only tries, since it is an estimate: one that fails leaves nothing.
-                self.looked.ensure_fits(&self.volume.rules, root, blank)?;
+                self.looked.ensure_fits(&self.volume.rules, root, blank, false)?;
             }
         }
         Ok(plan(&self.volume, &self.source, self.generation, stage, &self.looked))

@@ -217,7 +217,10 @@ impl Store for Generations {
     }
 
     fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>> {
-        self.blank.clone().map(|blank| self.look_into(&blank)).transpose()
+        let Some(blank) = self.blank.clone() else { return Ok(None) };
+        // As a reset says it, and `check` says what is the same once.
+        ensure!(self.library.exists(&blank)?, "the blank snapshot {blank} is missing");
+        self.look_into(&blank).map(Some)
     }
 
     fn remove_nested(&mut self, _: &Path) -> anyhow::Result<()> {

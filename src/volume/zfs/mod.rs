@@ -15,13 +15,12 @@
 //! it the stage is complete, and the dataset is rolled back once more and filled from it.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use darlings_zfs as fs;
 
 use super::mounts::{self, Mount};
-use super::{Looked, OnlyNow, Options, Standing, Volume, bootable, ensure_room};
+use super::{Looked, Options, Standing, Volume, bootable, ensure_room};
 use crate::carry::Journal;
 use crate::cmdline::{Asked, Which};
 use crate::config::{self, Strategy};
@@ -37,6 +36,7 @@ mod generations;
 mod init;
 #[cfg(test)]
 pub(super) mod modelled;
+mod obstacles;
 mod plan;
 
 pub(super) use asked::in_words;
@@ -138,6 +138,9 @@ impl Zfs {
         // What must not be booted comes first: that counts, whatever else is wrong.
         let mut facts = self.look_for_unfinished()?;
         self.check_not_in_use(mounted_at.as_deref())?;
+        if facts.interrupted() || self.options.asked != Asked::Off {
+            self.check_writable()?;
+        }
         if facts.journal.is_some() {
             // What it has still to move is laid already: the blank, or the generation that is
             // restored, is not needed any more and may be gone.
@@ -331,55 +334,6 @@ impl Zfs {
         })
     }
 
-    /// Where somebody else has the dataset mounted.
-    fn in_use(&self) -> anyhow::Result<Option<PathBuf>> {
-        let is_it =
-            |mount: &mounts::Mounted| mount.kind == "zfs" && mount.source == self.source.dataset;
-        Ok(mounts::all()?.into_iter().find(is_it).map(|mount| mount.mount_point))
-    }
-
-    fn check_not_in_use(&self, mounted_at: Option<&Path>) -> anyhow::Result<()> {
-        match mounted_at {
-            Some(mount_point) if !self.options.passes_over(OnlyNow::Mounted) => bail!(
-                "the dataset {} is mounted at {mount_point:?}; a volume is reset before it is \
-                 mounted: unmount it, or reboot",
-                self.source.dataset,
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    /// What stands in the way of the rollback is found before anything is done: a clone of a
-    /// newer snapshot, a hold, a mount that our list does not show. Ours would be one of those.
-    fn check_rollback(&mut self, facts: &Facts) -> anyhow::Result<()> {
-        let config::Zfs { dataset, blank, .. } = &self.source;
-        let blank = blank.as_deref().context("BUG: a rollback without a blank")?;
-        let rollback = fs::Rollback {
-            dataset,
-            blank,
-            destroy_first: &facts.newer,
-            property: MARK,
-            value: "0",
-        };
-        if self.options.passes_over(OnlyNow::Mounted) {
-            // Said last.
-            let in_use = |error: &fs::Error| {
-                matches!(error, fs::Error::RollbackRefused { reason: fs::Refusal::Busy, .. })
-            };
-            return match self.library.check_rollback(&rollback) {
-                Err(error) if !in_use(&error) => Err(error.into()),
-                _ => Ok(()),
-            };
-        }
-        let was_mounted = self.mounted.dataset.is_some();
-        unmount(&mut self.mounted.dataset)?;
-        self.library.check_rollback(&rollback)?;
-        if was_mounted {
-            self.mounted.dataset = mount(dataset, "previous", fs::Access::ReadOnly)?;
-        }
-        Ok(())
-    }
-
     fn rolled_back(&self) -> anyhow::Result<Option<u64>> {
         let dataset = &self.source.dataset;
         match self.library.property(dataset, MARK)? {
@@ -420,13 +374,10 @@ impl Volume for Zfs {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
         let facts = self.look()?;
         // What was begun is completed as it was begun, whatever the configuration says now.
-        let interrupted = facts.rolled_back.is_some() || facts.journal.is_some();
+        let interrupted = facts.interrupted();
         let carries = facts.rolled_back.is_none()
             && (facts.journal.is_some() || self.volume.strategy == Strategy::Carry);
         let rolls_back = !carries && (interrupted || self.options.asked == Asked::Reset);
-        if rolls_back {
-            self.check_rollback(&facts)?;
-        }
         let (volume, source) = (&self.volume, &self.source);
         let plan = match (self.options.asked, facts.source) {
             (Asked::Off, _) if !interrupted => asked::nothing(volume, source, &facts),
@@ -435,6 +386,11 @@ impl Volume for Zfs {
             _ if carries => plan::carry(volume, source, &facts),
             _ => plan::rollback(volume, source, &facts)?,
         };
+        self.check_refreservation(&plan)?;
+        if rolls_back {
+            self.check_rollback(&facts)?;
+        }
+        self.check_fits(&plan, &facts.looked)?;
         self.does = plan.does;
         self.generation = plan.generation;
         self.looked = facts.looked;

@@ -65,6 +65,11 @@ pub(super) fn own_number(name: &str) -> Option<u64> {
 }
 
 impl Facts {
+    /// Whether a run was interrupted that must be completed.
+    pub(super) fn interrupted(&self) -> bool {
+        self.rolled_back.is_some() || self.journal.is_some()
+    }
+
     /// A number that neither a reset, nor a snapshot, nor a list in the attic has.
     pub(super) fn next_generation(&self) -> u64 {
         self.highest.max(self.live_generation).max(self.looked.attic.newest) + 1

@@ -12,8 +12,10 @@ use anyhow::{Context as _, Result, ensure};
 /// What a reset says where it fails for what a running system cannot know of the next boot, which
 /// `check` therefore passes over: the volume, or something on it, is mounted; another run is at work; the
 /// machine hibernated. The whole list.
-const ONLY_NOW: [&str; 4] = [
+const ONLY_NOW: [&str; 5] = [
     "a volume is reset before it is mounted",
+    // What ZFS says of a mount in somebody else's namespace.
+    "it is in use (mounted, ",
     "a volume is reset before others are mounted on it",
     "another run is at work in",
     "a hibernation image waits to be resumed",

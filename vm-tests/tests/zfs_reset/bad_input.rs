@@ -10,12 +10,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use darlings_testkit::plant;
 
-use crate::full_pool;
 use crate::guest::{checks, in_guest};
-use crate::machine::{Machine, Strategy, reset};
+use crate::machine::{Machine, Strategy, reset, reset_unforetold};
 use crate::pools::{
     DATASET, MARK, POOL, Whole, change, create_pool, export, import, put, sh, tree,
 };
+use crate::{full_pool, properties};
 
 #[test]
 fn what_cannot_be_reset_is_named_and_nothing_is_changed() -> Result<()> {
@@ -27,13 +27,19 @@ fn what_cannot_be_reset_is_named_and_nothing_is_changed() -> Result<()> {
             snapshots_that_are_not_ours_are_refused_unless_they_may_be_destroyed,
             a_mark_without_its_stage_is_refused,
             a_file_with_more_attributes_than_can_be_listed_is_named,
+            properties::a_dataset_that_is_read_only_is_refused_by_name,
+            properties::a_refreservation_that_leaves_no_room_is_refused,
+            properties::a_blank_above_the_refquota_is_refused,
+            properties::a_root_that_would_lose_its_init_is_refused,
+            full_pool::a_blank_larger_than_what_is_free_is_not_ready,
+            full_pool::what_is_cloned_needs_no_room,
             full_pool::a_pool_or_quota_that_is_full_at_any_moment_leaves_all_as_it_was,
         ],
     )
 }
 
 /// A small machine whose whole pool can be compared.
-fn small_machine() -> Result<Machine> {
+pub(crate) fn small_machine() -> Result<Machine> {
     let blank = |blank: &Path| put(blank, "etc/motd", "of the blank");
     let live = |live: &Path| {
         put(live, "etc/motd", "changed")?;
@@ -43,7 +49,7 @@ fn small_machine() -> Result<Machine> {
 }
 
 /// Resets, which is refused with these words; nothing in the pool is changed.
-fn refused(configuration: &str, words: &str) -> Result<()> {
+pub(crate) fn refused(configuration: &str, words: &str) -> Result<()> {
     all_refused(&[(configuration, words)])
 }
 
@@ -245,8 +251,8 @@ fn a_mark_without_its_stage_is_refused() -> Result<()> {
     sh("zfs", &["set", &format!("{MARK}=7"), DATASET])?;
     let before = Whole::of(POOL)?;
     let ran = reset(&machine.config(), &[])?;
-    let words = "error: not all volumes were reset: / is rolled back, and what would complete it \
-                 is gone (do not use it): /: tank/local/root was rolled back by reset 7 and \
+    let words = "error: not all volumes were reset: / is half reset, and what would complete it \
+                 is gone or cannot be read (do not use it): /: tank/local/root was rolled back by reset 7 and \
                  tank/local/root/darlings-stage@darlings-7, which holds the persisted paths, is \
                  missing; find its content (a backup, `zpool history`), restore it, and run `zfs \
                  inherit darlings:rolled-back tank/local/root`\n";
@@ -272,7 +278,10 @@ fn a_file_with_more_attributes_than_can_be_listed_is_named() -> Result<()> {
         };
         let machine = Machine::new(&["-O", stored], |_| Ok(()), live)?.persist("keep", &[]);
         let before = sh("zfs", &["list", "-Hr", "-t", "all", "-o", "name,guid", POOL])?;
-        let ran = reset(&machine.config(), &[])?;
+        let ran = reset_unforetold(
+            &machine.config(),
+            "only reading the attributes of every kept file would tell",
+        )?;
         let words = "error: no volume was reset; all are as they were: /: cannot bring the persisted \
                      paths from the previous state to the stage: cannot bring over: \"keep/file\": \
                      cannot list extended attributes: it has more of them than the kernel lists (64 \

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::{env, fs, io};
 
 use anyhow::{Context as _, Result, ensure};
 use darlings_testkit::model::{self, Rule};
-use darlings_testkit::{RelPath, Tree, remove};
+use darlings_testkit::{Foretold, RelPath, Tree, remove};
 
 use crate::pools::{DATASET, MARK, POOL, UNDONE, change, create_pool, property, sh, tree};
 
@@ -53,10 +53,20 @@ pub(crate) fn reset_command(
     Ok(command)
 }
 
-/// Runs `darlings reset` to its end, below the words of `before` (`strace ...`).
+/// Runs `darlings reset` to its end, below the words of `before` (`strace ...`). `check` must foretell
+/// how it ends.
 pub(crate) fn reset_below(before: &[&str], configuration: &str, arguments: &[&str]) -> Result<Ran> {
     let mut command = reset_command(before, configuration, arguments)?;
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ran(Foretold::output(&mut command)?)
+}
+
+/// Runs `darlings reset` where `check` does not foretell how it ends, for this reason.
+pub(crate) fn reset_unforetold(configuration: &str, _reason: &str) -> Result<Ran> {
+    let mut command = reset_command(&[], configuration, &[])?;
+    ran(command.output().with_context(|| format!("cannot run {command:?}"))?)
+}
+
+fn ran(output: Output) -> Result<Ran> {
     let report = match fs::read(REPORT) {
         Ok(text) => Some(serde_json::from_slice(&text)?),
         Err(why) if why.kind() == io::ErrorKind::NotFound => None,

@@ -19,6 +19,7 @@
 //! | `looking` | what was: explained, listed, and brought back from snapshots |
 //! | `bad_input` | what is refused: in words, and with nothing changed |
 //! | `moving_in` | `check`, `init` and `adopt` on a dataset that is in use |
+//! | `properties` | what a dataset's properties forbid, and a result that would not boot |
 //! | `full_pool` | a pool that has no room, at each moment that this can come out |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at once")]
 
@@ -39,4 +40,5 @@ mod machine;
 mod moving_in;
 mod pools;
 mod power_cuts;
+mod properties;
 mod resumed;
