@@ -14,7 +14,7 @@ use darlings_testkit::power::{self, Cut, Log, mark};
 use darlings_vm_tests::disk::Disk;
 
 use crate::guest::{CUTS, checks, in_guest_with};
-use crate::machine::{Machine, Strategy, reset};
+use crate::machine::{Machine, Strategy, reset, reset_unforetold};
 use crate::pools::{DATASET, MIB, POOL, change, create_pool_on, export, patiently, sh, tree};
 use crate::{carry_interrupted, interrupted};
 
@@ -226,7 +226,7 @@ fn between_marks(known: &Known, name: &str) -> Result<(String, String)> {
     // In seconds: much is to be made durable in between that nobody asked for.
     let before = fs::read_to_string(timeout)?;
     fs::write(timeout, "1")?;
-    reset(&known.machine().config(), &[])?.well()?;
+    reset_unforetold(&known.machine().config(), "what is recorded is a reset alone")?.well()?;
     fs::write(timeout, before.trim())?;
     mark(Path::new(DISK), MARGIN + SIZE, &end)?;
     Ok((begin, end))
