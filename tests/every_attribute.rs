@@ -526,18 +526,25 @@ fn the_tools_own_directory_is_for_root_alone_and_holds_what_the_next_run_needs()
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let time = manifest["time"].take().as_u64().expect("no time");
     assert!((now - 60..=now).contains(&time), "{time} is not about now, {now}");
-    let blank = run(Command::new("btrfs").args(["subvolume", "show"]).arg(machine.at("@blank")))?;
-    let uuid = blank.lines().find_map(|line| line.trim().strip_prefix("UUID:")).expect("no UUID");
+    // Which system the volume belongs to is drawn by lot, and recorded beside the generations too.
+    let system = manifest["system"].take();
+    let system = system.as_str().expect("no system");
+    let record = std::fs::read_to_string(machine.at("@darlings/root/.darlings/record"))?;
+    assert!(record.contains(&format!("\"{system}\"")), "{system}: {record}");
+    // What it is of is tested with `drift`.
+    let digest = manifest["configuration"].take();
+    assert_eq!(digest.as_str().map(str::len), Some(16), "{digest}");
     assert_eq!(
         manifest,
         serde_json::json!({
             "version": 1,
             "generation": 1,
-            "blank": uuid.trim(),
             "persisted": ["keep"],
             "excluded": ["keep/cache"],
             "boot": std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end(),
             "time": null,
+            "system": null,
+            "configuration": null,
         })
     );
     assert_eq!(std::fs::metadata(machine.at("@"))?.mode() & 0o7777, 0o2775);

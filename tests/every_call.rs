@@ -147,9 +147,11 @@ const DURABLE: [&str; 4] = ["openat", "write", "fsync", "renameat"];
 fn a_small_file_of_a_reset_is_synced_then_renamed_and_then_its_directory_is_synced() -> Result<()> {
     skip_unless!(capability::root_and_btrfs().and(capability::root_and_ext4()), Ok(()));
     let next = |names: &[&str]| -> Vec<String> {
-        names.iter().map(|name| format!("@darlings/root/next/.darlings/{name}")).collect()
+        let home = "@darlings/root/.darlings/next/.darlings";
+        names.iter().map(|name| format!("{home}/{name}")).collect()
     };
-    let seals = "@darlings/root/seals-3".to_owned();
+    let beside = [".darlings/record", "seals-3", "seals-3"];
+    let beside = beside.map(|name| format!("@darlings/root/{name}"));
     let mine = ["manifest", "generation", "reset/journal"];
     for (strategy, list) in [("rollback", "attic/3.json"), ("carry", "reset/attic.json")] {
         let machine = machine(strategy)?;
@@ -164,7 +166,7 @@ fn a_small_file_of_a_reset_is_synced_then_renamed_and_then_its_directory_is_sync
         let (top, _) = at.context("nothing was written beside the live volume")?;
         let (_, top) = top.rsplit_once('<').context("no descriptor")?;
         let names = written_durably(&written, std::path::Path::new(top))?;
-        let expected = [next(&[list]), next(&mine), vec![seals.clone(), seals.clone()]].concat();
+        let expected = [next(&[list]), next(&mine), beside.to_vec()].concat();
         assert_eq!(names, expected, "{strategy}");
         machine.close()?;
     }

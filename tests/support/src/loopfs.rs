@@ -234,13 +234,19 @@ impl LoopFs {
         Ok(path)
     }
 
-    /// Unmounts every mount and leaves the device attached, as an initrd finds it.
+    /// Unmounts every mount and leaves the device attached, as an initrd finds it: no other process
+    /// has it mounted any more, either.
     pub fn unmount(&mut self) -> Result<()> {
+        self.unmount_here()?;
+        self.device.as_deref().map_or(Ok(()), wait_until_free)
+    }
+
+    fn unmount_here(&mut self) -> Result<()> {
         while let Some(mount) = self.mounts.last() {
             unmount(mount)?;
             self.unmounted = self.mounts.pop();
         }
-        self.device.as_deref().map_or(Ok(()), wait_until_free)
+        Ok(())
     }
 
     /// Unmounts what others have mounted below the mounts.
@@ -260,8 +266,10 @@ impl LoopFs {
         self.take_down()
     }
 
+    /// A process with a mount namespace of its own may still have a copy of the mounts. The kernel
+    /// then keeps the device, and the image, until that copy is gone.
     fn take_down(&mut self) -> Result<()> {
-        self.unmount()?;
+        self.unmount_here()?;
         if let Some(device) = &self.device {
             run(Command::new("losetup").arg("--detach").arg(device))?;
             self.device = None;
@@ -288,7 +296,7 @@ fn wait_until_free(device: &Path) -> Result<()> {
             Ok(_) => return Ok(()),
         }
     }
-    anyhow::bail!("{device:?} is still mounted by somebody")
+    anyhow::bail!("{device:?} is still mounted in another mount namespace")
 }
 
 impl Drop for LoopFs {
