@@ -310,7 +310,7 @@ impl std::fmt::Display for Check {
             more => format!("{more} problems"),
         };
         if self.ready {
-            writeln!(f, "{problems}: the next reset would run, and not keep all that is persisted")
+            writeln!(f, "{problems}: the next reset would run, but look at what is named above")
         } else {
             writeln!(f, "{problems}: the next boot would reset nothing")
         }

@@ -386,3 +386,50 @@ fn paths_are_counted_although_the_blank_is_missing() -> Result<()> {
     assert_eq!((code, &found["volumes"][0]["present"]), (Some(1), &Value::Null));
     machine.close()
 }
+
+#[test]
+fn an_ancestor_that_is_a_link_is_named_once_and_not_the_generations_for_it() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = Machine::new(
+        |_| Ok(()),
+        |live| {
+            put(live, "elsewhere/x", "kept")?;
+            put(live, "file", "not a directory")?;
+            Ok(symlink("elsewhere", live.join("link"))?)
+        },
+    )?;
+    let root = machine.volume.fs.mount_at("live", "subvol=@")?;
+    let at = |path: &str| quoted(&root.join(path).display().to_string());
+    let config = machine.beside("check.toml");
+    std::fs::write(
+        &config,
+        format!(
+            "[[volume]]\nmount_point = {}\nbtrfs = {{ device = {}, subvolume = \"@\", blank = \"empty\" }}\n\
+             [[persist]]\npath = {}\n[[persist]]\npath = {}\n",
+            quoted(&root.display().to_string()),
+            quoted(&machine.volume.fs.device().display().to_string()),
+            at("file/x"),
+            at("link/x"),
+        ),
+    )?;
+    let (code, found) = check(&config)?;
+    let problems = found["volumes"][0]["problems"].to_string();
+    let problems: Value = serde_json::from_str(&problems.replace(&root.display().to_string(), ""))?;
+    let unreachable = |path: &str, above: &str, kind: &str| {
+        format!(
+            "{path} is not brought over: {above} is a {kind}, which is not followed; declare the path \
+             that it stands for"
+        )
+    };
+    assert_eq!(
+        (code, problems),
+        (
+            Some(1),
+            json!([
+                unreachable("/file/x", "/file", "file"),
+                unreachable("/link/x", "/link", "symbolic link")
+            ])
+        )
+    );
+    machine.close()
+}

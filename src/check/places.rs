@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rustix::fs::{FileType, readlinkat};
+use rustix::io::Errno;
 
 use super::VolumeCheck;
 use crate::config;
@@ -126,8 +127,21 @@ enum Own {
 
 impl Own {
     fn look(live: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Self> {
-        let Some((parent, name)) = at::present(at::open_parent(live, path))? else {
-            return Ok(Self::Nothing);
+        let (parent, name) = match at::open_parent(live, path) {
+            Ok(found) => found,
+            // An ancestor that is not a directory is not followed: the plan has named it.
+            Err(error)
+                if matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::NOENT | Errno::LOOP | Errno::NOTDIR)
+                ) =>
+            {
+                return Ok(Self::Nothing);
+            }
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot open the directory of {path:?}"));
+            }
         };
         let Some(status) = at::present(at::status(parent.as_fd(), &name))? else {
             return Ok(Self::Nothing);
