@@ -324,3 +324,17 @@ fn a_reset_that_fails_leaves_no_directory_that_says_whose_it_is() -> Result<()> 
     assert!(Path::new(&machine.at("@/keep/now")).exists());
     machine.close()
 }
+
+#[test]
+fn a_directory_in_which_no_generation_is_left_belongs_to_the_volume_that_is_reset_next()
+-> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine_after(2)?;
+    let anew = "btrfs -q subvolume delete @darlings/root/1 @darlings/root/2 @; \
+                btrfs -q subvolume snapshot @blank @";
+    shell(&machine, anew)?;
+    let ran = machine.reset_well()?;
+    assert_eq!(ran.generation()?, "@darlings/root/1");
+    machine.reset_well()?;
+    machine.close()
+}

@@ -237,8 +237,8 @@ enum Way<'a> {
 fn remedy(volume: &config::Volume, asked: Asked) -> String {
     let make = match (&volume.backing, asked) {
         (_, Asked::Restore(_)) => {
-            return "boot a kernel whose modules that generation holds, or choose another \
-                    generation"
+            return "choose another generation; if only the modules are missing, boot a kernel whose \
+                    modules it holds"
                 .to_owned();
         }
         (Backing::Dir(_), _) => {

@@ -216,11 +216,12 @@ impl Record {
     fn is_of(this: Option<&Self>, live: &Seen, kept: &[Seen], blank: Option<&Seen>) -> bool {
         match (this, &live.system) {
             (Some(record), _) if record.names(&live.uuid) => true,
+            // Nothing is there that could be another system's.
+            _ if kept.is_empty() => true,
             (Some(record), Some(system)) => record.system == *system,
             (None, Some(system)) if kept.iter().any(|it| it.system.is_some()) => {
                 kept.iter().any(|it| it.system.as_ref() == Some(system))
             }
-            (None, _) if kept.is_empty() => true,
             // An earlier version has no id, nor has what was live before the first reset.
             (Some(record), None) if live.parent.as_ref().is_some_and(|it| record.names(it)) => true,
             _ => live.follows(kept, blank),

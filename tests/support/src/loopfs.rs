@@ -266,10 +266,14 @@ impl LoopFs {
         self.take_down()
     }
 
-    /// A process with a mount namespace of its own may still have a copy of the mounts. The kernel
-    /// then keeps the device, and the image, until that copy is gone.
+    /// A copy of the image, which has the same identifiers, can be mounted once this is gone. Where a
+    /// process with a mount namespace of its own has a copy of the mounts for long, as a desktop's
+    /// indexer may, the kernel keeps the device and the image until that one ends.
     fn take_down(&mut self) -> Result<()> {
         self.unmount_here()?;
+        if let Err(why) = self.device.as_deref().map_or(Ok(()), wait_until_free) {
+            eprintln!("{why:#}; it is detached once that process ends");
+        }
         if let Some(device) = &self.device {
             run(Command::new("losetup").arg("--detach").arg(device))?;
             self.device = None;
