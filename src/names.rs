@@ -4,7 +4,7 @@
 //! | for | function | a name that could mislead |
 //! |---|---|---|
 //! | a person | [`shown`] | in double quotes, escaped |
-//! | `darlings.toml` | [`toml`] | escaped in its string |
+//! | `darlings.toml` | [`toml()`] | escaped in its string |
 //! | Nix | [`nix`], [`nix_attribute`] | escaped, or read from JSON, since Nix has no such escapes |
 //!
 //! `{:?}` of a path, as in the contexts of errors, is always quoted and escapes the same characters.

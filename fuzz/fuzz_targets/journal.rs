@@ -4,10 +4,10 @@
 use darlings::carry::Journal;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| {
+fuzz_target!(|text: &[u8]| {
     let Ok(journal) = Journal::parse(text, "it") else { return };
     assert_eq!(journal.version.max(1), 1, "a newer version was read");
-    let written = serde_json::to_string(&journal).expect("what was read can be written");
+    let written = serde_json::to_vec(&journal).expect("what was read can be written");
     let again = Journal::parse(&written, "it").expect("what was written can be read");
     assert_eq!(again, journal);
 });
