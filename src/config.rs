@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::drift;
+use crate::ask::drift;
 use crate::generations::{MinFree, exact_number};
 use crate::names::shown;
 use crate::rules::{Line, OWN_DIRECTORY, PathError, Rules, normal_absolute, normal_relative};

@@ -290,7 +290,7 @@ impl Rules {
         rules
     }
 
-    /// Notes the digest of the configuration that they are of; see [`crate::drift`].
+    /// Notes the digest of the configuration that they are of; see [`crate::ask::drift`].
     pub fn set_configuration(&mut self, digest: Option<String>) {
         self.configuration = digest;
     }

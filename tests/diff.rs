@@ -11,12 +11,12 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use common::changes::{Noise, clear, shuffle};
 use common::made_up;
-use darlings::check::Check;
+use darlings::act::check::Check;
+use darlings::ask::diff::{self, Aspect, Change, Done, Entry};
 use darlings::cmdline::{Asked, CommandLine};
 use darlings::config::{Config, Strategy};
-use darlings::diff::{self, Aspect, Change, Done, Entry};
+use darlings::engine::report::Ending;
 use darlings::generations::Access;
-use darlings::report::Ending;
 use darlings::volume::Options;
 use darlings_testkit::attributes::Attribute;
 use darlings_testkit::generate::{self, Case};
@@ -40,7 +40,7 @@ fn config(fs: &LoopFs, strategy: Strategy, without_blank: bool, rules: &[Rule]) 
 fn reset(config: &Config) -> Result<bool> {
     let options = Options { dry_run: false, threads: 2, asked: Asked::Reset, root_subvolid: None };
     let check = Check::of(config, &CommandLine::parse(b""), "");
-    let ended = darlings::reset::reset(config, options);
+    let ended = darlings::engine::reset::reset(config, options);
     ensure!(check.ready == (ended.report.outcome == Ending::Reset), "{check}\n{:?}", ended.error);
     match ended.report.outcome {
         Ending::Reset => Ok(true),
@@ -234,7 +234,7 @@ fn check(fs: &LoopFs, strategy: Strategy, case: &Case, seed: u64, tally: &mut Ta
 #[test]
 fn what_is_told_is_what_the_next_reset_does_and_the_fast_way_tells_the_same() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
-    darlings::restore::prepare_process()?;
+    darlings::tree::prepare_process()?;
     let mut runner = generate::runner(CASES)?;
     let cases = runner.config().cases;
     let fs = LoopFs::new(Filesystem::Btrfs)?;

@@ -424,7 +424,7 @@ fn restored_by_the_library(
     blank: &Path,
     previous: &Path,
     target: &Path,
-) -> Result<darlings::restore::BytesByRung> {
+) -> Result<darlings::tree::BytesByRung> {
     let mut rules = darlings::rules::Rules::default();
     rules.declare(Path::new("keep"), &[PathBuf::from("sparse/only-a-hole")]).unwrap();
     rules.finish();
@@ -433,20 +433,20 @@ fn restored_by_the_library(
         &capture(previous)?,
         &[Rule::new("keep", &["sparse/only-a-hole"]).unwrap()],
     )?;
-    darlings::restore::prepare_process()?;
+    darlings::tree::prepare_process()?;
     let open = |path: &Path| std::fs::File::open(path);
     let (blank, previous, tree) = (open(blank)?, open(previous)?, open(target)?);
-    let surveyed = darlings::restore::survey(&rules, previous.as_fd(), Some(blank.as_fd()))?;
-    let trees = darlings::restore::Trees {
+    let surveyed = darlings::tree::survey(&rules, previous.as_fd(), Some(blank.as_fd()))?;
+    let trees = darlings::tree::Trees {
         previous: previous.as_fd(),
         blank: Some(blank.as_fd()),
         target: tree.as_fd(),
     };
-    let outcome = darlings::restore::restore(
+    let outcome = darlings::tree::restore(
         &trees,
         &rules,
         &surveyed,
-        &darlings::attic::Attic::default(),
+        &darlings::keep::attic::Attic::default(),
         1,
         3,
     )?;

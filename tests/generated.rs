@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use common::made_up::{config, configurable};
 use darlings::cmdline::Asked;
 use darlings::config::Strategy;
-use darlings::report::Ending;
+use darlings::engine::report::Ending;
 use darlings::volume::Options;
 use darlings_testkit::generate::{self, Case};
 use darlings_testkit::loopfs::{Filesystem, LoopFs};
@@ -59,7 +59,7 @@ fn check(fs: &LoopFs, strategy: Strategy, case: &Case, tally: &mut Tally) -> Res
     let config = config("/", fs.device(), strategy, case.without_blank, &rules)?;
     let options = Options { dry_run: false, threads: 2, asked: Asked::Reset, root_subvolid: None };
 
-    let ended = darlings::reset::reset(&config, options);
+    let ended = darlings::engine::reset::reset(&config, options);
     purge(fs)?;
     let result = capture(&fs.path().join("@"))?;
     let Ok(expected) = expected else {
@@ -80,7 +80,7 @@ fn check(fs: &LoopFs, strategy: Strategy, case: &Case, tally: &mut Tally) -> Res
     let difference = after.diff_lines(&planted);
     ensure!(difference.is_empty(), "the blank was changed:\n{difference}");
 
-    let ended = darlings::reset::reset(&config, options);
+    let ended = darlings::engine::reset::reset(&config, options);
     if let Some(error) = ended.error {
         return Err(error.context("the second time"));
     }
@@ -102,7 +102,7 @@ fn check(fs: &LoopFs, strategy: Strategy, case: &Case, tally: &mut Tally) -> Res
 fn purge(fs: &LoopFs) -> Result<()> {
     let own = fs.path().join("@/.darlings");
     if own.exists() {
-        darlings::restore::remove(std::fs::File::open(own)?.as_fd(), c"trash")?;
+        darlings::tree::remove(std::fs::File::open(own)?.as_fd(), c"trash")?;
     }
     Ok(())
 }
@@ -128,7 +128,7 @@ fn clear(fs: &LoopFs) -> Result<()> {
 fn both_strategies_make_of_random_trees_what_the_model_says_and_again_the_second_time() -> Result<()>
 {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
-    darlings::restore::prepare_process()?;
+    darlings::tree::prepare_process()?;
     let mut runner = generate::runner(CASES)?;
     let cases = runner.config().cases;
     let fs = LoopFs::new(Filesystem::Btrfs)?;

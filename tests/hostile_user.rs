@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use common::changes::Noise;
 use common::user::{self, USER};
 use common::{persist_tables, put, quoted};
-use darlings::restore::at;
+use darlings::fs::at;
 use darlings_btrfs as btrfs;
 use darlings_testkit::loopfs::{Filesystem, LoopFs, Options};
 use darlings_testkit::model::Rule;

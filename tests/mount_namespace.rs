@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 
 use anyhow::Result;
-use darlings::process::enter_mount_namespace;
+use darlings::fs::process::enter_mount_namespace;
 use darlings_testkit::loopfs::run;
 use darlings_testkit::{capability, skip_unless};
 

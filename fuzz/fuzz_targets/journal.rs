@@ -1,7 +1,7 @@
 //! The journal of a `carry`: whatever the bytes, it is refused, or it is read as it is written.
 #![no_main]
 
-use darlings::carry::Journal;
+use darlings::keep::carry::Journal;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {

@@ -1,7 +1,7 @@
 //! The manifest: whatever the bytes, it is refused, or it is read as it is written.
 #![no_main]
 
-use darlings::state::{Manifest, parse_manifest};
+use darlings::own::state::{Manifest, parse_manifest};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready;
-use crate::adopt::json::Report;
-use crate::adopt::{self, Adoption, Options};
+use crate::act::adopt::json::Report;
+use crate::act::adopt::{self, Adoption, Options};
+use crate::engine::report::ways_in_words;
 use crate::names::shown;
-use crate::report::ways_in_words;
-use crate::restore::BytesByRung;
-use crate::{config, restore};
+use crate::tree::BytesByRung;
+use crate::{config, tree};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 fn adopt(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = ready::ready(&arguments.config, "adopt")?;
-    restore::prepare_process()?;
+    tree::prepare_process()?;
     let options = Options {
         from: arguments.from.clone(),
         dry_run: arguments.dry_run,

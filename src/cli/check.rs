@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::ready;
-use crate::check::Check;
+use crate::act::check::Check;
 use crate::cmdline::{self, CommandLine};
 use crate::config;
 

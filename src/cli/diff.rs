@@ -10,16 +10,16 @@ use serde::Serialize;
 
 use super::progress::Progress;
 use super::ready::{self, WrongUse};
+use crate::ask::diff::views::{Flat, Grouped, Json, Style, Tree, View};
+use crate::ask::diff::{self, Done, Entry, Options, Owners, Totals, Watch};
+use crate::ask::drift;
 use crate::cmdline::Which;
 use crate::config::{self, Config};
-use crate::diff::views::{Flat, Grouped, Json, Style, Tree, View};
-use crate::diff::{self, Done, Entry, Options, Owners, Totals, Watch};
-use crate::drift;
 use crate::generations::{Access, Detail, Generation, Store, choose, close_after};
 use crate::names::shown;
+use crate::own::state;
 use crate::paint::Paint;
 use crate::rules::{Rules, Verdict};
-use crate::state;
 use crate::volume;
 
 #[derive(Debug, clap::Args)]
@@ -293,7 +293,7 @@ impl<'a> Tail<'a> {
             totals: &told.totals,
             fast: told.done.fast,
             looked_at: told.done.entries,
-            peak_memory_bytes: crate::report::peak_memory(),
+            peak_memory_bytes: crate::engine::report::peak_memory(),
             error,
         }
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::ready;
 use crate::paint::Paint;
-use crate::{config, explain, history};
+use crate::{ask::explain, ask::history, config};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::ready;
 use crate::names::shown;
 use crate::paint::Paint;
-use crate::{config, history};
+use crate::{ask::history, config};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready;
-use crate::init::{self, Options, Report, VolumeReport};
-use crate::{config, restore};
+use crate::act::init::{self, Options, Report, VolumeReport};
+use crate::{config, tree};
 
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 fn init(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = ready::ready(&arguments.config, "init")?;
-    restore::prepare_process()?;
+    tree::prepare_process()?;
     let Arguments { dry_run, from_live, take_over, .. } = *arguments;
     let options = Options { dry_run, from_live, take_over };
     let mut report = Report { version: 1, dry_run: options.dry_run, volumes: Vec::new() };

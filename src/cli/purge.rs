@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use super::progress::Progress;
 use super::ready;
+use crate::act::purge::report::Outcome;
+use crate::act::purge::{self, Options, Watch};
 use crate::names::shown;
-use crate::purge::report::Outcome;
-use crate::purge::{self, Options, Watch};
-use crate::{config, process, restore, state};
+use crate::{config, fs::process, own::state, tree};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 fn purge(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = ready::ready(&arguments.config, "purge")?;
-    restore::prepare_process()?;
+    tree::prepare_process()?;
     if let Err(error) = process::be_idle() {
         // It works all the same, and only others wait longer.
         tracing::warn!("{error:#}");

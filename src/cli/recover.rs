@@ -6,12 +6,12 @@ use std::sync::{Mutex, PoisonError};
 
 use super::progress::Progress;
 use super::ready::{self, WrongUse};
+use crate::act::recover::{From, Refused, Request};
+use crate::ask::lookup::Volumes;
+use crate::engine::report::bytes_in_words;
 use crate::generations::Foreign;
-use crate::lookup::Volumes;
 use crate::paint::Paint;
-use crate::recover::{From, Refused, Request};
-use crate::report::bytes_in_words;
-use crate::{config, recover, restore};
+use crate::{act::recover, config, tree};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -76,7 +76,7 @@ fn recover(arguments: &Arguments) -> anyhow::Result<()> {
     let to = arguments.to.as_deref().map(ready::absolute).transpose()?;
     let config = ready::ready(&arguments.config, "recover")?;
     let place = ready::place(&config, &path, "there are no generations of it")?;
-    restore::prepare_process()?;
+    tree::prepare_process()?;
     let request = Request {
         path: &path,
         place: &place,

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready;
+use crate::ask::status::{Boot, Status};
 use crate::paint::Paint;
-use crate::status::{Boot, Status};
-use crate::{config, history, report, state};
+use crate::{ask::history, config, engine::report, own::state};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

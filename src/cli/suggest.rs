@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready::{ended, print, ready};
+use crate::ask::suggest::{self, Advice, Suggestions};
 use crate::config;
 use crate::names::shown;
 use crate::paint::Paint;
-use crate::suggest::{self, Advice, Suggestions};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -25,10 +25,11 @@ pub use min_free::MinFree;
 use retention::Dated;
 
 use crate::cmdline::Which;
+use crate::fs::at;
 use crate::names::shown;
-use crate::restore::{at, trusted_own_directory};
+use crate::own::state::{self, Manifest, Moment};
 use crate::rules::{OWN_DIRECTORY, Rules};
-use crate::state::{self, Manifest, Moment};
+use crate::tree::trusted_own_directory;
 
 /// The generations of one volume, and what belongs to removing them.
 pub trait Store {
@@ -100,7 +101,7 @@ pub trait Store {
         Ok(time.map(|time| Since { time, changes: None }))
     }
 
-    /// Removes what [`crate::restore::remove`] cannot: volumes nested in the live one, at or below
+    /// Removes what [`crate::tree::remove`] cannot: volumes nested in the live one, at or below
     /// a path of it.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use rustix::fs::{FileType, major, minor};
 use super::mounted_over;
 use super::mounts::{self, Mounted};
 use crate::config;
-use crate::restore::at;
+use crate::fs::at;
 
 /// A mount, and what it comes from; both in the running system.
 #[derive(Debug, Clone, PartialEq, Eq)]

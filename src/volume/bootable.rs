@@ -15,8 +15,8 @@ use rustix::fs::FileType;
 use super::elsewhere::{MOST_LINKS, through};
 use crate::cmdline::Asked;
 use crate::config::{self, Backing};
+use crate::fs::at;
 use crate::names::shown;
-use crate::restore::at;
 use crate::rules::{Rules, Verdict};
 
 /// Where kernels look for an init, and where distributions have it.

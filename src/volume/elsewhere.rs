@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{FileType, Statx, readlinkat};
 
+use crate::ask::lookup::absolute;
 use crate::config;
-use crate::lookup::absolute;
+use crate::fs::at;
 use crate::names::shown;
-use crate::restore::{Comparison, Named, State, Surveyed, at, state_at};
 use crate::rules::Verdict;
+use crate::tree::{Comparison, Named, State, Surveyed, state_at};
 
 /// As many links as the kernel follows (`MAXSYMLINKS`).
 pub(super) const MOST_LINKS: usize = 40;

@@ -8,14 +8,15 @@ use rustix::fs::fstatvfs;
 
 use super::bootable;
 use super::elsewhere::{self, Elsewhere};
-use crate::attic::{self, Attic};
-use crate::carry;
 use crate::cmdline::Asked;
 use crate::config;
+use crate::engine::report::bytes_in_words;
+use crate::fs::at;
+use crate::keep::attic::{self, Attic};
+use crate::keep::carry;
 use crate::names::shown;
-use crate::report::bytes_in_words;
-use crate::restore::{Place, Reserved, Room, State, Surveyed, at, survey, survey_excluded};
 use crate::rules::{OWN_DIRECTORY, Rules};
+use crate::tree::{Place, Reserved, Room, State, Surveyed, survey, survey_excluded};
 
 /// What was seen of the trees of a volume, whatever the filesystem.
 #[derive(Debug, Clone, Default)]

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::carry::{Journal, Stage};
 use crate::cmdline::{Asked, CommandLine};
 use crate::config;
+use crate::engine::plan::{Step, VolumePlan};
 use crate::generations::{self, Store};
-use crate::plan::{Step, VolumePlan};
-use crate::restore::Outcome;
+use crate::keep::carry::{Journal, Stage};
+use crate::tree::Outcome;
 
 mod backing;
 mod bootable;
@@ -260,8 +260,8 @@ pub fn boots_another(volume: &config::Volume, line: &CommandLine) -> Option<Stri
 /// What could not be made, or cannot be and what to do instead.
 pub fn init(
     volume: &config::Volume,
-    options: crate::init::Options,
-) -> anyhow::Result<Vec<crate::init::Missing>> {
+    options: crate::act::init::Options,
+) -> anyhow::Result<Vec<crate::act::init::Missing>> {
     match &volume.backing {
         config::Backing::Btrfs(source) => btrfs::init(volume, source, options),
         config::Backing::Zfs(source) => zfs::init(volume, source, options),

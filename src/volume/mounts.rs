@@ -11,11 +11,11 @@ use anyhow::{Context as _, ensure};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, unlinkat};
 use rustix::io::Errno;
 
+use crate::fs::octal::unescape;
 use crate::generations::exact_number;
-use crate::octal::unescape;
 
 /// A filesystem mounted to do the work, out of sight of everybody else: see
-/// [`crate::process`].
+/// [`crate::fs::process`].
 #[derive(Debug)]
 pub(super) struct Mount {
     path: PathBuf,

@@ -234,7 +234,7 @@ impl Machine {
     /// Removes what `carry` moved aside: a kept file may have another name there.
     pub fn empty_trash(&self, subvolume: &str) -> Result<()> {
         let own = self.at(subvolume).join(".darlings");
-        darlings::restore::remove(std::fs::File::open(own)?.as_fd(), c"trash")?;
+        darlings::tree::remove(std::fs::File::open(own)?.as_fd(), c"trash")?;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use darlings::restore::at;
+use darlings::fs::at;
 use darlings_btrfs as btrfs;
 use darlings_testkit::plant;
 use rustix::fs::{

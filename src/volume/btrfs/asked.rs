@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::plan::{Facts, NEXT, discarding, in_words, moving, outermost, ready_name, settling};
 use crate::config;
+use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 use crate::names::shown;
-use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 
 /// The generation that is to be restored, as it was seen.
 #[derive(Debug, Clone, Default)]

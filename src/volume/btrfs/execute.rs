@@ -15,14 +15,15 @@ use super::record::{Blank, Live, Record};
 use super::restoring::has_place;
 use super::undo::delete;
 use super::{Btrfs, Named, each_directory, os};
-use crate::carry;
 use crate::config::Strategy;
+use crate::engine::plan::{Does, Step, Tree, VolumePlan};
 use crate::errors;
+use crate::fs::at;
+use crate::keep::carry;
 use crate::names::shown;
-use crate::plan::{Does, Step, Tree, VolumePlan};
-use crate::restore::{self, Outcome, Trees, at, restore};
+use crate::own::state::{self, Manifest};
 use crate::rules::OWN_DIRECTORY;
-use crate::state::{self, Manifest};
+use crate::tree::{self, Outcome, Trees, restore};
 use crate::volume::{Looked, Standing};
 
 /// What one reset has made so far.
@@ -197,11 +198,11 @@ impl Btrfs {
     /// The tool's own directory in that of the generations, made when it is not there.
     pub(super) fn own_home(&mut self) -> anyhow::Result<OwnedFd> {
         let home = self.work_home()?.as_fd();
-        if restore::trusted_own_directory(home)?.is_none() {
-            restore::ensure_own_directory(home)?;
+        if tree::trusted_own_directory(home)?.is_none() {
+            tree::ensure_own_directory(home)?;
             self.work.made.push(self.source.generations.join(OWN_DIRECTORY));
         }
-        restore::own_directory(self.work_home()?.as_fd())
+        tree::own_directory(self.work_home()?.as_fd())
     }
 
     /// Where a stage is made, which nobody else uses.
@@ -324,13 +325,13 @@ impl Btrfs {
     fn unlock_live(&mut self) -> anyhow::Result<()> {
         let live = self.live()?;
         let read_only = fs::is_read_only(&live)?;
-        let seals = restore::seals_of(live.as_fd())?;
+        let seals = tree::seals_of(live.as_fd())?;
         if !seals.is_empty() {
             self.note_seals(self.work.generation, seals)?;
         }
         self.work.live_was = Some((seals, read_only));
         fs::set_read_only(&live, false)?;
-        restore::unseal(live.as_fd()).map(drop).context("cannot clear the flags of the live root")
+        tree::unseal(live.as_fd()).map(drop).context("cannot clear the flags of the live root")
     }
 
     pub(super) fn swap(&mut self) -> anyhow::Result<()> {

@@ -21,13 +21,14 @@ use super::record::Record;
 use super::{Btrfs, names_in};
 use crate::cmdline::Asked;
 use crate::config;
+use crate::fs::at;
 use crate::generations::{
     Access, CountedBy, Detail, Generation, Other, Seen, Since, Size, Space, Store, exact_number,
     removing, removing_name,
 };
-use crate::restore::{self, at};
+use crate::own::state::{self, Manifest};
 use crate::rules::{OWN_DIRECTORY, Rules};
-use crate::state::{self, Manifest};
+use crate::tree::{self};
 use crate::volume::{Options, mounts};
 
 /// How long the cleaner may free nothing before it is not waited for any longer.
@@ -297,7 +298,7 @@ impl Store for Generations {
         };
         if untouched {
             let home = self.home.as_ref().context("BUG: the generations went away")?;
-            restore::remove(home.as_fd(), &intent)?;
+            tree::remove(home.as_fd(), &intent)?;
         }
         Ok(result?)
     }
@@ -336,7 +337,7 @@ impl Store for Generations {
             let remove = |this: &mut Self| -> anyhow::Result<()> {
                 this.refuse_if_mounted(&this.btrfs.source.subvolume.join(path))?;
                 let (parent, _) = at::open_parent(&live, path)?;
-                restore::unseal(parent.as_fd())?;
+                tree::unseal(parent.as_fd())?;
                 Ok(this.delete(nested.id)?)
             };
             remove(self).with_context(|| format!("cannot remove the subvolume {path:?}"))?;

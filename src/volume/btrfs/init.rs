@@ -8,10 +8,11 @@ use darlings_btrfs as fs;
 
 use super::record::Whose;
 use super::{Btrfs, each_directory, os};
+use crate::act::init::{Missing, Options};
 use crate::cmdline::Asked;
 use crate::config;
-use crate::init::{Missing, Options};
-use crate::restore::{self, at};
+use crate::fs::at;
+use crate::tree::{self};
 use crate::volume::{self, Volume as _, bootable};
 
 /// What a blank is called until it is complete.
@@ -115,10 +116,9 @@ impl Btrfs {
         let made = at::open_directory(place.parent.as_fd(), &name).context("cannot open it")?;
         if of_live {
             let own = at::c_name(os(crate::rules::OWN_DIRECTORY))?;
-            restore::remove(made.as_fd(), &own)
-                .context("cannot empty it of what is darlings' own")?;
+            tree::remove(made.as_fd(), &own).context("cannot empty it of what is darlings' own")?;
         } else {
-            restore::take_attributes(live.as_fd(), made.as_fd())
+            tree::take_attributes(live.as_fd(), made.as_fd())
                 .context("cannot give it the attributes of the root")?;
         }
         fs::set_read_only(&made, true)?;

@@ -21,9 +21,10 @@ use serde::{Deserialize, Serialize};
 use super::plan::Moving;
 use super::restoring::has_place;
 use crate::errors;
-use crate::restore::{self, Settled, at, own_directory};
+use crate::fs::at;
+use crate::own::state;
 use crate::rules::OWN_DIRECTORY;
-use crate::state;
+use crate::tree::{self, Settled, own_directory};
 
 const DIRECTORY: &CStr = c"reset";
 const FILE: &CStr = c"journal";
@@ -146,7 +147,7 @@ impl Journal {
             let (from, to) = (nested.path(), Nested::into(nested));
             if waiting.iter().any(|it| it.from == from) {
                 let opened = Holder::open(roots.old, &from)?;
-                nested.flags = Some(restore::seals_of(opened.subvolume()?.as_fd())?.bits());
+                nested.flags = Some(tree::seals_of(opened.subvolume()?.as_fd())?.bits());
                 nested.from.read_only = Some(opened.is_read_only()?);
                 nested.to.read_only = Some(match at::directory_beneath(roots.new, above(&to))? {
                     Some(_) => Holder::open(roots.new, &to)?.is_read_only()?,
@@ -201,10 +202,10 @@ impl Journal {
 
     /// Removes the journal from the result, whose root then gets its flags.
     pub(super) fn finish(&self, new: BorrowedFd<'_>) -> anyhow::Result<()> {
-        restore::remove(own_directory(new)?.as_fd(), DIRECTORY)
+        tree::remove(own_directory(new)?.as_fd(), DIRECTORY)
             .context("cannot remove the journal")?;
         let seals = IFlags::from_bits_retain(self.root_seals);
-        restore::seal(new, seals).context("cannot set the flags of the root")
+        tree::seal(new, seals).context("cannot set the flags of the root")
     }
 }
 
@@ -218,7 +219,7 @@ impl Nested {
             path: bytes(&it.from),
             into: (it.to != it.from).then(|| bytes(&it.to)),
             read_only: fs::is_read_only(&subvolume)?,
-            flags: Some(restore::seals_of(subvolume.as_fd())?.bits()),
+            flags: Some(tree::seals_of(subvolume.as_fd())?.bits()),
             from: from.look()?,
             to: to.look()?,
         })
@@ -237,9 +238,9 @@ impl Nested {
         let settle = || -> anyhow::Result<()> {
             let subvolume = at::open_beneath(root, path)?;
             let flags = IFlags::from_bits_retain(self.flags.unwrap_or(0));
-            if !flags.difference(restore::seals_of(subvolume.as_fd())?).is_empty() {
+            if !flags.difference(tree::seals_of(subvolume.as_fd())?).is_empty() {
                 fs::set_read_only(&subvolume, false)?;
-                restore::seal(subvolume.as_fd(), flags)?;
+                tree::seal(subvolume.as_fd(), flags)?;
             }
             Ok(fs::set_read_only(&subvolume, self.read_only)?)
         };
@@ -302,7 +303,7 @@ impl Holder {
         if let Some(holder) = &self.subvolume {
             fs::set_read_only(holder, false)?;
         }
-        restore::unseal(self.directory.as_fd())?;
+        tree::unseal(self.directory.as_fd())?;
         Ok(())
     }
 }
@@ -319,7 +320,7 @@ pub(super) fn move_subvolume(
     from.make_writable()?;
     to.make_writable()?;
     fs::set_read_only(&subvolume, false)?;
-    restore::unseal(subvolume.as_fd())?;
+    tree::unseal(subvolume.as_fd())?;
     let names = (at::os_name(&from.name), at::os_name(&to.name));
     Ok(fs::rename(&from.directory, names.0, &to.directory, names.1)?)
 }

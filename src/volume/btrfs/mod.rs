@@ -26,10 +26,11 @@ use super::mounts::Mount;
 use super::{Looked, OnlyNow, Options, Standing, Volume, bootable};
 use crate::cmdline::Asked;
 use crate::config;
-use crate::plan::{Does, Step, VolumePlan};
-use crate::restore::{self, Outcome, at};
+use crate::engine::plan::{Does, Step, VolumePlan};
+use crate::fs::at;
+use crate::own::state;
 use crate::rules::OWN_DIRECTORY;
-use crate::state;
+use crate::tree::{self, Outcome};
 
 mod asked;
 mod execute;
@@ -238,7 +239,7 @@ impl Btrfs {
                 previous.as_fd(),
                 Some(tree.as_fd()),
             )?;
-            facts.root_is_sealed = !restore::seals_of(tree.as_fd())?.is_empty();
+            facts.root_is_sealed = !tree::seals_of(tree.as_fd())?.is_empty();
             facts.source = Some(source);
             self.work.hold(home);
             return Ok(facts);
@@ -258,7 +259,7 @@ impl Btrfs {
             self.check_room(&previous, blank.as_ref(), &facts)?;
         }
         let root = blank.as_ref().unwrap_or(&previous);
-        facts.root_is_sealed = !restore::seals_of(root.as_fd())?.is_empty()
+        facts.root_is_sealed = !tree::seals_of(root.as_fd())?.is_empty()
             // It gets them back before the reset begins.
             || (blank.is_none() && facts.unsealed().next().is_some());
         if let Some(blank) = &blank {
@@ -293,7 +294,7 @@ impl Btrfs {
     fn look_at_nested(&self, facts: &mut Facts, previous: &OwnedFd) -> anyhow::Result<()> {
         let nested = fs::nested_subvolumes(previous)?;
         facts.nested = nested.into_iter().map(|nested| nested.path).collect();
-        if restore::trusted_own_directory(previous.as_fd())?.is_none() {
+        if tree::trusted_own_directory(previous.as_fd())?.is_none() {
             // There is no attic then, only something of somebody's that is called so: erased.
             facts.nested.retain(|path| !path.starts_with(OWN_DIRECTORY));
         }

@@ -2,7 +2,7 @@
 
 use super::plan::{Facts, NEXT, ready_name, reset, tests::source};
 use crate::config;
-use crate::plan::VolumePlan;
+use crate::engine::plan::VolumePlan;
 
 /// What is there.
 pub(in crate::volume) struct There {

@@ -13,9 +13,10 @@ use rustix::fs::{AtFlags, IFlags, unlinkat};
 
 use super::plan::{ready_name, seals_name};
 use super::{Btrfs, os};
+use crate::fs::at;
 use crate::generations::exact_number;
-use crate::restore::{self, at};
-use crate::state;
+use crate::own::state;
+use crate::tree::{self};
 use crate::volume::Standing;
 
 impl Btrfs {
@@ -66,7 +67,7 @@ impl Btrfs {
             Some(tree) => self.seal(&tree, number, seals),
             // The run did not get to the exchange: it is the live root that had those flags.
             None if state::generation(self.live()?.as_fd())? < number => {
-                restore::seal(self.live()?.as_fd(), seals)
+                tree::seal(self.live()?.as_fd(), seals)
                     .context("cannot set the flags of the live root")?;
                 self.forget_seals(number)
             }
@@ -77,7 +78,7 @@ impl Btrfs {
 
     fn seal(&mut self, tree: &OwnedFd, number: u64, seals: IFlags) -> anyhow::Result<()> {
         fs::set_read_only(tree, false)?;
-        restore::seal(tree.as_fd(), seals).context("cannot set the flags of the root")?;
+        tree::seal(tree.as_fd(), seals).context("cannot set the flags of the root")?;
         fs::set_read_only(tree, true)?;
         self.forget_seals(number)
     }

@@ -11,9 +11,10 @@ use rustix::fs::FileType;
 use super::plan::{Facts, Moving, moving};
 use super::{Btrfs, each_directory, swap};
 use crate::config::Strategy;
+use crate::fs::at;
 use crate::generations::Space;
 use crate::names::shown;
-use crate::restore::{self, at};
+use crate::tree::{self};
 use crate::volume::{OnlyNow, Standing, ensure_copy_fits, ensure_room, mounts};
 
 impl Btrfs {
@@ -129,7 +130,7 @@ impl Btrfs {
              there; make it writable (`btrfs property set -ts PATH ro false`), or name another place"
         );
         ensure!(
-            restore::seals_of(directory)?.is_empty(),
+            tree::seals_of(directory)?.is_empty(),
             "{path:?} on {device:?} is immutable or append-only, and a reset makes and renames subvolumes \
              there; clear the flag (`chattr -i -a`), or name another place"
         );

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::asked::Source;
 use super::journal::Journal;
-use crate::attic::{self, ATTIC};
 use crate::config::{self, Strategy};
+use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 use crate::generations::exact_number;
+use crate::keep::attic::{self, ATTIC};
 use crate::names::{shown, unnamable};
-use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::own::state;
 use crate::rules::{OWN_DIRECTORY, Verdict};
-use crate::state;
 use crate::volume::Looked;
 
 /// Where, below the generations directory, a result is being made. It is worth nothing. What somebody

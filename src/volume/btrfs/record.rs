@@ -25,11 +25,12 @@ use tracing::warn;
 
 use super::plan::{NEXT, staged_number};
 use super::{Btrfs, names_in};
+use crate::fs::at;
 use crate::generations::{Changes, Foreign, Since, exact_number};
 use crate::names::shown;
-use crate::restore::{at, trusted_own_directory};
+use crate::own::state::{self, Moment};
 use crate::rules::{OWN_DIRECTORY, Rules};
-use crate::state::{self, Moment};
+use crate::tree::trusted_own_directory;
 
 const RECORD: &CStr = c"record";
 

@@ -16,9 +16,10 @@ use super::record::Live;
 use super::{Btrfs, Does, Named, swap};
 use crate::cmdline::Which;
 use crate::errors;
+use crate::fs::at;
 use crate::generations;
-use crate::restore::{self, Settled, at, own_directory};
-use crate::state::{self, Manifest};
+use crate::own::state::{self, Manifest};
+use crate::tree::{self, Settled, own_directory};
 
 impl Btrfs {
     /// Looks at the generation that is asked for.
@@ -49,7 +50,7 @@ impl Btrfs {
                 fitting.push(path);
             }
         }
-        let paths = restore::survey(&self.volume.rules, tree.as_fd(), None)?;
+        let paths = tree::survey(&self.volume.rules, tree.as_fd(), None)?;
         let swap = swap::find(tree.as_fd(), &self.volume.rules, &paths, &|_| false)?;
         Ok(Source { number, nested, fitting, swap })
     }
@@ -63,13 +64,12 @@ impl Btrfs {
     /// Copies the live subvolume as what becomes the generation.
     pub(super) fn stage_snapshot(&mut self) -> anyhow::Result<()> {
         let live = self.live()?;
-        let seals = restore::seals_of(live.as_fd())?;
+        let seals = tree::seals_of(live.as_fd())?;
         let Named { parent, name } = self.place_of_stage()?;
         fs::snapshot(&live, &parent, &name, fs::Access::Writable)?;
         self.work.staged = Some(NEXT.to_owned());
         if !seals.is_empty() {
-            restore::unseal(self.staged()?.as_fd())
-                .context("cannot clear the flags of the copy")?;
+            tree::unseal(self.staged()?.as_fd()).context("cannot clear the flags of the copy")?;
         }
         self.work.root_seals = Some(seals);
         Ok(())
@@ -112,10 +112,10 @@ impl Btrfs {
         let (live, staged) = (self.live()?, self.staged()?);
         let root = staged.as_fd();
         let was = Settled::look(root).context("cannot look at the root")?;
-        restore::unseal(root).context("cannot clear the flags of the root")?;
-        restore::ensure_own_directory(root)?;
+        tree::unseal(root).context("cannot clear the flags of the root")?;
+        tree::ensure_own_directory(root)?;
         // The generation may have been live while a reset was interrupted.
-        restore::remove(own_directory(root)?.as_fd(), c"reset")
+        tree::remove(own_directory(root)?.as_fd(), c"reset")
             .context("cannot remove an old journal")?;
         let before = state::manifest(root).unwrap_or_else(|error| {
             warn!("generation {of}: {error:#}");

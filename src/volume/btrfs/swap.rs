@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{FileType, IFlags, ioctl_getflags};
 
-use crate::restore::{State, Surveyed, at, is_swap_area};
+use crate::tree::{State, Surveyed, is_swap_area};
+
+use crate::fs::at;
 use crate::rules::{Rules, Verdict};
 
 /// Entries that are looked at, all persisted paths together: looking must not cost what `carry`

@@ -12,8 +12,9 @@ use super::Btrfs;
 use super::journal::move_subvolume;
 use super::plan::{Moving, ready_name};
 use crate::errors;
-use crate::restore::{self, at};
+use crate::fs::at;
 use crate::rules::OWN_DIRECTORY;
+use crate::tree::{self};
 use crate::volume::Standing;
 
 impl Btrfs {
@@ -50,7 +51,7 @@ impl Btrfs {
             self.work.default_before = None;
         }
         // If this fails, so does the exchange, and says so.
-        let unsealed = restore::unseal(live.as_fd()).map(drop).map_err(Into::into);
+        let unsealed = tree::unseal(live.as_fd()).map(drop).map_err(Into::into);
         self.swap()?;
         self.work.staged = Some(ready_name(self.work.generation));
         self.standing = Standing::Previous;
@@ -64,7 +65,7 @@ impl Btrfs {
         let Some((seals, read_only)) = self.work.live_was.take() else { return Ok(()) };
         let live = self.live()?;
         let sealed =
-            restore::seal(live.as_fd(), seals).context("cannot set the flags of the live root");
+            tree::seal(live.as_fd(), seals).context("cannot set the flags of the live root");
         let closed = if read_only { fs::set_read_only(&live, true) } else { Ok(()) };
         let forgotten = self.forget_seals(self.work.generation);
         errors::all([sealed, closed.map_err(Into::into), forgotten].into_iter())
@@ -98,10 +99,10 @@ impl Btrfs {
 pub(super) fn delete(parent: &OwnedFd, name: &OsStr) -> anyhow::Result<()> {
     let root = at::open_directory(parent.as_fd(), &at::c_name(name)?)
         .with_context(|| format!("cannot open {name:?}"))?;
-    if !restore::seals_of(root.as_fd())?.is_empty() {
+    if !tree::seals_of(root.as_fd())?.is_empty() {
         // Of a copy that was to become a generation.
         fs::set_read_only(&root, false)?;
-        restore::unseal(root.as_fd())
+        tree::unseal(root.as_fd())
             .with_context(|| format!("cannot clear the flags of {name:?}"))?;
     }
     Ok(fs::delete_subvolume(parent, name)?)

@@ -9,14 +9,15 @@ use anyhow::Context as _;
 use tracing::warn;
 
 use super::open_directory;
-use crate::carry::{self, ASIDE_ROOT, GENERATIONS, manifest_of};
 use crate::config;
+use crate::fs::at;
 use crate::generations::{
     Detail, Generation, Other, Seen, Space, Store, exact_number, removing, removing_name,
 };
-use crate::restore::{self, at, trusted_own_directory};
+use crate::keep::carry::{self, ASIDE_ROOT, GENERATIONS, manifest_of};
+use crate::own::state;
 use crate::rules::OWN_DIRECTORY;
-use crate::state;
+use crate::tree::{self, trusted_own_directory};
 
 /// The generations of a plain directory.
 pub(in crate::volume) struct Generations {
@@ -113,8 +114,8 @@ impl Store for Generations {
         let home = self.home()?.context("the generations are gone")?;
         let name = CString::new(generation.number.to_string())?;
         let doomed = CString::new(removing_name(generation.number))?;
-        let name = restore::doom(home.as_fd(), &name, &doomed)?;
-        restore::remove(home.as_fd(), name).map(drop)
+        let name = tree::doom(home.as_fd(), &name, &doomed)?;
+        tree::remove(home.as_fd(), name).map(drop)
     }
 
     fn live(&self) -> anyhow::Result<OwnedFd> {

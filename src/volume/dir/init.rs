@@ -8,11 +8,11 @@ use anyhow::{Context as _, bail};
 use rustix::fs::syncfs;
 
 use super::open_directory;
+use crate::act::init::{Missing, Options};
 use crate::cmdline::Asked;
 use crate::config;
-use crate::init::{Missing, Options};
-use crate::restore;
 use crate::rules::OWN_DIRECTORY;
+use crate::tree;
 use crate::volume::{bootable, in_running_system};
 
 /// Makes what is missing.
@@ -42,12 +42,12 @@ pub(in crate::volume) fn init(
     }
     let cannot = || format!("cannot make {blank:?}");
     if blank.starts_with(source.path.join(OWN_DIRECTORY)) {
-        restore::ensure_own_directory(root.as_fd())?;
+        tree::ensure_own_directory(root.as_fd())?;
     }
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(blank).with_context(cannot)?;
     let made = open_directory(blank)?;
-    restore::take_attributes(root.as_fd(), made.as_fd()).with_context(cannot)?;
+    tree::take_attributes(root.as_fd(), made.as_fd()).with_context(cannot)?;
     syncfs(&made).context("cannot make it durable")?;
     Ok(missing)
 }

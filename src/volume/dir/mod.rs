@@ -21,15 +21,16 @@ use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatvf
 
 use super::mounts;
 use super::{Looked, OnlyNow, Options, Standing, Volume, ensure_room};
-use crate::carry::{self, GENERATIONS, Journal, Roots, Stage};
 use crate::cmdline::Asked;
 use crate::config;
+use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::fs::at;
 use crate::generations::{Space, exact_number};
+use crate::keep::carry::{self, GENERATIONS, Journal, Roots, Stage};
 use crate::names::shown;
-use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
-use crate::restore::{Outcome, Room, State, Surveyed, at, trusted_own_directory};
+use crate::own::state::{self, Manifest};
 use crate::rules::OWN_DIRECTORY;
-use crate::state::{self, Manifest};
+use crate::tree::{Outcome, Room, State, Surveyed, trusted_own_directory};
 
 mod generations;
 mod init;

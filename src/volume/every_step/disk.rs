@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::carry::Stage;
 use crate::config::{self, Backing, Strategy};
+use crate::keep::carry::Stage;
 use crate::rules::Rules;
 use crate::volume::{btrfs, zfs};
 

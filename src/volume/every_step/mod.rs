@@ -10,8 +10,8 @@ use std::rc::Rc;
 use super::{Options, Volume};
 use crate::cmdline::Asked;
 use crate::config::{self, Config, OnFailure};
-use crate::report::Ending;
-use crate::reset::{Ended, reset_with};
+use crate::engine::report::Ending;
+use crate::engine::reset::{Ended, reset_with};
 
 mod disk;
 mod model;

@@ -8,10 +8,10 @@ use anyhow::{Context as _, bail};
 
 use super::Process;
 use super::disk::{Disk, Kind, Tree, What};
-use crate::carry::Stage;
 use crate::config;
-use crate::plan::{Phase, Step, Tree as Of, VolumePlan};
-use crate::restore::Outcome;
+use crate::engine::plan::{Phase, Step, Tree as Of, VolumePlan};
+use crate::keep::carry::Stage;
+use crate::tree::Outcome;
 use crate::volume::{Looked, Standing, Volume, btrfs, dir, zfs};
 
 /// A change to the disk, which happens as a whole or not at all.

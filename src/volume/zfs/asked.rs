@@ -2,7 +2,7 @@
 
 use super::plan::{Facts, generation_name};
 use crate::config::{self, Strategy};
-use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 
 /// Leaves the dataset as it is.
 pub(super) fn nothing(volume: &config::Volume, source: &config::Zfs, facts: &Facts) -> VolumePlan {

@@ -13,11 +13,11 @@ use tracing::warn;
 
 use super::execute::with_remedy;
 use super::{Zfs, mount, pool_of, root, unmount};
-use crate::carry::{self, Journal};
-use crate::plan::Does;
-use crate::restore::Outcome;
+use crate::engine::plan::Does;
+use crate::keep::carry::{self, Journal};
+use crate::own::state::{self, Manifest};
 use crate::rules::Rules;
-use crate::state::{self, Manifest};
+use crate::tree::Outcome;
 use crate::volume::Standing;
 
 /// The user property that the rollback of a failed `carry` sets, beside what it does. Its value is

@@ -6,10 +6,10 @@ use rustix::io::Errno;
 
 use super::plan::{blank_name, stage_name};
 use super::{MARK, Zfs, mount, pool_of, root, unmount};
-use crate::plan::{Does, Step, Tree};
-use crate::report::bytes_in_words;
-use crate::restore::{Outcome, Trees, restore, seal};
-use crate::state::{self, Manifest};
+use crate::engine::plan::{Does, Step, Tree};
+use crate::engine::report::bytes_in_words;
+use crate::own::state::{self, Manifest};
+use crate::tree::{Outcome, Trees, restore, seal};
 use crate::volume::{Looked, Standing};
 
 /// What to do when a restoration finds no room.

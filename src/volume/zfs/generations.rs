@@ -16,13 +16,13 @@ use tracing::warn;
 use super::super::mounts::{self, Mount};
 use super::plan::{OURS, blank_name};
 use super::{MARK, pool_of, root};
-use crate::carry;
 use crate::config;
+use crate::fs::at;
 use crate::generations::{
     CountedBy, Detail, Generation, Other, Seen, Size, Space, Store, exact_number,
 };
-use crate::restore::at;
-use crate::state;
+use crate::keep::carry;
+use crate::own::state;
 
 /// The user property of a snapshot that says that this tool took it as a generation; its value is
 /// the number.

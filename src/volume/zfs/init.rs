@@ -7,10 +7,11 @@ use darlings_zfs as fs;
 
 use super::plan::blank_name;
 use super::{Zfs, generations, root, unmount};
+use crate::act::init::{Missing, Options};
 use crate::cmdline::Asked;
 use crate::config;
-use crate::init::{Missing, Options};
-use crate::restore::{Reserved, at};
+use crate::fs::at;
+use crate::tree::Reserved;
 use crate::volume::{self, bootable};
 
 /// Makes what is missing.

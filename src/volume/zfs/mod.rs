@@ -21,13 +21,13 @@ use darlings_zfs as fs;
 
 use super::mounts::{self, Mount};
 use super::{Looked, Options, Standing, Volume, bootable, ensure_room};
-use crate::carry::Journal;
 use crate::cmdline::{Asked, Which};
 use crate::config::{self, Strategy};
-use crate::plan::{Does, Step, VolumePlan};
-use crate::restore::Outcome;
+use crate::engine::plan::{Does, Step, VolumePlan};
+use crate::keep::carry::Journal;
+use crate::own::state;
 use crate::rules::Rules;
-use crate::state;
+use crate::tree::Outcome;
 
 mod asked;
 mod carry;

@@ -1,9 +1,9 @@
 //! The plan for a volume that exists only as a model: see `volume::every_step`.
 
 use super::plan::{Facts, carry, rollback, tests::source};
-use crate::carry::{Journal, Stage};
 use crate::config::{self, Strategy};
-use crate::plan::VolumePlan;
+use crate::engine::plan::VolumePlan;
+use crate::keep::carry::{Journal, Stage};
 
 /// What is there.
 pub(in crate::volume) struct There {

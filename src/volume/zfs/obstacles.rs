@@ -10,7 +10,7 @@ use darlings_zfs as fs;
 use super::plan::{Facts, generation_name};
 use super::{MARK, Zfs, mount, root, unmount};
 use crate::config;
-use crate::plan::{Planned, Step, Tree, VolumePlan};
+use crate::engine::plan::{Planned, Step, Tree, VolumePlan};
 use crate::volume::{LEAST_ROOM, Looked, OnlyNow, mounts, zfs_clones_no_blocks};
 
 impl Zfs {

@@ -3,10 +3,10 @@
 use anyhow::{Context as _, ensure};
 
 use super::asked::in_words;
-use crate::carry;
 use crate::config::{self, NewerSnapshots};
-use crate::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
-use crate::state;
+use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::keep::carry;
+use crate::own::state;
 use crate::volume::Looked;
 
 /// The part of a snapshot's name, after the `@`, that says whose it is.
@@ -191,8 +191,8 @@ pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::attic::Attic;
     use crate::config::{Backing, Strategy};
+    use crate::keep::attic::Attic;
     use crate::rules::Rules;
 
     fn plan(newer_snapshots: NewerSnapshots, facts: &Facts) -> anyhow::Result<VolumePlan> {

@@ -1,0 +1,288 @@
+//! What the next reset would erase, and what differs between two generations.
+//!
+//! [`next_reset`] compares the live volume with the blank, by the rules of the configuration;
+//! [`between`] compares two whole trees. Both tell every difference, one after the other, to a
+//! function of the caller's, and hold none: memory grows with the depth of the tree and with its
+//! largest directory (up to a limit), not with its size.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `walk` | two trees side by side, entry by entry, by the rules |
+//! | `level` | the directories on the way down |
+//! | `compare` | whether two entries of the same name are the same |
+//! | `marks` | which directories need not be looked into, because nothing changed below them |
+//! | `managed` | what the system makes again by itself |
+//! | `totals` | how much there is of everything |
+//! | `group` | many entries as the ten lines that matter |
+//! | `views` | entries as lines, as a tree, and as JSON |
+//! | `words` | names of owners |
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::FileType;
+use serde::Serialize;
+
+use crate::config;
+use crate::generations::{Generation, Since, Store};
+use crate::keep::attic;
+use crate::own::state::{self, Moment};
+use crate::tree::{Reserved, survey};
+
+mod compare;
+mod group;
+mod level;
+mod managed;
+mod marks;
+mod totals;
+pub mod views;
+mod walk;
+mod words;
+
+pub use compare::Aspect;
+pub use managed::Managed;
+pub(crate) use managed::is_generated;
+pub use totals::{Amount, Totals};
+pub use words::Owners;
+
+use compare::Comparer;
+use marks::Marks;
+use walk::{Trees, Walk};
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Below the volume's root; empty for the root itself.
+    pub path: &'a Path,
+    /// What is different.
+    pub change: Change,
+    /// What becomes of it in the next reset. Between two generations always [`Fate::Erased`], which
+    /// says nothing there.
+    pub fate: Fate,
+    /// What it is now; of what was removed, what it was.
+    pub kind: Kind,
+    /// In what it differs, if it was changed.
+    pub aspects: &'a [Aspect],
+    /// The size of a file, or the length of a symbolic link's target, in bytes; else 0.
+    pub bytes: u64,
+    /// Who owns it.
+    pub uid: u32,
+    /// And its group.
+    pub gid: u32,
+    /// Its permissions, with setuid, setgid and sticky.
+    pub mode: u32,
+    /// When its content was changed, in seconds since 1970.
+    pub modified: i64,
+    /// Why nobody will miss it, if the system makes it again by itself.
+    pub managed: Option<Managed>,
+}
+
+/// How an entry differs from the blank, or from the older generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The blank does not have it: it would vanish.
+    New,
+    /// The blank has another one: it would be reverted.
+    Changed,
+    /// The blank has it, and the live volume does not: it would come back.
+    Removed,
+}
+
+/// What becomes of a difference in the next reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It is gone, but for the generation.
+    Erased,
+    /// It was persisted at the last reset and is no longer declared, so it goes to the attic.
+    Attic,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A btrfs subvolume nested in the volume.
+    Subvolume,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device.
+    CharacterDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+impl Kind {
+    /// Whether other entries can be in it.
+    #[must_use]
+    pub fn holds_entries(self) -> bool {
+        matches!(self, Self::Directory | Self::Subvolume)
+    }
+
+    fn of(kind: FileType) -> Option<Self> {
+        Some(match kind {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Directory,
+            FileType::Symlink => Self::Symlink,
+            FileType::Fifo => Self::Fifo,
+            FileType::Socket => Self::Socket,
+            FileType::CharacterDevice => Self::CharacterDevice,
+            FileType::BlockDevice => Self::BlockDevice,
+            FileType::Unknown => return None,
+        })
+    }
+}
+
+/// What is looked at, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// Only what is at or below this path, which is below the volume's root.
+    pub only: Option<&'a Path>,
+    /// Look at every entry, even where the filesystem could tell what was changed.
+    pub full: bool,
+}
+
+/// How the comparison went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Whether the filesystem told where to look, so that not everything was looked at.
+    pub fast: bool,
+    /// Whether there was anything at [`Options::only`], or above, on either side.
+    pub found: bool,
+    /// Directories that were read.
+    pub directories: u64,
+    /// Entries that were looked at.
+    pub entries: u64,
+}
+
+/// What is told while a comparison goes on: each difference to `see`, and now and then, how far it
+/// is, to `progress`.
+pub trait Watch {
+    /// A difference. Directories come before what is in them.
+    ///
+    /// # Errors
+    /// The comparison ends with this one.
+    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()>;
+
+    /// How much was looked at so far.
+    fn progress(&mut self, _done: &Done) {}
+}
+
+impl<F: FnMut(&Entry<'_>) -> anyhow::Result<()>> Watch for F {
+    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()> {
+        self(entry)
+    }
+}
+
+/// Tells what the next reset of `volume` would erase, revert and bring back: everything in the live
+/// volume that is neither persisted nor as in the blank. Of directories that lead to persisted paths
+/// only changed attributes are told, since they stay.
+///
+/// # Errors
+/// What cannot be read, or why there could be no reset.
+pub fn next_reset(
+    store: &mut dyn Store,
+    volume: &config::Volume,
+    options: Options<'_>,
+    watch: &mut dyn Watch,
+) -> anyhow::Result<Done> {
+    let live = store.live()?;
+    let blank = store.blank()?;
+    let (live, blank) = (live.as_fd(), blank.as_ref().map(AsFd::as_fd));
+    let mut surveyed = survey(&volume.rules, live, blank)?;
+    let to_attic = attic::look(&volume.rules, live, &mut surveyed)?.stores;
+    let since = if options.full { None } else { store.since_reset(&volume.rules)? };
+    let marks = match (blank, &since) {
+        (Some(blank), Some(Since { changes: Some(changes), .. })) => {
+            let marks = Marks::since_reset(live, blank, *changes);
+            Some(marks.context("cannot find out what was changed")?)
+        }
+        _ => None,
+    };
+    let made = since.map(|since| since.time);
+    let trees = Trees {
+        new: live,
+        old: blank,
+        rules: Some(&volume.rules),
+        to_attic: &to_attic,
+        mount_point: &volume.mount_point,
+        reserved: reserved(live, blank)?,
+    };
+    walk(&trees, (marks.as_ref(), made), options, watch)
+}
+
+/// Tells what differs in `newer` from `older`, kept or not; without a newer generation in the live
+/// volume.
+///
+/// # Errors
+/// What cannot be read. Generations of a plain directory hold only what was moved aside, and cannot
+/// be compared.
+pub fn between(
+    store: &mut dyn Store,
+    volume: &config::Volume,
+    (older, newer): (&Generation, Option<&Generation>),
+    options: Options<'_>,
+    watch: &mut dyn Watch,
+) -> anyhow::Result<Done> {
+    if matches!(volume.backing, config::Backing::Dir(_)) {
+        bail!(
+            "a generation of a plain directory holds only what a reset moved aside, and not what was \
+             kept, so there is nothing to compare"
+        );
+    }
+    let old = store.tree(older)?;
+    let new = match newer {
+        Some(newer) => store.tree(newer)?,
+        None => store.live()?,
+    };
+    let (new, old) = (new.as_fd(), old.as_fd());
+    let (marks, made) = if options.full {
+        (None, None)
+    } else {
+        let marks = Marks::between(store, older, new, old);
+        (marks.context("cannot find out what was changed")?, state::written(new)?)
+    };
+    let trees = Trees {
+        new,
+        old: Some(old),
+        rules: None,
+        to_attic: &[],
+        mount_point: &volume.mount_point,
+        reserved: reserved(new, Some(old))?,
+    };
+    walk(&trees, (marks.as_ref(), made), options, watch)
+}
+
+fn walk(
+    trees: &Trees<'_>,
+    (marks, made): (Option<&Marks>, Option<Moment>),
+    options: Options<'_>,
+    watch: &mut dyn Watch,
+) -> anyhow::Result<Done> {
+    let comparer = Comparer::new(made);
+    Walk::new(trees, marks, comparer, watch)?.run(options.only.unwrap_or(Path::new("")))
+}
+
+fn reserved(new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> anyhow::Result<Vec<Reserved>> {
+    [Some(new), old]
+        .into_iter()
+        .flatten()
+        .map(|root| Reserved::of(root).context("cannot look at the root"))
+        .collect()
+}
+
+/// The path of an entry in the running system.
+#[must_use]
+pub fn shown_path(mount_point: &Path, path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() { mount_point.to_owned() } else { mount_point.join(path) }
+}

@@ -1,0 +1,137 @@
+//! What is at a path of a tree, as far as it can be reached without following a link.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rustix::fs::{FileType, Statx, readlinkat};
+use serde::Serialize;
+
+use crate::engine::report::{bytes_in_words, shown_path};
+use crate::fs::at;
+use crate::generations::listing::utc;
+use crate::names::shown;
+use crate::tree::{State, state_at};
+
+/// What is at a path of a tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Found {
+    /// It is there.
+    Present(Entry),
+    /// It is not there.
+    Absent,
+    /// An ancestor is no directory, and is not followed.
+    Unreachable {
+        /// The ancestor, below the volume's root.
+        #[serde(serialize_with = "shown_path")]
+        ancestor: PathBuf,
+        /// What it is instead.
+        kind: &'static str,
+    },
+}
+
+/// An entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// `file`, `directory`, `symbolic link`, ...
+    pub kind: &'static str,
+    /// The size of a file.
+    pub bytes: Option<u64>,
+    /// When its content was modified last, in seconds since 1970.
+    pub modified: i64,
+    /// The permissions, in octal digits.
+    pub mode: String,
+    /// The user that owns it.
+    pub owner: u32,
+    /// The group.
+    pub group: u32,
+    /// Where a symbolic link points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+impl Entry {
+    /// For a person, without the time.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        match (self.bytes, &self.target) {
+            (Some(bytes), _) => format!("{}, {}", self.kind, bytes_in_words(bytes)),
+            (None, Some(target)) => format!("{} to {}", self.kind, shown(target)),
+            (None, None) => self.kind.to_owned(),
+        }
+    }
+
+    /// When it was modified, for a person.
+    #[must_use]
+    pub fn modified_in_words(&self) -> String {
+        u64::try_from(self.modified).map_or_else(|_| "before 1970".to_owned(), utc)
+    }
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Present(entry) => {
+                let modified = entry.modified_in_words();
+                write!(f, "{}, modified {modified}, mode {}", entry.in_short(), entry.mode)
+            }
+            Self::Absent => f.write_str("nothing"),
+            Self::Unreachable { ancestor, kind } => {
+                write!(f, "nothing: {} is a {kind}", shown(ancestor))
+            }
+        }
+    }
+}
+
+impl Found {
+    /// The entry, if it is there.
+    #[must_use]
+    pub fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Present(entry) => Some(entry),
+            Self::Absent | Self::Unreachable { .. } => None,
+        }
+    }
+}
+
+/// Looks at a path below a root; empty for the root itself.
+///
+/// # Errors
+/// What cannot be looked at.
+pub fn find(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Found> {
+    let cannot = || format!("cannot look at {path:?}");
+    if path.as_os_str().is_empty() {
+        let status = at::status_of(root).with_context(cannot)?;
+        return Ok(Found::Present(entry(&status, None)));
+    }
+    match state_at(root, path)? {
+        State::Absent => return Ok(Found::Absent),
+        State::Unreachable { ancestor, kind } => return Ok(Found::Unreachable { ancestor, kind }),
+        State::Present { .. } => {}
+    }
+    let (parent, name) = at::open_parent(root, path).with_context(cannot)?;
+    let status = at::present(at::status(parent.as_fd(), &name)).with_context(cannot)?;
+    let Some(status) = status else { return Ok(Found::Absent) };
+    let target = if at::kind(&status) == FileType::Symlink {
+        let target = readlinkat(&parent, &name, Vec::new()).with_context(cannot)?;
+        Some(PathBuf::from(std::ffi::OsStr::from_bytes(target.to_bytes())))
+    } else {
+        None
+    };
+    Ok(Found::Present(entry(&status, target.as_deref())))
+}
+
+fn entry(status: &Statx, target: Option<&Path>) -> Entry {
+    let kind = at::kind(status);
+    Entry {
+        kind: at::kind_name(kind),
+        bytes: (kind == FileType::RegularFile).then_some(status.stx_size),
+        modified: status.stx_mtime.tv_sec,
+        mode: format!("{:04o}", u32::from(status.stx_mode) & 0o7777),
+        owner: status.stx_uid,
+        group: status.stx_gid,
+        target: target.map(|target| target.to_string_lossy().into_owned()),
+    }
+}

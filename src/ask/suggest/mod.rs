@@ -1,0 +1,142 @@
+//! What a machine should keep: well-known state that is there, and that the next reset would erase.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `known` | the list of well-known state, which is data: `known.toml` |
+//! | `pattern` | names with `*`, and homes; pure |
+//! | `look` | what of it is on a volume, and what the rules say |
+//! | `render` | the answer as lines for the configuration, in TOML and Nix |
+//!
+//! Nothing walks the volume: each known path is looked for. So it takes as long on a full disk as on
+//! an empty one, but for counting what is in the directories that are found.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::engine::report::{json, shown_path};
+
+mod known;
+mod look;
+mod pattern;
+mod render;
+
+pub use known::{Advice, Known, known};
+pub use look::look;
+pub use render::{nix, toml};
+
+/// Well-known state that is on a volume that is reset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// In the running system.
+    #[serde(serialize_with = "shown_path")]
+    pub path: PathBuf,
+    /// Whose it is, and what it holds.
+    pub what: &'static str,
+    /// What happens without it.
+    pub why: &'static str,
+    /// Whether it should be kept.
+    pub advice: Advice,
+    /// What becomes of it.
+    pub state: State,
+    /// What is kept of it already, if that is a part.
+    pub kept_below: Vec<PathBuf>,
+    /// Whether it is a directory, or a file.
+    pub kind: Kind,
+    /// Files in it, but for what the system makes itself: links into the Nix store, sockets, empty
+    /// directories.
+    pub files: u64,
+    /// How much they hold, in bytes.
+    pub bytes: u64,
+    /// There are more: counting was given up.
+    pub at_least: bool,
+}
+
+/// What the next reset does with something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It is erased.
+    NotKept,
+    /// Some of it is kept, the rest is erased.
+    PartlyKept,
+    /// It is kept.
+    Kept,
+    /// It is erased, since it lies in what the configuration leaves out by name.
+    Excluded,
+    /// The blank holds the same file, so that it is there after a reset too.
+    InTheBlank,
+}
+
+/// What something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A file, or a symbolic link.
+    File,
+}
+
+/// What was found on all volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Suggestions {
+    version: u32,
+    /// Sorted by path.
+    pub found: Vec<Found>,
+    /// Volumes that could not be looked at.
+    pub errors: Vec<Failed>,
+}
+
+/// A volume that could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// Where the running system mounts it.
+    pub mount_point: PathBuf,
+    /// Why.
+    pub error: String,
+}
+
+impl Suggestions {
+    /// Looks at every volume of a configuration.
+    ///
+    /// # Errors
+    /// The list of well-known state is wrong, which is a bug.
+    pub fn of(config: &Config) -> anyhow::Result<Self> {
+        let known = known()?;
+        let mut found = Vec::new();
+        let mut errors = Vec::new();
+        for volume in &config.volumes {
+            match look(config, volume, &known) {
+                Ok(on_it) => found.extend(on_it),
+                Err(error) => {
+                    let mount_point = volume.mount_point.clone();
+                    errors.push(Failed { mount_point, error: format!("{error:#}") });
+                }
+            }
+        }
+        found.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(Self { version: 1, found, errors })
+    }
+
+    /// What would be erased, with this advice, and can be kept by its name.
+    pub fn to_add(&self, advice: Advice) -> impl Iterator<Item = &Found> {
+        self.erased(advice).filter(|found| found.path.to_str().is_some())
+    }
+
+    /// What would be erased, with this advice.
+    pub fn erased(&self, advice: Advice) -> impl Iterator<Item = &Found> {
+        self.found.iter().filter(move |found| {
+            found.advice == advice && matches!(found.state, State::NotKept | State::PartlyKept)
+        })
+    }
+
+    /// The answer as JSON.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8.
+    pub fn json(&self) -> anyhow::Result<String> {
+        json(self)
+    }
+}

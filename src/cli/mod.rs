@@ -1,0 +1,254 @@
+//! The command line: clap's types become a request, and how it ended becomes an exit code.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::cmdline::{self, Asked, CommandLine};
+use crate::config::{self, Config, OnFailure};
+use crate::engine::report::{self, Ending, Report};
+use crate::engine::reset::{self, Ended};
+use crate::volume::Options;
+use crate::{fs::process, tree};
+
+mod adopt;
+mod check;
+mod completions;
+mod diff;
+mod explain;
+mod generations;
+mod history;
+mod init;
+mod initrd_needs;
+mod log;
+mod manual;
+mod progress;
+mod purge;
+mod ready;
+mod recover;
+mod status;
+mod suggest;
+
+/// Erases a machine's state at every boot and keeps what its owner declared.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reset every configured volume to its blank and put the persisted paths back
+    ///
+    /// Runs in the initrd, before the volumes are mounted. Running it again is harmless, and
+    /// after an interruption it completes or undoes what was begun.
+    #[command(after_help = EXIT_CODES)]
+    Reset(ResetArguments),
+    /// Bring what is declared from the store of another tool to its place
+    ///
+    /// From impermanence's or preservation's, which has everything at the same path below itself. The
+    /// store is only read. It may be interrupted at any moment and run again.
+    #[command(after_help = adopt::EXIT_CODES)]
+    Adopt(adopt::Arguments),
+    /// Look whether the next boot will reset every volume and lose nothing that is declared
+    ///
+    /// Changes nothing. For the running system, before a new configuration is trusted.
+    #[command(after_help = check::EXIT_CODES)]
+    Check(check::Arguments),
+    /// Make what a reset needs on a system that was not installed for it: the blank
+    ///
+    /// What is there is left as it is; running it again is harmless.
+    #[command(after_help = init::EXIT_CODES)]
+    Init(init::Arguments),
+    /// List the previous states that are kept, of every configured volume
+    #[command(after_help = generations::EXIT_CODES)]
+    Generations(generations::Arguments),
+    /// Show what the next reset would erase, or what differs between two generations
+    ///
+    /// Everything outside of the persisted paths that is new, changed or missing beside the blank,
+    /// as the few lines that matter. What the system makes again by itself (links into /nix/store
+    /// and /etc/static, sockets, empty directories, mount points) is only counted.
+    ///
+    /// With --flat and --tree, "-" marks what would vanish, "~" what would be reverted, "+" what would
+    /// come back, "a" what goes to the attic; with --since, "+" what is new, "~" what was changed, "-"
+    /// what is gone.
+    #[command(after_help = diff::EXIT_CODES)]
+    Diff(diff::Arguments),
+    /// Remove what resets have left: the trash, and what `keep` no longer keeps
+    ///
+    /// Runs in the running system, at the lowest priority. It may be interrupted at any moment and
+    /// run again. The newest generation always stays.
+    #[command(after_help = purge::EXIT_CODES)]
+    Purge(purge::Arguments),
+    /// Say whether a path is kept, by which line of the configuration, and where it was
+    #[command(after_help = explain::EXIT_CODES)]
+    Explain(explain::Arguments),
+    /// List what ended each generation, or the versions of a path
+    #[command(after_help = history::EXIT_CODES)]
+    History(history::Arguments),
+    /// Bring a file or directory back, from a generation or from the attic
+    #[command(after_help = recover::EXIT_CODES)]
+    Recover(recover::Arguments),
+    /// Say how things stand: one line when all is well
+    #[command(after_help = status::EXIT_CODES)]
+    Status(status::Arguments),
+    /// Say what should be kept: well-known state that the next reset would erase
+    ///
+    /// Prints the lines to add to the configuration. What depends on the machine is commented out.
+    #[command(after_help = suggest::EXIT_CODES)]
+    Suggest(suggest::Arguments),
+    /// Print a script that makes a shell complete this command line
+    Completions(completions::Arguments),
+    /// Write the manual pages
+    ///
+    /// One for each command, with what `--help` says, and darlings.toml(5). For who packages darlings;
+    /// they need nothing of the machine.
+    Man(manual::Arguments),
+    /// List what an initrd needs for the volumes
+    #[command(hide = true)]
+    InitrdNeeds(initrd_needs::Arguments),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   failed: do not boot (on_failure = \"emergency\" and a volume was not reset, or a volume is not
+      complete)
+  2   wrong use of the command line
+  10  failed: every volume is complete, boot it (on_failure = \"boot\", or only tidying up failed)";
+
+#[derive(Debug, clap::Args)]
+struct ResetArguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Print what would be done and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the report, or with --dry-run the plan, as JSON
+    #[arg(long)]
+    json: bool,
+    /// Where the report is written
+    #[arg(long, value_name = "FILE", default_value = report::DEFAULT_PATH)]
+    report: PathBuf,
+    /// The kernel command line, which may say darlings=off, darlings=snapshot,
+    /// darlings=restore:previous or darlings=restore:N
+    #[arg(long, value_name = "FILE", default_value = cmdline::DEFAULT_PATH)]
+    cmdline: PathBuf,
+    /// Threads that bring persisted paths over; by default two for each processor, up to 4
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: Option<u16>,
+}
+
+/// A reset failed while every volume is complete, and the configuration says to boot.
+const BOOT_ANYWAY: u8 = 10;
+
+/// Runs the command line. The only place that prints.
+#[must_use]
+pub fn main() -> ExitCode {
+    log::start();
+    let Cli { command } = Cli::parse();
+    let arguments = match command {
+        Command::Reset(arguments) => arguments,
+        Command::Adopt(arguments) => return adopt::run(&arguments),
+        Command::Init(arguments) => return init::run(&arguments),
+        Command::Check(arguments) => return check::run(&arguments),
+        Command::Generations(arguments) => return generations::run(&arguments),
+        Command::Diff(arguments) => return diff::run(&arguments),
+        Command::Purge(arguments) => return purge::run(&arguments),
+        Command::Explain(arguments) => return explain::run(&arguments),
+        Command::History(arguments) => return history::run(&arguments),
+        Command::Recover(arguments) => return recover::run(&arguments),
+        Command::Status(arguments) => return status::run(&arguments),
+        Command::Suggest(arguments) => return suggest::run(&arguments),
+        Command::Completions(arguments) => {
+            return completions::run(&Cli::command(), &arguments);
+        }
+        Command::Man(arguments) => return manual::run(Cli::command(), &arguments),
+        Command::InitrdNeeds(arguments) => return initrd_needs::run(&arguments),
+    };
+    // Nobody knows what a bug left half done, so the machine stops, with words.
+    std::panic::catch_unwind(|| reset(&arguments)).unwrap_or_else(|_| {
+        tracing::error!(
+            "darlings stopped on a bug of its own (see above); running it again completes or \
+             undoes what was begun"
+        );
+        ExitCode::FAILURE
+    })
+}
+
+fn reset(arguments: &ResetArguments) -> ExitCode {
+    // When nobody can read what was wanted, the default is to boot.
+    let mut on_failure = OnFailure::default();
+    let report = match run(arguments, &mut on_failure) {
+        Ok(ended) => {
+            reset::tell(&ended);
+            ended.report
+        }
+        Err(error) => {
+            let error = error.context("no volume was reset; all are as they were");
+            tracing::error!("{error:#}");
+            Report::refused(format!("{error:#}"))
+        }
+    };
+    // The reset is over; what cannot be told about it does not change how it ended.
+    if let Err(error) = publish(arguments, &report) {
+        tracing::warn!("{error:#}");
+    }
+    match (report.outcome, on_failure) {
+        (Ending::Reset | Ending::DryRun | Ending::Off | Ending::Snapshot | Ending::Restored, _) => {
+            ExitCode::SUCCESS
+        }
+        (Ending::Failed, OnFailure::Boot) => ExitCode::from(BOOT_ANYWAY),
+        // What it is that the owner does not want to boot is a root that was not erased.
+        (Ending::Failed, OnFailure::Emergency) if report.all_reset() => ExitCode::from(BOOT_ANYWAY),
+        (Ending::Failed, OnFailure::Emergency) | (Ending::Unfinished, _) => ExitCode::FAILURE,
+    }
+}
+
+fn run(arguments: &ResetArguments, on_failure: &mut OnFailure) -> anyhow::Result<Ended> {
+    let config = Config::read(&arguments.config)?;
+    *on_failure = config.on_failure;
+    let line = CommandLine::read(&arguments.cmdline)?;
+    process::enter_mount_namespace()?;
+    tree::prepare_process()?;
+    let options = Options {
+        dry_run: arguments.dry_run,
+        threads: ready::threads(arguments.threads),
+        asked: Asked::Off,
+        root_subvolid: line.root_subvolid(),
+    };
+    Ok(match reset::asked(&config, &line) {
+        Ok(asked) => reset::reset(&config, Options { asked, ..options }),
+        Err((asked, why)) => reset::refuse(&config, options, asked, why),
+    })
+}
+
+fn publish(arguments: &ResetArguments, report: &Report) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        out.write_all(report.json()?.as_bytes()).context("cannot print the report")?;
+    } else if arguments.dry_run {
+        for volume in &report.volumes {
+            write!(out, "{}", volume.plan).context("cannot print the plan")?;
+        }
+    }
+    if arguments.dry_run {
+        return Ok(());
+    }
+    let path = &arguments.report;
+    if report.outcome == Ending::Failed
+        && path == Path::new(report::DEFAULT_PATH)
+        && !Path::new("/etc/initrd-release").try_exists()?
+        && report::is_of_a_reset(path)?
+    {
+        // Typed in the running system by mistake, say.
+        tracing::info!("{path:?} stays the report of this boot's reset");
+        return Ok(());
+    }
+    report.write(path)
+}

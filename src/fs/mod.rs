@@ -1,0 +1,5 @@
+//! What this tool asks of the kernel, whatever the filesystem is.
+
+pub mod at;
+pub(crate) mod octal;
+pub mod process;

@@ -1,0 +1,4 @@
+//! What a volume keeps in its `.darlings`.
+
+pub mod state;
+pub mod trash;

@@ -1,0 +1,211 @@
+//! Whether two entries of the same kind are the same in one respect: bytes, target of a symbolic link,
+//! extended attributes (ACLs, capabilities, labels, users' own), flags. What may be left out, because
+//! their status says enough, is for the callers to know.
+
+use std::ffi::CStr;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::Context as _;
+use rustix::fs::{Advice, FileType, SeekFrom, fadvise, readlinkat, seek};
+use rustix::io::{Errno, pread, retry_on_intr};
+
+use super::attributes::{Handle, XATTR_MAX, each_name};
+use crate::fs::at;
+
+/// Bytes that are read of each of two files at a time.
+const PIECE: usize = 128 * 1024;
+
+/// One of two entries that are compared: a name in a directory, never followed.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    /// The directory.
+    pub parent: BorrowedFd<'a>,
+    /// The name in it; `.` for the directory itself.
+    pub name: &'a CStr,
+}
+
+impl Named<'_> {
+    /// Opens a file or a directory. Nothing else may be opened: it could block, or act on a device.
+    fn open(self, kind: FileType) -> Result<OwnedFd, Errno> {
+        match kind {
+            FileType::Directory => at::open_directory(self.parent, self.name),
+            _ => at::open_file(self.parent, self.name),
+        }
+    }
+}
+
+/// Memory for comparing, to be used again for each pair of entries.
+#[derive(Debug)]
+pub struct Comparison {
+    pieces: [Vec<u8>; 2],
+    names: [Vec<u8>; 2],
+    values: [Vec<u8>; 2],
+}
+
+impl Default for Comparison {
+    fn default() -> Self {
+        let buffers = |length| [vec![0; length], vec![0; length]];
+        Self { pieces: buffers(PIECE), names: buffers(XATTR_MAX), values: buffers(XATTR_MAX) }
+    }
+}
+
+impl Comparison {
+    /// Whether two files have the same bytes, up to the first that differ. Where both have holes nothing is
+    /// read: anybody can make a file of 7 EiB that holds nothing.
+    ///
+    /// # Errors
+    /// Which of them cannot be opened or read.
+    pub fn same_bytes(&mut self, one: Named<'_>, other: Named<'_>) -> anyhow::Result<bool> {
+        let open = |file: Named<'_>| -> anyhow::Result<(OwnedFd, u64)> {
+            let opened = file.open(FileType::RegularFile).context("cannot open it")?;
+            // It is read once, from the beginning to the end.
+            fadvise(&opened, 0, None, Advice::Sequential).context("cannot read it ahead")?;
+            let size = at::status_of(opened.as_fd()).context("cannot look at it")?.stx_size;
+            Ok((opened, size))
+        };
+        let ((one, size), (other, other_size)) =
+            (open(one)?, open(other).context("the other one")?);
+        if size != other_size {
+            return Ok(false);
+        }
+        let [piece, other_piece] = &mut self.pieces;
+        let mut at = 0;
+        while at < size {
+            let data = data_from(&one, at, size).context("cannot read it")?;
+            let other_data = data_from(&other, at, size).context("cannot read the other one")?;
+            let first = if data.start <= other_data.start { data } else { other_data };
+            at = first.start;
+            while at < first.end {
+                let length = usize::try_from(first.end - at).map_or(PIECE, |left| left.min(PIECE));
+                let filled = fill(&one, at, &mut piece[..length]).context("cannot read it")?;
+                let other_filled = fill(&other, at, &mut other_piece[..length])
+                    .context("cannot read the other one")?;
+                if piece[..filled] != other_piece[..other_filled] {
+                    return Ok(false);
+                }
+                if filled < length {
+                    return Ok(true);
+                }
+                at += length as u64;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether two entries of this kind have the same extended attributes.
+    ///
+    /// # Errors
+    /// The attribute that cannot be read.
+    pub fn same_xattrs(
+        &mut self,
+        one: Named<'_>,
+        other: Named<'_>,
+        kind: FileType,
+    ) -> anyhow::Result<bool> {
+        let [names, other_names] = &mut self.names;
+        let [value, other_value] = &mut self.values;
+        let (mut held, mut other_held) = (None, None);
+        let (handle, names) = list(one, kind, names, &mut held)?;
+        let (other_handle, other_names) = list(other, kind, other_names, &mut other_held)?;
+        let mut sorted: Vec<&CStr> = each_name(names).collect();
+        let mut other_sorted: Vec<&CStr> = each_name(other_names).collect();
+        sorted.sort_unstable();
+        other_sorted.sort_unstable();
+        if sorted != other_sorted {
+            return Ok(false);
+        }
+        for name in sorted {
+            if get(handle, name, value)? != get(other_handle, name, other_value)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether two symbolic links have the same target.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn same_target(one: Named<'_>, other: Named<'_>) -> anyhow::Result<bool> {
+    let target = |link: Named<'_>| {
+        readlinkat(link.parent, link.name, Vec::new()).context("cannot read the symbolic link")
+    };
+    Ok(target(one)? == target(other)?)
+}
+
+/// Whether two entries of this kind have the same flags of chattr(1), as far as users set them. Only
+/// files and directories have any.
+///
+/// # Errors
+/// They cannot be opened or read.
+pub fn same_flags(one: Named<'_>, other: Named<'_>, kind: FileType) -> anyhow::Result<bool> {
+    if !matches!(kind, FileType::Directory | FileType::RegularFile) {
+        return Ok(true);
+    }
+    let flags = |entry: Named<'_>| -> anyhow::Result<_> {
+        let cannot = "cannot read the flags of chattr(1)";
+        let opened = entry.open(kind).context(cannot)?;
+        Handle::Open(opened.as_fd()).flags().context(cannot)
+    };
+    Ok(flags(one)? == flags(other)?)
+}
+
+/// Where a file has data next, at or after an offset; both ends are its size where there is none.
+fn data_from(file: &OwnedFd, offset: u64, size: u64) -> Result<Range<u64>, Errno> {
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(start) if start < size => Ok(start..seek(file, SeekFrom::Hole(start))?.min(size)),
+        Ok(_) | Err(Errno::NXIO) => Ok(size..size),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads from an offset until the buffer is full or the file ends; gives how many bytes it read.
+fn fill(file: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match retry_on_intr(|| pread(file, &mut buffer[filled..], offset + filled as u64))? {
+            0 => break,
+            more => filled += more,
+        }
+    }
+    Ok(filled)
+}
+
+/// The value of an attribute; `None` where it was removed a moment ago.
+fn get<'b>(
+    handle: Handle<'_>,
+    name: &CStr,
+    value: &'b mut [u8],
+) -> anyhow::Result<Option<&'b [u8]>> {
+    match handle.get(name, value) {
+        Err(Errno::NODATA) => Ok(None),
+        value => {
+            value.map(Some).with_context(|| format!("cannot read extended attribute {name:?}"))
+        }
+    }
+}
+
+/// The names of an entry's extended attributes. It is opened only where there are more than a call
+/// without a descriptor can tell of.
+fn list<'a, 'n>(
+    entry: Named<'a>,
+    kind: FileType,
+    names: &'n mut Vec<u8>,
+    held: &'a mut Option<OwnedFd>,
+) -> anyhow::Result<(Handle<'a>, &'n [u8])> {
+    let cannot = "cannot list extended attributes";
+    let unopened = Handle::Named(entry.parent, entry.name);
+    let too_many = |error: &anyhow::Error| error.downcast_ref() == Some(&Errno::TOOBIG);
+    let length = match unopened.list(names) {
+        Ok(list) => list.len(),
+        Err(error) if too_many(&error) => {
+            let opened: &'a OwnedFd = held.insert(entry.open(kind).context(cannot)?);
+            let handle = Handle::Open(OwnedFd::as_fd(opened));
+            return Ok((handle, handle.list(names).context(cannot)?));
+        }
+        Err(error) => return Err(error.context(cannot)),
+    };
+    Ok((unopened, &names[..length]))
+}

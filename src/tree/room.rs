@@ -1,0 +1,155 @@
+//! How much room it takes to lay the blank's content, or to bring over what is kept, before it is tried.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use rustix::fs::{FileType, StatVfs, Statx, fstatfs, fstatvfs};
+
+use super::data::next_data;
+use super::lay::{Unit, jobs_of};
+use crate::fs::at;
+use crate::rules::Node;
+
+/// Magic numbers of filesystems that share the extents of files, as `statfs(2)` tells them.
+const SHARING: [u64; 2] = [0x5846_5342, 0xca45_1a4e];
+
+/// What an entry takes beside its content, at most, in bytes: its inode, its name, its attributes.
+const PER_ENTRY: u64 = 1024;
+
+/// Room on a filesystem, taken or free.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// In bytes.
+    pub bytes: u64,
+    /// How many entries; the most that there are where a filesystem does not count them.
+    pub entries: u64,
+}
+
+impl Room {
+    /// What is free on a filesystem for everybody but root, who may take more.
+    #[must_use]
+    pub fn free(of: &StatVfs) -> Self {
+        let entries = if of.f_files == 0 { u64::MAX } else { of.f_favail };
+        Self { bytes: of.f_bavail.saturating_mul(of.f_frsize), entries }
+    }
+
+    /// What it takes at most to lay the blank's part of these units on the filesystem of `target`, which
+    /// shares the content of files if it `clones`, or can in any case.
+    ///
+    /// # Errors
+    /// What of the blank cannot be looked at.
+    pub fn to_lay(
+        units: &[Unit],
+        blank: BorrowedFd<'_>,
+        target: BorrowedFd<'_>,
+        clones: bool,
+    ) -> anyhow::Result<Self> {
+        let mut counting = Counting::of(blank, target, clones || shares(blank, target)?)?;
+        for unit in units {
+            for (path, job) in jobs_of(unit, blank, target)? {
+                counting.count(path, job.rules)?;
+            }
+        }
+        Ok(counting.room)
+    }
+
+    /// What it takes at most to bring these over within their filesystem, each without what is excluded
+    /// from it.
+    ///
+    /// # Errors
+    /// What of them cannot be looked at.
+    pub fn to_bring<'p>(
+        paths: impl Iterator<Item = (PathBuf, Option<&'p Node>)>,
+        previous: BorrowedFd<'_>,
+        clones: bool,
+    ) -> anyhow::Result<Self> {
+        let mut counting = Counting::of(previous, previous, clones)?;
+        for (path, rules) in paths {
+            counting.count(path, rules)?;
+        }
+        Ok(counting.room)
+    }
+}
+
+/// Whether files are laid without their bytes being written.
+fn shares(blank: BorrowedFd<'_>, target: BorrowedFd<'_>) -> anyhow::Result<bool> {
+    let device = |at: BorrowedFd<'_>| -> anyhow::Result<_> {
+        let status = at::status_of(at)?;
+        Ok((status.stx_dev_major, status.stx_dev_minor))
+    };
+    let magic = fstatfs(target)?.f_type.cast_unsigned();
+    Ok(SHARING.contains(&magic) && device(blank)? == device(target)?)
+}
+
+struct Counting<'a> {
+    tree: BorrowedFd<'a>,
+    block: u64,
+    shares: bool,
+    /// Files with several names, of which one was counted.
+    linked: BTreeSet<u64>,
+    room: Room,
+}
+
+impl<'a> Counting<'a> {
+    fn of(tree: BorrowedFd<'a>, target: BorrowedFd<'_>, shares: bool) -> anyhow::Result<Self> {
+        let target = fstatvfs(target).context("cannot ask for the size of a block")?;
+        let block = target.f_frsize.max(512);
+        Ok(Self { tree, block, shares, linked: BTreeSet::new(), room: Room::default() })
+    }
+
+    /// Counts what is at a path of the tree, with what is below it.
+    fn count(&mut self, path: PathBuf, rules: Option<&Node>) -> anyhow::Result<()> {
+        let mut waiting = vec![(path, rules)];
+        while let Some((path, rules)) = waiting.pop() {
+            let cannot = || format!("cannot look at {path:?}");
+            let (parent, name) = at::open_parent(self.tree, &path).with_context(cannot)?;
+            let status = at::status(parent.as_fd(), &name).with_context(cannot)?;
+            let kind = at::kind(&status);
+            if kind != FileType::Directory
+                && status.stx_nlink > 1
+                && !self.linked.insert(status.stx_ino)
+            {
+                continue;
+            }
+            let content = match kind {
+                FileType::RegularFile if self.shares => 0,
+                FileType::RegularFile => {
+                    data_in(parent.as_fd(), &name, &status).with_context(cannot)?
+                }
+                FileType::Directory | FileType::Symlink => {
+                    u64::from(status.stx_size > 0) + status.stx_size
+                }
+                _ => 0,
+            };
+            self.room.bytes += content.next_multiple_of(self.block) + PER_ENTRY;
+            self.room.entries += 1;
+            if kind == FileType::Directory {
+                let directory = at::open_directory(parent.as_fd(), &name).with_context(cannot)?;
+                for name in at::names(directory.as_fd()).with_context(cannot)? {
+                    let rules = rules.and_then(|rules| rules.child(at::os_name(&name)));
+                    if !rules.is_some_and(Node::is_excluded) {
+                        waiting.push((at::join(&path, &name), rules));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a file that are no holes.
+fn data_in(parent: BorrowedFd<'_>, name: &std::ffi::CStr, status: &Statx) -> anyhow::Result<u64> {
+    let size = status.stx_size;
+    // All that it reads as is there, mostly.
+    if size <= status.stx_blocks.saturating_mul(512) {
+        return Ok(size);
+    }
+    let file = at::open_file(parent, name)?;
+    let (mut at, mut bytes) = (0, 0);
+    while let Some((start, end)) = next_data(file.as_fd(), at, size)? {
+        (at, bytes) = (end, bytes + (end - start));
+    }
+    Ok(bytes)
+}
