@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::generations::exact_number;
+use crate::text::exact_number;
 
 /// Where the kernel shows it.
 pub const DEFAULT_PATH: &str = "/proc/cmdline";

@@ -13,5 +13,6 @@ pub mod names;
 pub mod own;
 pub mod paint;
 pub mod rules;
+pub mod text;
 pub mod tree;
 pub mod volume;

@@ -234,7 +234,7 @@ fn check(fs: &LoopFs, strategy: Strategy, case: &Case, seed: u64, tally: &mut Ta
 #[test]
 fn what_is_told_is_what_the_next_reset_does_and_the_fast_way_tells_the_same() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
-    darlings::tree::prepare_process()?;
+    darlings::fs::process::prepare()?;
     let mut runner = generate::runner(CASES)?;
     let cases = runner.config().cases;
     let fs = LoopFs::new(Filesystem::Btrfs)?;

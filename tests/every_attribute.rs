@@ -433,16 +433,16 @@ fn restored_by_the_library(
         &capture(previous)?,
         &[Rule::new("keep", &["sparse/only-a-hole"]).unwrap()],
     )?;
-    darlings::tree::prepare_process()?;
+    darlings::fs::process::prepare()?;
     let open = |path: &Path| std::fs::File::open(path);
     let (blank, previous, tree) = (open(blank)?, open(previous)?, open(target)?);
-    let surveyed = darlings::tree::survey(&rules, previous.as_fd(), Some(blank.as_fd()))?;
-    let trees = darlings::tree::Trees {
+    let surveyed = darlings::keep::survey::survey(&rules, previous.as_fd(), Some(blank.as_fd()))?;
+    let trees = darlings::keep::trees::Trees {
         previous: previous.as_fd(),
         blank: Some(blank.as_fd()),
         target: tree.as_fd(),
     };
-    let outcome = darlings::tree::restore(
+    let outcome = darlings::keep::copy_in::copy_in(
         &trees,
         &rules,
         &surveyed,

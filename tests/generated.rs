@@ -128,7 +128,7 @@ fn clear(fs: &LoopFs) -> Result<()> {
 fn both_strategies_make_of_random_trees_what_the_model_says_and_again_the_second_time() -> Result<()>
 {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
-    darlings::tree::prepare_process()?;
+    darlings::fs::process::prepare()?;
     let mut runner = generate::runner(CASES)?;
     let cases = runner.config().cases;
     let fs = LoopFs::new(Filesystem::Btrfs)?;

@@ -62,7 +62,7 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 pub struct VolumeReport {
     /// Where the running system mounts it.
-    #[serde(serialize_with = "crate::engine::report::shown_path")]
+    #[serde(serialize_with = "crate::text::shown_path")]
     pub mount_point: PathBuf,
     /// What was made, or would be.
     pub made: Vec<Missing>,

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use super::ready;
 use crate::act::adopt::json::Report;
 use crate::act::adopt::{self, Adoption, Options};
+use crate::config;
 use crate::engine::report::ways_in_words;
 use crate::names::shown;
 use crate::tree::BytesByRung;
-use crate::{config, tree};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 fn adopt(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = ready::ready(&arguments.config, "adopt")?;
-    tree::prepare_process()?;
+    crate::fs::process::prepare()?;
     let options = Options {
         from: arguments.from.clone(),
         dry_run: arguments.dry_run,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::ready;
 use crate::act::init::{self, Options, Report, VolumeReport};
-use crate::{config, tree};
+use crate::config;
 
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 fn init(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = ready::ready(&arguments.config, "init")?;
-    tree::prepare_process()?;
+    crate::fs::process::prepare()?;
     let Arguments { dry_run, from_live, take_over, .. } = *arguments;
     let options = Options { dry_run, from_live, take_over };
     let mut report = Report { version: 1, dry_run: options.dry_run, volumes: Vec::new() };

@@ -11,8 +11,8 @@ use crate::cmdline::{self, Asked, CommandLine};
 use crate::config::{self, Config, OnFailure};
 use crate::engine::report::{self, Ending, Report};
 use crate::engine::reset::{self, Ended};
+use crate::fs::process;
 use crate::volume::Options;
-use crate::{fs::process, tree};
 
 mod adopt;
 mod check;
@@ -215,7 +215,7 @@ fn run(arguments: &ResetArguments, on_failure: &mut OnFailure) -> anyhow::Result
     *on_failure = config.on_failure;
     let line = CommandLine::read(&arguments.cmdline)?;
     process::enter_mount_namespace()?;
-    tree::prepare_process()?;
+    crate::fs::process::prepare()?;
     let options = Options {
         dry_run: arguments.dry_run,
         threads: ready::threads(arguments.threads),

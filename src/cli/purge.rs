@@ -8,7 +8,7 @@ use super::ready;
 use crate::act::purge::report::Outcome;
 use crate::act::purge::{self, Options, Watch};
 use crate::names::shown;
-use crate::{config, fs::process, own::state, tree};
+use crate::{config, fs::process, own::state};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 fn purge(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = ready::ready(&arguments.config, "purge")?;
-    tree::prepare_process()?;
+    crate::fs::process::prepare()?;
     if let Err(error) = process::be_idle() {
         // It works all the same, and only others wait longer.
         tracing::warn!("{error:#}");

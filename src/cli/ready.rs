@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use crate::config::{Config, ConfigError};
-pub(super) use crate::engine::report::json;
 use crate::names::shown;
-use crate::{ask::lookup, fs::process, tree};
+pub(super) use crate::text::json;
+use crate::{ask::lookup, fs::process};
 
 /// The exit code of what cannot be done as it was asked for.
 const WRONG_USE: u8 = 2;
@@ -84,7 +84,7 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 
 /// How many threads bring files over: as many as were asked for, or as many as is usual.
 pub(super) fn threads(asked: Option<u16>) -> usize {
-    asked.map_or_else(tree::usual_threads, usize::from)
+    asked.map_or_else(crate::fs::process::usual_threads, usize::from)
 }
 
 /// The exit code of a command that has done its work and found that all is well, or that it is not.

@@ -8,10 +8,10 @@ use super::progress::Progress;
 use super::ready::{self, WrongUse};
 use crate::act::recover::{From, Refused, Request};
 use crate::ask::lookup::Volumes;
-use crate::engine::report::bytes_in_words;
 use crate::generations::Foreign;
 use crate::paint::Paint;
-use crate::{act::recover, config, tree};
+use crate::text::bytes_in_words;
+use crate::{act::recover, config};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -76,7 +76,7 @@ fn recover(arguments: &Arguments) -> anyhow::Result<()> {
     let to = arguments.to.as_deref().map(ready::absolute).transpose()?;
     let config = ready::ready(&arguments.config, "recover")?;
     let place = ready::place(&config, &path, "there are no generations of it")?;
-    tree::prepare_process()?;
+    crate::fs::process::prepare()?;
     let request = Request {
         path: &path,
         place: &place,

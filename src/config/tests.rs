@@ -1,6 +1,9 @@
 //! What a configuration may say, and what is said of one that is wrong.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::path::{Path, PathBuf};
+
+use super::backing::{default_generations, is_given_among_generations};
 use super::*;
 
 const ROOT: &str = r#"

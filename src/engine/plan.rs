@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::keep::survey::State;
+use crate::keep::survey::Surveyed;
 use crate::names::shown;
 use crate::own::state;
-use crate::tree::{State, Surveyed};
 
 /// The plan for one volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -220,11 +221,11 @@ pub enum Step {
     /// Move a nested subvolume that is kept into the result (btrfs).
     MoveNested {
         /// Below the volume's root.
-        #[serde(serialize_with = "crate::engine::report::shown_path")]
+        #[serde(serialize_with = "crate::text::shown_path")]
         path: PathBuf,
         /// Where it is in the result, below its root: elsewhere if it goes to the attic or comes back
         /// from there.
-        #[serde(serialize_with = "crate::engine::report::shown_path")]
+        #[serde(serialize_with = "crate::text::shown_path")]
         to: PathBuf,
     },
     /// Set the attributes that moving nested subvolumes and exchanging have changed (btrfs).

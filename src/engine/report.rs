@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,8 +12,10 @@ use serde::Serialize;
 use crate::cmdline::Asked;
 use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
 use crate::fs::at;
+use crate::keep::copy_in::Outcome;
 use crate::names::shown;
-use crate::tree::{BytesByRung, Outcome, Restored};
+use crate::text::{bytes_in_words, json};
+use crate::tree::{BytesByRung, Restored};
 
 /// Where the report of the last reset lies.
 pub const DEFAULT_PATH: &str = "/run/darlings/report.json";
@@ -204,24 +206,6 @@ pub fn peak_memory() -> Option<u64> {
     kibibytes.map_or(None, |kibibytes| Some(kibibytes * 1024))
 }
 
-/// Writes a path as JSON text. A name that is not UTF-8 is shown with replacement characters:
-/// users choose the names of nested subvolumes, and a report must be written whatever they chose.
-pub(crate) fn shown_path<S: serde::Serializer>(
-    path: &Path,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&path.to_string_lossy())
-}
-
-/// [`shown_path`] of a path that may not be there.
-#[expect(clippy::ref_option, reason = "serde calls it so")]
-pub(crate) fn shown_path_if_any<S: serde::Serializer>(
-    path: &Option<PathBuf>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
-}
-
 /// How the bytes of files came, for a person: each way that some came.
 #[must_use]
 pub fn ways_in_words(bytes: BytesByRung) -> Vec<String> {
@@ -234,34 +218,6 @@ pub fn ways_in_words(bytes: BytesByRung) -> Vec<String> {
     .filter(|(bytes, _)| *bytes > 0)
     .map(|(bytes, how)| format!("{} {how}", bytes_in_words(bytes)))
     .collect()
-}
-
-/// What a command found or did, as JSON text.
-///
-/// # Errors
-/// A path in it that is not UTF-8; nothing else that can be caused from outside.
-pub fn json(value: &impl Serialize) -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(value).context("cannot write it as JSON")? + "\n")
-}
-
-/// A number of bytes for a person.
-#[must_use]
-pub fn bytes_in_words(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = UNITS[0];
-    for larger in &UNITS[1..] {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    format!("{value:.1} {unit}")
 }
 
 impl Report {

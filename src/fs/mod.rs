@@ -3,3 +3,4 @@
 pub mod at;
 pub(crate) mod octal;
 pub mod process;
+pub mod reserved;

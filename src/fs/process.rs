@@ -6,8 +6,9 @@
 )]
 
 use anyhow::Context as _;
+use rustix::fs::Mode;
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::process::setpriority_process;
+use rustix::process::{Resource, getrlimit, setpriority_process, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Gives the process its own view of the mounts. What it mounts from now on is seen by nobody
@@ -24,6 +25,26 @@ pub fn enter_mount_namespace() -> anyhow::Result<()> {
         .context("cannot get a mount namespace; run as root")?;
     let flags = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
     mount_change("/", flags).context("cannot keep the namespace's mounts from the others")
+}
+
+/// Readies the process for copying trees: no umask, so that entries are made with the mode they
+/// shall have, and as many open files as it may have: every thread needs some dozens.
+///
+/// # Errors
+/// As setrlimit(2).
+pub fn prepare() -> anyhow::Result<()> {
+    rustix::process::umask(Mode::empty());
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("cannot raise the limit of open files")
+}
+
+/// How many threads copy where nobody says it: more than there are processors, up to four, because
+/// some of them wait for the disk.
+#[must_use]
+pub fn usual_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (2 * processors).min(4)
 }
 
 /// The lowest of the ordinary CPU priorities (`nice(1)`).

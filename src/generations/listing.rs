@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::{Access, CountedBy, Detail, Generation, Other, Seen, Size, Store, close_after};
 use crate::config::{self, Config};
-use crate::engine::report::{bytes_in_words, json};
 use crate::names::shown;
 use crate::own::trash;
+use crate::text::bytes_in_words;
+use crate::text::json;
 
 /// The generations of every volume. Its schema is in the README; a new field does not change
 /// `version`.
@@ -25,7 +26,7 @@ pub struct Listing {
 #[derive(Debug, Default, Serialize)]
 pub struct VolumeListing {
     /// Where the running system mounts it.
-    #[serde(serialize_with = "crate::engine::report::shown_path")]
+    #[serde(serialize_with = "crate::text::shown_path")]
     pub mount_point: PathBuf,
     /// Why there is nothing more to say.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +51,7 @@ pub struct Replaced {
     /// Where it is, below the volume's root.
     pub name: String,
     /// Where it was, in the running system.
-    #[serde(serialize_with = "crate::engine::report::shown_path")]
+    #[serde(serialize_with = "crate::text::shown_path")]
     pub path: PathBuf,
     /// When it was replaced, in seconds since 1970.
     pub time: Option<u64>,

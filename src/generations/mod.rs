@@ -3,7 +3,6 @@
 //! | module | what it knows |
 //! |---|---|
 //! | `retention` | which generations go; pure |
-//! | `min_free` | how much space must stay free |
 //! | `listing` | all generations of a configuration, as a table and as JSON |
 //!
 //! Where generations lie and how they are removed is the business of each filesystem, which
@@ -17,10 +16,7 @@ use rustix::fs::fstatvfs;
 use serde::Serialize;
 
 pub mod listing;
-mod min_free;
 pub mod retention;
-
-pub use min_free::MinFree;
 
 use retention::Dated;
 
@@ -28,8 +24,8 @@ use crate::cmdline::Which;
 use crate::fs::at;
 use crate::names::shown;
 use crate::own::state::{self, Manifest, Moment};
+use crate::own::trusted_own_directory;
 use crate::rules::{OWN_DIRECTORY, Rules};
-use crate::tree::trusted_own_directory;
 
 /// The generations of one volume, and what belongs to removing them.
 pub trait Store {
@@ -301,13 +297,6 @@ impl Space {
     }
 }
 
-/// The number that `text` is, written as this tool writes it: `07` and `+7` are none.
-#[must_use]
-pub fn exact_number(text: &str) -> Option<u64> {
-    let Ok(number) = text.parse::<u64>() else { return None };
-    (number.to_string() == text).then_some(number)
-}
-
 /// The name of what says that the removal of a generation, or of a part of the attic, has begun.
 #[must_use]
 pub fn removing_name(number: u64) -> String {
@@ -317,7 +306,7 @@ pub fn removing_name(number: u64) -> String {
 /// The number in such a name.
 #[must_use]
 pub fn removing(name: &str) -> Option<u64> {
-    exact_number(name.strip_prefix("removing-")?)
+    crate::text::exact_number(name.strip_prefix("removing-")?)
 }
 
 /// The number of the generation that is asked for, of those that there are.
@@ -369,15 +358,6 @@ mod tests {
         assert!(many.ends_with(", 23, and 3 older ones"), "{many}");
         for which in [Which::Previous, Which::Number(5)] {
             assert_eq!(error(which, Vec::new()), "there is no generation yet");
-        }
-    }
-
-    #[test]
-    fn a_number_counts_only_as_this_tool_writes_it() {
-        assert_eq!(exact_number("7"), Some(7));
-        assert_eq!(exact_number("18446744073709551615"), Some(u64::MAX));
-        for text in ["", "07", "+7", "7 ", "7a", "-7", "18446744073709551616", "\u{0667}"] {
-            assert_eq!(exact_number(text), None, "{text:?}");
         }
     }
 }

@@ -18,10 +18,13 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::fs::at;
-use crate::generations::exact_number;
+use crate::keep::survey::State;
+use crate::keep::survey::Surveyed;
+use crate::keep::survey::state_at;
 use crate::own::state;
+use crate::own::trusted_own_directory;
 use crate::rules::{Node, OWN_DIRECTORY, Rules, Verdict};
-use crate::tree::{State, Surveyed, state_at, trusted_own_directory};
+use crate::text::exact_number;
 
 /// The directory in the tool's own directory.
 pub const ATTIC: &str = "attic";

@@ -10,7 +10,9 @@ use rustix::fs::{AtFlags, StatxTimestamp, unlinkat};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::tree::{self, Settled, own_directory, trusted_own_directory};
+use crate::own::own_directory;
+use crate::own::trusted_own_directory;
+use crate::tree::{self, Settled};
 
 use crate::fs::at;
 use crate::rules::{OWN_DIRECTORY, Rules};
@@ -187,7 +189,7 @@ pub fn count(root: BorrowedFd<'_>, number: u64, rules: &Rules) -> anyhow::Result
         let was = Settled::look(root).context("cannot look at the root")?;
         let made = tree::unseal(root)
             .context("cannot clear the flags of the root")
-            .and_then(|_| tree::ensure_own_directory(root));
+            .and_then(|_| crate::own::ensure_own_directory(root));
         let settled = was.settle(root).context("cannot set the times and flags of the root");
         match (made, settled) {
             (Err(error), Err(left)) => return Err(error.context(format!("and then: {left:#}"))),

@@ -20,12 +20,14 @@ use tracing::warn;
 
 use crate::config::Keep;
 use crate::fs::at;
-use crate::generations::exact_number;
 use crate::generations::retention::{self, Dated, Expired, Reason};
 use crate::keep::carry::TRASH;
+use crate::own::own_directory;
 use crate::own::state;
+use crate::own::trusted_own_directory;
 use crate::rules::OWN_DIRECTORY;
-use crate::tree::{self, make_own_directory, own_directory, trusted_own_directory};
+use crate::text::exact_number;
+use crate::tree::{self, make_own_directory};
 
 /// The newest format of [`Replaced`] that this version knows.
 const VERSION: u32 = 1;

@@ -42,7 +42,7 @@ const KEPT_FLAGS: IFlags = IFlags::from_bits_retain(
 
 /// Flags that forbid something later: every change to the entry itself, or, in a directory that gives
 /// all that is in it its project, that something of another project is moved there.
-pub(super) const SEALING: IFlags = IFlags::IMMUTABLE
+pub(crate) const SEALING: IFlags = IFlags::IMMUTABLE
     .union(IFlags::APPEND)
     .union(IFlags::from_bits_retain(flag::FS_PROJINHERIT_FL));
 
@@ -50,14 +50,14 @@ pub(super) const SEALING: IFlags = IFlags::IMMUTABLE
 const COMPRESSION: IFlags = IFlags::from_bits_retain(flag::FS_COMPR_FL | flag::FS_NOCOMP_FL);
 
 /// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of the kernel (`linux/limits.h`), in bytes.
-pub(super) const XATTR_MAX: usize = 65_536;
+pub(crate) const XATTR_MAX: usize = 65_536;
 
 /// Buffers for names and values of extended attributes; one for each thread.
 #[derive(Debug)]
-pub(super) struct Scratch {
-    pub(super) names: Vec<u8>,
-    pub(super) other_names: Vec<u8>,
-    pub(super) value: Vec<u8>,
+pub(crate) struct Scratch {
+    pub(crate) names: Vec<u8>,
+    pub(crate) other_names: Vec<u8>,
+    pub(crate) value: Vec<u8>,
     /// Whether the tree that is copied may have projects, once that is known.
     projects: Option<bool>,
 }
@@ -71,7 +71,7 @@ impl Default for Scratch {
 
 /// An entry whose attributes are read or written.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Handle<'a> {
+pub(crate) enum Handle<'a> {
     /// A file or directory that is open.
     Open(BorrowedFd<'a>),
     /// Anything else: not opened, because that may block, act on a device, or be impossible.
@@ -79,7 +79,7 @@ pub(super) enum Handle<'a> {
 }
 
 impl Handle<'_> {
-    pub(super) fn list(self, names: &mut Vec<u8>) -> anyhow::Result<&[u8]> {
+    pub(crate) fn list(self, names: &mut Vec<u8>) -> anyhow::Result<&[u8]> {
         let length = match self {
             Self::Open(file) => flistxattr(file, &mut **names),
             Self::Named(parent, name) => {
@@ -103,7 +103,7 @@ impl Handle<'_> {
         }
     }
 
-    pub(super) fn get<'b>(self, attribute: &CStr, value: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+    pub(crate) fn get<'b>(self, attribute: &CStr, value: &'b mut [u8]) -> Result<&'b [u8], Errno> {
         let length = match self {
             Self::Open(file) => fgetxattr(file, attribute, &mut *value)?,
             Self::Named(parent, name) => {
@@ -169,7 +169,7 @@ impl Handle<'_> {
     ///
     /// # Errors
     /// As ioctl(2) `FS_IOC_GETFLAGS`; a filesystem without flags has none.
-    pub(super) fn flags(self) -> Result<IFlags, Errno> {
+    pub(crate) fn flags(self) -> Result<IFlags, Errno> {
         Ok(self.all_flags()?.unwrap_or(IFlags::empty()) & KEPT_FLAGS)
     }
 
@@ -187,7 +187,7 @@ impl Handle<'_> {
     ///
     /// # Errors
     /// As ioctl(2) `FS_IOC_SETFLAGS`; `EOPNOTSUPP` when flags are wanted where there are none.
-    pub(super) fn set_flags(self, wanted: IFlags) -> Result<bool, Errno> {
+    pub(crate) fn set_flags(self, wanted: IFlags) -> Result<bool, Errno> {
         let Self::Open(file) = self else { return Ok(false) };
         let Some(now) = self.all_flags()? else {
             return if wanted.is_empty() { Ok(false) } else { Err(Errno::OPNOTSUPP) };
@@ -219,7 +219,7 @@ impl Handle<'_> {
     ///
     /// # Errors
     /// The call that failed, in words.
-    pub(super) fn strip(self, mode: Option<Mode>, scratch: &mut Scratch) -> anyhow::Result<()> {
+    pub(crate) fn strip(self, mode: Option<Mode>, scratch: &mut Scratch) -> anyhow::Result<()> {
         self.set_flags(IFlags::empty()).context("cannot clear inherited flags")?;
         let names = self.list(&mut scratch.names).context("cannot list extended attributes")?;
         for name in each_name(names).filter(|name| !is_label(name)) {
@@ -244,7 +244,7 @@ fn is_label(name: &CStr) -> bool {
 ///
 /// # Errors
 /// The label that could not be removed.
-pub(super) fn remove_labels(target: Handle<'_>, scratch: &mut Scratch) -> anyhow::Result<()> {
+pub(crate) fn remove_labels(target: Handle<'_>, scratch: &mut Scratch) -> anyhow::Result<()> {
     let names = target.list(&mut scratch.names).context("cannot list extended attributes")?;
     for name in each_name(names).filter(|name| is_label(name)) {
         match target.remove(name) {
@@ -258,13 +258,13 @@ pub(super) fn remove_labels(target: Handle<'_>, scratch: &mut Scratch) -> anyhow
     Ok(())
 }
 
-pub(super) fn each_name(list: &[u8]) -> impl Iterator<Item = &CStr> {
+pub(crate) fn each_name(list: &[u8]) -> impl Iterator<Item = &CStr> {
     list.split_inclusive(|&byte| byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok())
 }
 
 /// The times of an entry, as utimensat(2) takes them.
 #[must_use]
-pub(super) fn times(status: &Statx) -> Timestamps {
+pub(crate) fn times(status: &Statx) -> Timestamps {
     let time =
         |seconds, nanoseconds: u32| Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
     Timestamps {
@@ -275,13 +275,13 @@ pub(super) fn times(status: &Statx) -> Timestamps {
 
 /// The permission bits, setuid, setgid and sticky among them.
 #[must_use]
-pub(super) fn permissions(status: &Statx) -> Mode {
+pub(crate) fn permissions(status: &Statx) -> Mode {
     Mode::from_raw_mode(u32::from(status.stx_mode) & 0o7777)
 }
 
 /// What an entry is created with, so that later calls can be left out where nothing differs.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Created {
+pub(crate) struct Created {
     /// The mode it was created with, exact (the process has no umask); `None` when it has none
     /// of its own (a symbolic link).
     pub mode: Option<Mode>,
@@ -289,7 +289,7 @@ pub(super) struct Created {
 
 /// An entry of the previous state, or of the blank, whose attributes another one shall have.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// The entry itself.
     pub handle: Handle<'a>,
     /// What statx(2) said of it when the copy began.
@@ -306,7 +306,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// The attribute that could not be copied, in words.
-    pub(super) fn copy_to(
+    pub(crate) fn copy_to(
         &self,
         target: Handle<'_>,
         created: Created,
@@ -396,7 +396,7 @@ impl Source<'_> {
 ///
 /// # Errors
 /// As utimensat(2).
-pub(super) fn set_times(target: Handle<'_>, status: &Statx) -> Result<(), Errno> {
+pub(crate) fn set_times(target: Handle<'_>, status: &Statx) -> Result<(), Errno> {
     target.set_times(&times(status))
 }
 

@@ -11,10 +11,11 @@ use anyhow::Context as _;
 use rustix::fs::{Mode, mkdirat};
 
 use super::attributes::{Handle, Scratch};
+use super::copy::job;
 use super::data::{BytesByRung, Ladder};
-use super::lay::{copy_attributes, job, stand_in};
+use super::directory::{copy_attributes, stand_in};
+use super::flags::seal_file;
 use super::links::Links;
-use super::seal_file;
 use super::settle::Settled;
 use super::walk::Walk;
 use crate::fs::at;
@@ -38,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The directories `above`, of which each lies in the one before and the last holds `from`, are
 /// made first, after those of the source.
 ///
-/// The process must have no umask, as for [`super::restore`]. Times of the directories above are
+/// The process must have no umask, as for a reset. Times of the directories above are
 /// set, and nothing is durable yet. `progress` is told entries and bytes now and then, from another
 /// thread.
 ///

@@ -45,7 +45,7 @@ enum Rung {
 /// Climbs down the rungs for the files of one source and one target filesystem, and remembers
 /// which rung they cannot use at all.
 #[derive(Debug, Default)]
-pub(super) struct Ladder {
+pub(crate) struct Ladder {
     first: AtomicU8,
     bytes: [AtomicU64; 3],
 }
@@ -62,7 +62,7 @@ impl Ladder {
     /// # Errors
     /// The call that failed, in words: no space, a bad disk. What means "not on this rung" is
     /// no error but the way to the next.
-    pub(super) fn copy(
+    pub(crate) fn copy(
         &self,
         source: BorrowedFd<'_>,
         target: BorrowedFd<'_>,
@@ -134,7 +134,7 @@ impl Ladder {
 
     /// What has been brought over so far.
     #[must_use]
-    pub(super) fn bytes(&self) -> BytesByRung {
+    pub(crate) fn bytes(&self) -> BytesByRung {
         let [reflinked, copy_file_range, copied] =
             [0, 1, 2].map(|rung: usize| self.bytes[rung].load(Ordering::Relaxed));
         BytesByRung { reflinked, copy_file_range, copied }
@@ -142,7 +142,7 @@ impl Ladder {
 }
 
 /// The next stretch of data at or after `at`, or `None` when only a hole is left.
-pub(super) fn next_data(
+pub(crate) fn next_data(
     file: BorrowedFd<'_>,
     at: u64,
     size: u64,

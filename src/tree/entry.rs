@@ -17,17 +17,17 @@ use super::links::{Claim, Links};
 use crate::fs::at::{self, open_directory, open_file};
 
 /// What all files of a restoration share.
-pub(super) struct Files<'a> {
+pub(crate) struct Files<'a> {
     /// Root of the target, where the first names of linked files are.
-    pub(super) target: BorrowedFd<'a>,
-    pub(super) ladder: &'a Ladder,
-    pub(super) links: &'a Links,
+    pub(crate) target: BorrowedFd<'a>,
+    pub(crate) ladder: &'a Ladder,
+    pub(crate) links: &'a Links,
 }
 
 impl Files<'_> {
     /// Restores an entry that is no directory; `path` gives its place below the target's root.
     /// Answers its bytes, if it is a regular file.
-    pub(super) fn restore(
+    pub(crate) fn restore(
         &self,
         place: &Place<'_>,
         path: impl Fn() -> PathBuf,
@@ -37,7 +37,7 @@ impl Files<'_> {
     }
 
     /// The same with what was seen of the entry.
-    pub(super) fn make(
+    pub(crate) fn make(
         &self,
         place: &Place<'_>,
         seen: &Seen,
@@ -102,7 +102,7 @@ const SUBVOLUME_ROOT: u64 = 256;
 
 /// Makes the directory and opens both; `None` when it is a subvolume of its own, which is moved
 /// as a whole and not copied. `above` is the device number of the directory that holds it.
-pub(super) fn make_directory(
+pub(crate) fn make_directory(
     place: &Place<'_>,
     above: (u32, u32),
     scratch: &mut Scratch,
@@ -130,7 +130,7 @@ pub(super) fn make_directory(
 }
 
 /// Number of the device that holds an entry; each btrfs subvolume has one.
-pub(super) fn device(status: &Statx) -> (u32, u32) {
+pub(crate) fn device(status: &Statx) -> (u32, u32) {
     (status.stx_dev_major, status.stx_dev_minor)
 }
 
@@ -142,25 +142,25 @@ pub(super) fn device(status: &Statx) -> (u32, u32) {
 ///
 /// # Errors
 /// As statfs(2).
-pub(super) fn is_stub(near: BorrowedFd<'_>, status: &Statx) -> anyhow::Result<bool> {
+pub(crate) fn is_stub(near: BorrowedFd<'_>, status: &Statx) -> anyhow::Result<bool> {
     Ok(status.stx_ino == STUB_INODE && darlings_btrfs::is_btrfs(near)?)
 }
 
 /// One entry and where it goes.
-pub(super) struct Place<'a> {
-    pub(super) source: BorrowedFd<'a>,
-    pub(super) target: BorrowedFd<'a>,
-    pub(super) name: &'a CStr,
-    pub(super) kind: FileType,
+pub(crate) struct Place<'a> {
+    pub(crate) source: BorrowedFd<'a>,
+    pub(crate) target: BorrowedFd<'a>,
+    pub(crate) name: &'a CStr,
+    pub(crate) kind: FileType,
     /// Whether the target's directory may give a new entry something of its own: not one that
     /// the walk made, whose attributes come when all that is in it is there.
-    pub(super) inherits: bool,
+    pub(crate) inherits: bool,
 }
 
 impl Place<'_> {
     /// Reads what is needed to make the entry anew, all but its bytes. A regular file is opened, and
     /// nothing else ever is.
-    pub(super) fn look(&self, scratch: &mut Scratch) -> anyhow::Result<Seen> {
+    pub(crate) fn look(&self, scratch: &mut Scratch) -> anyhow::Result<Seen> {
         let (file, status) = if self.kind == FileType::RegularFile {
             let file = open_file(self.source, self.name).context("cannot open the file")?;
             let status = at::status_of(file.as_fd());
@@ -185,7 +185,7 @@ impl Place<'_> {
 }
 
 /// What was read of an entry that is no directory.
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Open, if it is a regular file.
     file: Option<OwnedFd>,
     status: Statx,
@@ -195,7 +195,7 @@ pub(super) struct Seen {
 
 impl Seen {
     /// Its bytes, if it is a regular file.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         if self.file.is_some() { self.status.stx_size } else { 0 }
     }
 

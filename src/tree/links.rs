@@ -30,14 +30,14 @@ struct First {
 
 /// Files with more than one name that were met so far.
 #[derive(Debug, Default)]
-pub(super) struct Links {
+pub(crate) struct Links {
     met: Mutex<HashMap<Inode, First>>,
     /// Files whose names were all met, with the seals that are still to be set.
     complete: Mutex<Vec<(PathBuf, IFlags)>>,
 }
 
 /// What to do with one name of a file that has several.
-pub(super) enum Claim<'a> {
+pub(crate) enum Claim<'a> {
     /// It is the first: make the file, then say so. Other threads wait until then.
     First(Making<'a>),
     /// Link it to this path below the target's root.
@@ -45,7 +45,7 @@ pub(super) enum Claim<'a> {
 }
 
 /// A file with several names that is being made.
-pub(super) struct Making<'a> {
+pub(crate) struct Making<'a> {
     links: &'a Links,
     met: MutexGuard<'a, HashMap<Inode, First>>,
     inode: Inode,
@@ -54,7 +54,7 @@ pub(super) struct Making<'a> {
 
 impl Making<'_> {
     /// The file is there, at `path` below the target's root, but for `seals`.
-    pub(super) fn made(mut self, path: PathBuf, seals: IFlags) {
+    pub(crate) fn made(mut self, path: PathBuf, seals: IFlags) {
         if self.unmet == 0 {
             self.links.complete(path, seals);
         } else {
@@ -66,7 +66,7 @@ impl Making<'_> {
 impl Links {
     /// Asks what to do with a name of the file that `status` describes.
     #[must_use]
-    pub(super) fn claim(&self, status: &Statx) -> Claim<'_> {
+    pub(crate) fn claim(&self, status: &Statx) -> Claim<'_> {
         let inode =
             Inode { device: (status.stx_dev_major, status.stx_dev_minor), number: status.stx_ino };
         let mut met = lock(&self.met);
@@ -94,7 +94,7 @@ impl Links {
     ///
     /// # Errors
     /// The first error of `seal`.
-    pub(super) fn seal_all<E>(
+    pub(crate) fn seal_all<E>(
         self,
         mut seal: impl FnMut(&Path, IFlags) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -110,6 +110,6 @@ impl Links {
 
 /// A thread that panicked stops the whole restoration, so what it left is never used for more
 /// than ending the others.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,11 +9,13 @@ use anyhow::Context as _;
 use rustix::fs::ftruncate;
 
 use super::attributes::{Handle, SEALING, Scratch};
+use super::attributes::{seal, unseal};
+use super::copy::{Copied, Restored, job};
 use super::data::{BytesByRung, Ladder};
-use super::lay::{Copied, job, take_attributes};
+use super::directory::take_attributes;
+use super::flags::seal_file;
 use super::links::Links;
 use super::walk::Walk;
-use super::{Restored, seal, seal_file, unseal};
 use crate::fs::at;
 
 /// What was copied by [`move_in`].
@@ -30,7 +32,7 @@ pub struct MovedIn {
 /// Copies each of `copies` with everything that it has from below `source` to below `target`, where
 /// the directories for them are and nothing else is. Hard links among them stay.
 ///
-/// The process must have no umask: see [`super::prepare_process`].
+/// The process must have no umask: see [`crate::fs::process::prepare`].
 ///
 /// # Errors
 /// What failed and on which path. The copies are then useless.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::{seal, times, unseal};
-use super::seals_of;
+use super::flags::seals_of;
 use crate::fs::at;
 
 /// The times and the sealing flags of a directory.

@@ -19,25 +19,25 @@ use rustix::io::Errno;
 use super::attributes::{Created, Handle, Scratch, Source, seal, unseal};
 use super::clear;
 use super::data::Ladder;
+use super::directory::move_stub;
 use super::entry::{Files, Place, Seen, device, make_directory};
-use super::lay::move_stub;
 use super::links::{Links, lock};
 use crate::fs::at::{self, BATCH, Entry, next_batch};
 use crate::rules::Node;
 
 /// One persisted path that is being restored.
-pub(super) struct Job<'r> {
+pub(crate) struct Job<'r> {
     /// Its path below the volume's root.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The rules below it, for what is left out.
-    pub(super) rules: Option<&'r Node>,
+    pub(crate) rules: Option<&'r Node>,
     /// Where the blank's directory of the same path was laid, if it had one: what is left
     /// out comes from there.
-    pub(super) aside: Option<OwnedFd>,
+    pub(crate) aside: Option<OwnedFd>,
     /// Entries restored.
-    pub(super) entries: AtomicU64,
+    pub(crate) entries: AtomicU64,
     /// Bytes of its regular files.
-    pub(super) bytes: AtomicU64,
+    pub(crate) bytes: AtomicU64,
 }
 
 impl Job<'_> {
@@ -149,7 +149,7 @@ impl<'j> Opened<'j> {
 }
 
 /// What all threads of a walk share.
-pub(super) struct Walk<'j> {
+pub(crate) struct Walk<'j> {
     files: Files<'j>,
     /// Held by the thread that makes files; see [`Walk::turn`].
     turn: Mutex<()>,
@@ -185,7 +185,7 @@ const LARGE: u64 = 1 << 20;
 const OPEN_LEVELS: usize = 16;
 
 impl<'j> Walk<'j> {
-    pub(super) fn new(target: BorrowedFd<'j>, ladder: &'j Ladder, links: &'j Links) -> Self {
+    pub(crate) fn new(target: BorrowedFd<'j>, ladder: &'j Ladder, links: &'j Links) -> Self {
         Self {
             files: Files { target, ladder, links },
             turn: Mutex::default(),
@@ -201,7 +201,7 @@ impl<'j> Walk<'j> {
 
     /// Adds the persisted path of `job`: `name` in `source` becomes `name` in `target`, where
     /// nothing is. What is not a directory is restored at once.
-    pub(super) fn add(
+    pub(crate) fn add(
         &self,
         job: &'j Job<'j>,
         source: BorrowedFd<'_>,
@@ -229,7 +229,7 @@ impl<'j> Walk<'j> {
     }
 
     /// Restores everything that was added, with this many threads.
-    pub(super) fn run(mut self, threads: usize) -> anyhow::Result<Vec<PathBuf>> {
+    pub(crate) fn run(mut self, threads: usize) -> anyhow::Result<Vec<PathBuf>> {
         self.takes_turns = darlings_btrfs::is_btrfs(self.files.target)?;
         std::thread::scope(|scope| {
             for _ in 1..threads {

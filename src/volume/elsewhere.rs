@@ -16,9 +16,12 @@ use rustix::fs::{FileType, Statx, readlinkat};
 use crate::ask::lookup::absolute;
 use crate::config;
 use crate::fs::at;
+use crate::keep::survey::State;
+use crate::keep::survey::Surveyed;
+use crate::keep::survey::state_at;
 use crate::names::shown;
 use crate::rules::Verdict;
-use crate::tree::{Comparison, Named, State, Surveyed, state_at};
+use crate::tree::{Comparison, Named};
 
 /// As many links as the kernel follows (`MAXSYMLINKS`).
 pub(super) const MOST_LINKS: usize = 40;

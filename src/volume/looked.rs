@@ -10,13 +10,19 @@ use super::bootable;
 use super::elsewhere::{self, Elsewhere};
 use crate::cmdline::Asked;
 use crate::config;
-use crate::engine::report::bytes_in_words;
 use crate::fs::at;
+use crate::fs::reserved::Reserved;
 use crate::keep::attic::{self, Attic};
 use crate::keep::carry;
+use crate::keep::room::Room;
+use crate::keep::survey::Place;
+use crate::keep::survey::State;
+use crate::keep::survey::Surveyed;
+use crate::keep::survey::survey;
+use crate::keep::survey::survey_excluded;
 use crate::names::shown;
 use crate::rules::{OWN_DIRECTORY, Rules};
-use crate::tree::{Place, Reserved, Room, State, Surveyed, survey, survey_excluded};
+use crate::text::bytes_in_words;
 
 /// What was seen of the trees of a volume, whatever the filesystem.
 #[derive(Debug, Clone, Default)]

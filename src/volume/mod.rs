@@ -8,7 +8,7 @@ use crate::config;
 use crate::engine::plan::{Step, VolumePlan};
 use crate::generations::{self, Store};
 use crate::keep::carry::{Journal, Stage};
-use crate::tree::Outcome;
+use crate::keep::copy_in::Outcome;
 
 mod backing;
 mod bootable;

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, unlinkat};
 use rustix::io::Errno;
 
 use crate::fs::octal::unescape;
-use crate::generations::exact_number;
+use crate::text::exact_number;
 
 /// A filesystem mounted to do the work, out of sight of everybody else: see
 /// [`crate::fs::process`].

@@ -17,7 +17,7 @@ pub struct Report<'a> {
 
 #[derive(Debug, Serialize)]
 struct OfVolume<'a> {
-    #[serde(serialize_with = "crate::engine::report::shown_path")]
+    #[serde(serialize_with = "crate::text::shown_path")]
     mount_point: &'a Path,
     paths: Vec<OfPath<'a>>,
     bytes: BytesByRung,
@@ -25,7 +25,7 @@ struct OfVolume<'a> {
 
 #[derive(Debug, Serialize)]
 struct OfPath<'a> {
-    #[serde(serialize_with = "crate::engine::report::shown_path")]
+    #[serde(serialize_with = "crate::text::shown_path")]
     path: &'a Path,
     fate: &'static str,
     entries: Option<u64>,

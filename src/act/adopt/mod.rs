@@ -25,12 +25,14 @@ use anyhow::{Context as _, ensure};
 use rustix::fs::{Mode, OFlags, open, syncfs};
 
 use crate::config::{self, Config};
-use crate::engine::report::bytes_in_words;
 use crate::generations::{Access, Store};
 use crate::keep::carry::Journal;
+use crate::keep::survey::State;
+use crate::keep::survey::state_at;
 use crate::names::shown;
 use crate::rules::{Node, OWN_DIRECTORY, Rules, Verdict};
-use crate::tree::{self, BytesByRung, State, state_at};
+use crate::text::bytes_in_words;
+use crate::tree::{self, BytesByRung};
 use crate::volume;
 
 pub mod json;

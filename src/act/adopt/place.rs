@@ -14,7 +14,9 @@ use rustix::io::Errno;
 use super::in_the_store;
 use super::record::{self, Pending};
 use crate::fs::at;
-use crate::tree::{self, Settled, State, state_at};
+use crate::keep::survey::State;
+use crate::keep::survey::state_at;
+use crate::tree::{self, Settled};
 use crate::volume;
 
 /// A directory that is being made, in the working directory.

@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use rustix::fs::{FlockOperation, Mode, flock, mkdirat};
 use serde::{Deserialize, Serialize};
 
-use crate::tree::{self, own_directory, trusted_own_directory};
+use crate::own::own_directory;
+use crate::own::trusted_own_directory;
+use crate::tree::{self};
 
 use crate::fs::at;
 use crate::rules::OWN_DIRECTORY;
@@ -58,7 +60,7 @@ impl Adopted {
 
 /// Keeps purges, recoveries and other adoptions away until it is closed.
 pub(super) fn lock(live: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
-    tree::ensure_own_directory(live)?;
+    crate::own::ensure_own_directory(live)?;
     let own = own_directory(live)?;
     flock(&own, FlockOperation::NonBlockingLockExclusive).with_context(|| {
         format!("another run is at work in {OWN_DIRECTORY}, a purge perhaps; wait for it")

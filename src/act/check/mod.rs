@@ -16,10 +16,11 @@ use crate::config::{self, Backing, Config, Strategy};
 use crate::engine::plan::VolumePlan;
 use crate::engine::reset;
 use crate::generations::{Access, Detail, Generation, Store};
+use crate::keep::survey::State;
+use crate::keep::survey::state_at;
 use crate::names::shown;
 use crate::own::state;
 use crate::rules::Rules;
-use crate::tree::{State, state_at};
 use crate::volume::{self, Options};
 
 mod fstab;
@@ -43,7 +44,7 @@ pub struct Check {
 #[derive(Debug, Serialize)]
 pub struct VolumeCheck {
     /// Where the running system mounts it.
-    #[serde(serialize_with = "crate::engine::report::shown_path")]
+    #[serde(serialize_with = "crate::text::shown_path")]
     pub mount_point: PathBuf,
     /// The dataset or the subvolume, in words.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,7 +12,6 @@ use anyhow::Context as _;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, Keep};
-use crate::engine::report::bytes_in_words;
 use crate::fs::at;
 use crate::generations::retention;
 use crate::generations::{self, Access, Detail, Generation, Store};
@@ -21,6 +20,7 @@ use crate::keep::carry::TRASH;
 use crate::names::shown;
 use crate::own::trash;
 use crate::rules::OWN_DIRECTORY;
+use crate::text::bytes_in_words;
 
 mod own;
 pub mod report;

@@ -12,9 +12,10 @@ use tracing::warn;
 
 use crate::fs::at;
 use crate::generations::retention::Dated;
-use crate::generations::{exact_number, removing, removing_name};
+use crate::generations::{removing, removing_name};
 use crate::keep::attic::ATTIC;
 use crate::rules::OWN_DIRECTORY;
+use crate::text::exact_number;
 use crate::tree::{self};
 
 /// The own directory of a live volume.
@@ -25,7 +26,7 @@ pub(super) struct Own {
 impl Own {
     /// Opens it; `None` for a volume that was never reset, or where somebody else has made it.
     pub(super) fn open(live: BorrowedFd<'_>) -> anyhow::Result<Option<Self>> {
-        Ok(tree::trusted_own_directory(live)?.map(|directory| Self { directory }))
+        Ok(crate::own::trusted_own_directory(live)?.map(|directory| Self { directory }))
     }
 
     /// One purge at a time; the lock goes with the process.

@@ -34,7 +34,7 @@ pub enum Outcome {
 #[derive(Debug, Default, Serialize)]
 pub struct VolumeReport {
     /// Where the running system mounts it.
-    #[serde(serialize_with = "crate::engine::report::shown_path")]
+    #[serde(serialize_with = "crate::text::shown_path")]
     pub mount_point: PathBuf,
     /// What went, in this order.
     pub removed: Vec<Removed>,
@@ -137,6 +137,6 @@ impl Report {
     /// # Errors
     /// None that can be caused from outside.
     pub fn json(&self) -> anyhow::Result<String> {
-        crate::engine::report::json(self)
+        crate::text::json(self)
     }
 }

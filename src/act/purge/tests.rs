@@ -7,7 +7,8 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::*;
-use crate::generations::{MinFree, Seen, Space};
+use crate::config::MinFree;
+use crate::generations::{Seen, Space};
 use crate::rules::Rules;
 
 /// What the fake was asked to do, and what it is.

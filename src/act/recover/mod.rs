@@ -20,15 +20,16 @@ use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use crate::ask::lookup::{Place, Volumes};
-use crate::engine::report::shown_path;
 use crate::fs::at;
 use crate::generations::{self, Store};
 use crate::keep::attic::ATTIC;
 use crate::keep::carry::TRASH;
 use crate::names::{shown, toml, unnamable};
 use crate::own::trash;
+use crate::own::trusted_own_directory;
 use crate::rules::{OWN_DIRECTORY, Verdict};
-use crate::tree::{BytesByRung, Side, bring, differences, trusted_own_directory};
+use crate::text::shown_path;
+use crate::tree::{BytesByRung, Side, bring, differences};
 
 mod choose;
 mod holder;
@@ -83,7 +84,7 @@ impl std::str::FromStr for From {
                  \"trash\" and \"trash:N\""
             )
         };
-        let number = |text| generations::exact_number(text).ok_or_else(wrong);
+        let number = |text| crate::text::exact_number(text).ok_or_else(wrong);
         match text.split_once(':') {
             Some((ATTIC, rest)) => Ok(Self::Attic(Some(number(rest)?))),
             Some((TRASH, rest)) => Ok(Self::Trash(Some(number(rest)?))),

@@ -14,8 +14,8 @@ use crate::ask::lookup::{self, Found, Place, Volumes};
 use crate::config::Config;
 use crate::fs::at;
 use crate::names::shown;
+use crate::own::trusted_own_directory;
 use crate::rules::Verdict;
-use crate::tree::trusted_own_directory;
 use crate::volume;
 
 /// Where something recovered goes.

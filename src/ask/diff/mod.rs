@@ -25,10 +25,11 @@ use rustix::fs::FileType;
 use serde::Serialize;
 
 use crate::config;
+use crate::fs::reserved::Reserved;
 use crate::generations::{Generation, Since, Store};
 use crate::keep::attic;
+use crate::keep::survey::survey;
 use crate::own::state::{self, Moment};
-use crate::tree::{Reserved, survey};
 
 mod compare;
 mod group;

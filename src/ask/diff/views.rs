@@ -12,9 +12,9 @@ use super::group::{Groups, Line};
 use super::totals::{Totals, counted};
 use super::words::{Owners, is_person};
 use super::{Amount, Aspect, Change, Entry, Fate, Kind, Managed, shown_path};
-use crate::engine::report::bytes_in_words;
 use crate::names::shown;
 use crate::paint::Paint;
+use crate::text::bytes_in_words;
 
 /// How many lines of what would vanish or be reverted are shown in groups.
 const LINES: usize = 10;

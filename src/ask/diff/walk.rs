@@ -26,8 +26,9 @@ use super::managed::{Managed, System};
 use super::marks::{Both, Marks};
 use super::{Change, Done, Entry, Fate, Kind, Watch};
 use crate::fs::at;
+use crate::fs::reserved::Reserved;
 use crate::rules::Rules;
-use crate::tree::{Directory, Named, OPEN_LEVELS, Reserved};
+use crate::tree::{Directory, Named, OPEN_LEVELS};
 
 /// Entries of a directory that are held, and told in order, at once.
 const CHUNK: usize = 65_536;

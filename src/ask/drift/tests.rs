@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use crate::config::Config;
+use crate::config::digest::{digest, fnv1a};
 
 const CONFIG: &str = r#"
 [[volume]]

@@ -10,13 +10,16 @@ use serde::Serialize;
 use crate::ask::history::{self, PathHistory, Version};
 use crate::ask::lookup::{self, Found, Link, Place, Volumes};
 use crate::config::{self, Backing, Strategy};
-use crate::engine::report::{shown_path, shown_path_if_any};
 use crate::fs::at;
+use crate::fs::reserved::Reserved;
 use crate::generations::Store;
 use crate::keep::attic::{self, ATTIC, Attic};
+use crate::keep::survey::Surveyed;
+use crate::keep::survey::survey;
 use crate::own::state;
 use crate::rules::{OWN_DIRECTORY, Verdict};
-use crate::tree::{Reserved, Surveyed, survey};
+use crate::text::shown_path;
+use crate::text::shown_path_if_any;
 use crate::volume;
 
 mod text;

@@ -8,13 +8,14 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::ask::lookup::{self, Found, Place, Volumes};
-use crate::engine::report::shown_path;
 use crate::fs::at;
+use crate::fs::reserved::Reserved;
 use crate::generations::listing::Listing;
 use crate::generations::{Access, Detail, Generation, Store};
 use crate::own::state::{self, Manifest};
 use crate::rules::{Rules, Verdict};
-use crate::tree::{Difference, Reserved, Side, differences};
+use crate::text::shown_path;
+use crate::tree::{Difference, Side, differences};
 
 mod text;
 
@@ -156,7 +157,7 @@ pub struct PathHistory {
     /// Generations that do not hold the path because it was kept: those of a plain directory.
     pub not_held: Vec<u64>,
     /// The subvolume or filesystem nested in the volume that holds the path. Generations lack it.
-    #[serde(serialize_with = "crate::engine::report::shown_path_if_any")]
+    #[serde(serialize_with = "crate::text::shown_path_if_any")]
     pub nested_in: Option<PathBuf>,
     /// When each generation ended.
     #[serde(skip)]

@@ -1,9 +1,9 @@
 //! Histories for a person.
 
-use crate::engine::report::bytes_in_words;
 use crate::generations::listing::{counted, lined_up, utc};
 use crate::names::shown;
 use crate::paint::Paint;
+use crate::text::bytes_in_words;
 
 use super::{Difference, EndedBy, History, PathHistory, Version};
 

@@ -8,11 +8,13 @@ use anyhow::Context as _;
 use rustix::fs::{FileType, Statx, readlinkat};
 use serde::Serialize;
 
-use crate::engine::report::{bytes_in_words, shown_path};
 use crate::fs::at;
 use crate::generations::listing::utc;
+use crate::keep::survey::State;
+use crate::keep::survey::state_at;
 use crate::names::shown;
-use crate::tree::{State, state_at};
+use crate::text::bytes_in_words;
+use crate::text::shown_path;
 
 /// What is at a path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

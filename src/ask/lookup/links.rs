@@ -10,8 +10,8 @@ use rustix::fs::{FileType, readlinkat};
 use serde::Serialize;
 
 use super::{Place, Volumes, absolute, place};
-use crate::engine::report::shown_path;
 use crate::fs::at;
+use crate::text::shown_path;
 
 /// A symbolic link on the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -8,13 +8,14 @@ use serde::Serialize;
 use crate::ask::drift;
 use crate::ask::lookup::Volumes;
 use crate::config::{self, Config};
-use crate::engine::report::{bytes_in_words, shown_path};
 use crate::generations::retention::{self, Dated, Reason};
 use crate::generations::{self, Detail, Generation, Store};
 use crate::keep::attic;
 use crate::names::shown;
 use crate::own::state::{self, Manifest};
 use crate::own::trash;
+use crate::text::bytes_in_words;
+use crate::text::shown_path;
 use crate::volume;
 
 mod boot;

@@ -2,10 +2,10 @@
 
 use super::{LastReport, PhaseSeconds, Status, VolumeReport, VolumeStatus};
 use crate::ask::history::numbers;
-use crate::engine::report::bytes_in_words;
 use crate::generations::listing::utc;
 use crate::names::shown;
 use crate::paint::Paint;
+use crate::text::bytes_in_words;
 
 impl Status {
     /// One line when all is well and nobody asked for more.

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::engine::report::{json, shown_path};
+use crate::text::json;
+use crate::text::shown_path;
 
 mod known;
 mod look;

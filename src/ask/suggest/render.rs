@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Advice, Found, Kind, State, Suggestions};
-use crate::engine::report::bytes_in_words;
 use crate::names::{self, shown};
+use crate::text::bytes_in_words;
 
 /// Comments are wrapped at this many characters.
 const WIDTH: usize = 96;

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use super::*;
 use crate::engine::plan::{Planned, Step};
+use crate::keep::copy_in::Outcome;
 use crate::rules::Rules;
-use crate::tree::Outcome;
 
 mod asked;
 

@@ -13,8 +13,9 @@ use super::layout::{ASIDE, Move, WORK};
 use super::moves;
 use crate::fs::at;
 use crate::own::state::{self, Manifest};
+use crate::own::trusted_own_directory;
 use crate::rules::OWN_DIRECTORY;
-use crate::tree::{Settled, trusted_own_directory};
+use crate::tree::Settled;
 
 /// The newest format that this version knows, and the one that it writes.
 pub(super) const VERSION: u32 = 1;

@@ -15,8 +15,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::keep::attic::{ATTIC, Attic, Returned};
+use crate::keep::lay::Unit;
+use crate::keep::survey::Place;
+use crate::keep::survey::State;
+use crate::keep::survey::Surveyed;
 use crate::rules::{Node, Rules};
-use crate::tree::{Copied, Place, State, Surveyed, Unit};
+use crate::tree::Copied;
 
 /// Where the work lies, below the volume's root.
 pub const WORK: &str = ".darlings/reset";

@@ -30,9 +30,11 @@ use rustix::fs::{FileType, IFlags, Mode, mkdirat, syncfs};
 
 use crate::fs::at;
 use crate::keep::attic::ATTIC;
+use crate::keep::trees::Trees;
+use crate::own::own_directory;
 use crate::own::state::Manifest;
 use crate::rules::Rules;
-use crate::tree::{self, Settled, Trees, own_directory};
+use crate::tree::{self, Settled};
 
 mod again;
 mod journal;
@@ -144,7 +146,7 @@ fn prepare_in(
     if !seen.attic.stores.is_empty() {
         settle = make_attic(work.as_fd(), previous, &seen.attic.stores)?;
     }
-    let laid = tree::lay(&trees, &layout.units, &layout.copies, seen.attic, threads)?;
+    let laid = crate::keep::lay::lay(&trees, &layout.units, &layout.copies, seen.attic, threads)?;
     mkdirat(&work, OF_RESULT, Mode::RWXU).context("cannot make a place for attributes")?;
     tree::take_attributes(blank.unwrap_or(previous), work_directory(root, OF_RESULT)?.as_fd())
         .context("cannot note the attributes of the result's root")?;
@@ -166,7 +168,7 @@ fn prepare_in(
         .map(|it| above(it))
         .collect();
     for path in changed {
-        let source = tree::source_of(&path, seen.persisted);
+        let source = crate::keep::survey::source_of(&path, seen.persisted);
         let mut looked = look_at_all(previous, &BTreeSet::from([source]))?;
         settle.extend(looked.pop().map(|Settle { to, .. }| Settle { path, to }));
     }
@@ -232,7 +234,7 @@ fn make_attic(
 /// Makes [`WORK`] anew, and the tool's own directory if there is none.
 fn make_work(root: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
     tree::unseal(root).context("cannot clear the flags of the root")?;
-    tree::ensure_own_directory(root)?;
+    crate::own::ensure_own_directory(root)?;
     let own = own_directory(root)?;
     tree::remove(own.as_fd(), c"reset").with_context(|| format!("cannot empty {WORK}"))?;
     let make = || -> anyhow::Result<OwnedFd> {

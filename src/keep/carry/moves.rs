@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use super::GATHERED;
 use super::layout::{Move, Why};
 use crate::fs::at;
-use crate::tree::{self, Reserved};
+use crate::fs::reserved::Reserved;
+use crate::tree::{self};
 
 /// What came of a rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

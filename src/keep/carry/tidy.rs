@@ -13,10 +13,11 @@ use super::journal::{Journal, Sealed, is_journal};
 use super::layout::{ASIDE, Move, ROOT, WORK, Why};
 use super::{Aside, GENERATIONS, TRASH, moves, seal_all, work_directory};
 use crate::fs::at;
-use crate::generations::exact_number;
 use crate::keep::attic::{ATTIC, List};
+use crate::own::own_directory;
 use crate::own::state::{self, Manifest};
-use crate::tree::{self, own_directory};
+use crate::text::exact_number;
+use crate::tree::{self};
 
 /// The manifest of the tree that a generation in [`GENERATIONS`] was.
 const MANIFEST: &CStr = c"manifest";

@@ -12,7 +12,8 @@ use super::layout::WORK;
 use super::tidy::remove_work;
 use super::{GATHERED, Run, moves, name_of, seal_all, settle_all, work_directory};
 use crate::fs::at;
-use crate::tree::{self, trusted_own_directory};
+use crate::own::trusted_own_directory;
+use crate::tree::{self};
 
 /// Removes what [`super::prepare`] made, all of it or what it got to, when the reset goes no further,
 /// and gives the root its times and seals back.

@@ -20,10 +20,13 @@ use crate::engine::plan::{Does, Step, Tree, VolumePlan};
 use crate::errors;
 use crate::fs::at;
 use crate::keep::carry;
+use crate::keep::copy_in::Outcome;
+use crate::keep::copy_in::copy_in;
+use crate::keep::trees::Trees;
 use crate::names::shown;
 use crate::own::state::{self, Manifest};
 use crate::rules::OWN_DIRECTORY;
-use crate::tree::{self, Outcome, Trees, restore};
+use crate::tree::{self};
 use crate::volume::{Looked, Standing};
 
 /// What one reset has made so far.
@@ -198,11 +201,11 @@ impl Btrfs {
     /// The tool's own directory in that of the generations, made when it is not there.
     pub(super) fn own_home(&mut self) -> anyhow::Result<OwnedFd> {
         let home = self.work_home()?.as_fd();
-        if tree::trusted_own_directory(home)?.is_none() {
-            tree::ensure_own_directory(home)?;
+        if crate::own::trusted_own_directory(home)?.is_none() {
+            crate::own::ensure_own_directory(home)?;
             self.work.made.push(self.source.generations.join(OWN_DIRECTORY));
         }
-        tree::own_directory(self.work_home()?.as_fd())
+        crate::own::own_directory(self.work_home()?.as_fd())
     }
 
     /// Where a stage is made, which nobody else uses.
@@ -232,7 +235,7 @@ impl Btrfs {
         };
         let (Looked { paths, attic, .. }, rules) = (&self.work.looked, &self.volume.rules);
         let (number, threads) = (self.work.generation, self.options.threads);
-        let outcome = restore(&trees, rules, paths, attic, number, threads)?;
+        let outcome = copy_in(&trees, rules, paths, attic, number, threads)?;
         self.work.root_seals = Some(outcome.root_seals);
         Ok(outcome)
     }

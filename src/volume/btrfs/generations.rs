@@ -23,11 +23,12 @@ use crate::cmdline::Asked;
 use crate::config;
 use crate::fs::at;
 use crate::generations::{
-    Access, CountedBy, Detail, Generation, Other, Seen, Since, Size, Space, Store, exact_number,
-    removing, removing_name,
+    Access, CountedBy, Detail, Generation, Other, Seen, Since, Size, Space, Store, removing,
+    removing_name,
 };
 use crate::own::state::{self, Manifest};
 use crate::rules::{OWN_DIRECTORY, Rules};
+use crate::text::exact_number;
 use crate::tree::{self};
 use crate::volume::{Options, mounts};
 

@@ -22,9 +22,10 @@ use super::plan::Moving;
 use super::restoring::has_place;
 use crate::errors;
 use crate::fs::at;
+use crate::own::own_directory;
 use crate::own::state;
 use crate::rules::OWN_DIRECTORY;
-use crate::tree::{self, Settled, own_directory};
+use crate::tree::{self, Settled};
 
 const DIRECTORY: &CStr = c"reset";
 const FILE: &CStr = c"journal";

@@ -28,9 +28,10 @@ use crate::cmdline::Asked;
 use crate::config;
 use crate::engine::plan::{Does, Step, VolumePlan};
 use crate::fs::at;
+use crate::keep::copy_in::Outcome;
 use crate::own::state;
 use crate::rules::OWN_DIRECTORY;
-use crate::tree::{self, Outcome};
+use crate::tree::{self};
 
 mod asked;
 mod execute;
@@ -294,7 +295,7 @@ impl Btrfs {
     fn look_at_nested(&self, facts: &mut Facts, previous: &OwnedFd) -> anyhow::Result<()> {
         let nested = fs::nested_subvolumes(previous)?;
         facts.nested = nested.into_iter().map(|nested| nested.path).collect();
-        if tree::trusted_own_directory(previous.as_fd())?.is_none() {
+        if crate::own::trusted_own_directory(previous.as_fd())?.is_none() {
             // There is no attic then, only something of somebody's that is called so: erased.
             facts.nested.retain(|path| !path.starts_with(OWN_DIRECTORY));
         }

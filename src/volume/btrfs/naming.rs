@@ -14,8 +14,8 @@ use rustix::fs::{AtFlags, IFlags, unlinkat};
 use super::plan::{ready_name, seals_name};
 use super::{Btrfs, os};
 use crate::fs::at;
-use crate::generations::exact_number;
 use crate::own::state;
+use crate::text::exact_number;
 use crate::tree::{self};
 use crate::volume::Standing;
 

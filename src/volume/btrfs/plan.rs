@@ -6,11 +6,11 @@ use super::asked::Source;
 use super::journal::Journal;
 use crate::config::{self, Strategy};
 use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
-use crate::generations::exact_number;
 use crate::keep::attic::{self, ATTIC};
 use crate::names::{shown, unnamable};
 use crate::own::state;
 use crate::rules::{OWN_DIRECTORY, Verdict};
+use crate::text::exact_number;
 use crate::volume::Looked;
 
 /// Where, below the generations directory, a result is being made. It is worth nothing. What somebody

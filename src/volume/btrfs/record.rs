@@ -26,11 +26,12 @@ use tracing::warn;
 use super::plan::{NEXT, staged_number};
 use super::{Btrfs, names_in};
 use crate::fs::at;
-use crate::generations::{Changes, Foreign, Since, exact_number};
+use crate::generations::{Changes, Foreign, Since};
 use crate::names::shown;
 use crate::own::state::{self, Moment};
+use crate::own::trusted_own_directory;
 use crate::rules::{OWN_DIRECTORY, Rules};
-use crate::tree::trusted_own_directory;
+use crate::text::exact_number;
 
 const RECORD: &CStr = c"record";
 

@@ -18,8 +18,9 @@ use crate::cmdline::Which;
 use crate::errors;
 use crate::fs::at;
 use crate::generations;
+use crate::own::own_directory;
 use crate::own::state::{self, Manifest};
-use crate::tree::{self, Settled, own_directory};
+use crate::tree::{self, Settled};
 
 impl Btrfs {
     /// Looks at the generation that is asked for.
@@ -50,7 +51,7 @@ impl Btrfs {
                 fitting.push(path);
             }
         }
-        let paths = tree::survey(&self.volume.rules, tree.as_fd(), None)?;
+        let paths = crate::keep::survey::survey(&self.volume.rules, tree.as_fd(), None)?;
         let swap = swap::find(tree.as_fd(), &self.volume.rules, &paths, &|_| false)?;
         Ok(Source { number, nested, fitting, swap })
     }
@@ -113,7 +114,7 @@ impl Btrfs {
         let root = staged.as_fd();
         let was = Settled::look(root).context("cannot look at the root")?;
         tree::unseal(root).context("cannot clear the flags of the root")?;
-        tree::ensure_own_directory(root)?;
+        crate::own::ensure_own_directory(root)?;
         // The generation may have been live while a reset was interrupted.
         tree::remove(own_directory(root)?.as_fd(), c"reset")
             .context("cannot remove an old journal")?;

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{FileType, IFlags, ioctl_getflags};
 
-use crate::tree::{State, Surveyed, is_swap_area};
+use crate::keep::survey::State;
+use crate::keep::survey::Surveyed;
+use crate::tree::is_swap_area;
 
 use crate::fs::at;
 use crate::rules::{Rules, Verdict};

@@ -11,13 +11,13 @@ use tracing::warn;
 use super::open_directory;
 use crate::config;
 use crate::fs::at;
-use crate::generations::{
-    Detail, Generation, Other, Seen, Space, Store, exact_number, removing, removing_name,
-};
+use crate::generations::{Detail, Generation, Other, Seen, Space, Store, removing, removing_name};
 use crate::keep::carry::{self, ASIDE_ROOT, GENERATIONS, manifest_of};
 use crate::own::state;
+use crate::own::trusted_own_directory;
 use crate::rules::OWN_DIRECTORY;
-use crate::tree::{self, trusted_own_directory};
+use crate::text::exact_number;
+use crate::tree::{self};
 
 /// The generations of a plain directory.
 pub(in crate::volume) struct Generations {

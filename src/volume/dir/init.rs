@@ -42,7 +42,7 @@ pub(in crate::volume) fn init(
     }
     let cannot = || format!("cannot make {blank:?}");
     if blank.starts_with(source.path.join(OWN_DIRECTORY)) {
-        tree::ensure_own_directory(root.as_fd())?;
+        crate::own::ensure_own_directory(root.as_fd())?;
     }
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(blank).with_context(cannot)?;

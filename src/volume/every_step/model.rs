@@ -11,7 +11,7 @@ use super::disk::{Disk, Kind, Tree, What};
 use crate::config;
 use crate::engine::plan::{Phase, Step, Tree as Of, VolumePlan};
 use crate::keep::carry::Stage;
-use crate::tree::Outcome;
+use crate::keep::copy_in::Outcome;
 use crate::volume::{Looked, Standing, Volume, btrfs, dir, zfs};
 
 /// A change to the disk, which happens as a whole or not at all.

@@ -15,9 +15,9 @@ use super::execute::with_remedy;
 use super::{Zfs, mount, pool_of, root, unmount};
 use crate::engine::plan::Does;
 use crate::keep::carry::{self, Journal};
+use crate::keep::copy_in::Outcome;
 use crate::own::state::{self, Manifest};
 use crate::rules::Rules;
-use crate::tree::Outcome;
 use crate::volume::Standing;
 
 /// The user property that the rollback of a failed `carry` sets, beside what it does. Its value is

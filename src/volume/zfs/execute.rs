@@ -7,9 +7,12 @@ use rustix::io::Errno;
 use super::plan::{blank_name, stage_name};
 use super::{MARK, Zfs, mount, pool_of, root, unmount};
 use crate::engine::plan::{Does, Step, Tree};
-use crate::engine::report::bytes_in_words;
+use crate::keep::copy_in::Outcome;
+use crate::keep::copy_in::copy_in;
+use crate::keep::trees::Trees;
 use crate::own::state::{self, Manifest};
-use crate::tree::{Outcome, Trees, restore, seal};
+use crate::text::bytes_in_words;
+use crate::tree::seal;
 use crate::volume::{Looked, Standing};
 
 /// What to do when a restoration finds no room.
@@ -107,7 +110,7 @@ impl Zfs {
     ) -> anyhow::Result<Outcome> {
         let trees = Trees { previous, blank: Some(root(self.mounted.blank.as_ref())?), target };
         let (number, threads) = (self.generation, self.options.threads);
-        let restored = restore(&trees, &self.rules, paths, attic, number, threads);
+        let restored = copy_in(&trees, &self.rules, paths, attic, number, threads);
         restored.map_err(with_remedy)
     }
 

@@ -18,11 +18,10 @@ use super::plan::{OURS, blank_name};
 use super::{MARK, pool_of, root};
 use crate::config;
 use crate::fs::at;
-use crate::generations::{
-    CountedBy, Detail, Generation, Other, Seen, Size, Space, Store, exact_number,
-};
+use crate::generations::{CountedBy, Detail, Generation, Other, Seen, Size, Space, Store};
 use crate::keep::carry;
 use crate::own::state;
+use crate::text::exact_number;
 
 /// The user property of a snapshot that says that this tool took it as a generation; its value is
 /// the number.

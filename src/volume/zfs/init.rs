@@ -11,7 +11,7 @@ use crate::act::init::{Missing, Options};
 use crate::cmdline::Asked;
 use crate::config;
 use crate::fs::at;
-use crate::tree::Reserved;
+use crate::fs::reserved::Reserved;
 use crate::volume::{self, bootable};
 
 /// Makes what is missing.

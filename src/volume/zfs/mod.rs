@@ -25,9 +25,9 @@ use crate::cmdline::{Asked, Which};
 use crate::config::{self, Strategy};
 use crate::engine::plan::{Does, Step, VolumePlan};
 use crate::keep::carry::Journal;
+use crate::keep::copy_in::Outcome;
 use crate::own::state;
 use crate::rules::Rules;
-use crate::tree::Outcome;
 
 mod asked;
 mod carry;

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use rustix::fs::{FileType, StatVfs, Statx, fstatfs, fstatvfs};
 
-use super::data::next_data;
 use super::lay::{Unit, jobs_of};
 use crate::fs::at;
 use crate::rules::Node;
+use crate::tree::next_data;
 
 /// Magic numbers of filesystems that share the extents of files, as `statfs(2)` tells them.
 const SHARING: [u64; 2] = [0x5846_5342, 0xca45_1a4e];

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::engine::report::bytes_in_words;
+use crate::text::bytes_in_words;
 
 /// How much must be free on the filesystem that holds a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

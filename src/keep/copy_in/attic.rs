@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{Mode, mkdirat};
 
-use super::lay::{copy_attributes, job, run};
-use super::settle::Settled;
-use super::{Restoration, own_directory, trusted_own_directory};
+use super::Restoration;
 use crate::fs::at;
 use crate::keep::attic::{ATTIC, Attic, List};
+use crate::own::{own_directory, trusted_own_directory};
 use crate::rules::{Node, OWN_DIRECTORY};
+use crate::tree::{Settled, copy_attributes, job, run, unseal};
 
 /// The attic's directory, below a volume's root.
 fn home() -> PathBuf {
@@ -100,7 +100,7 @@ impl Restoration<'_> {
             let into = at::open_beneath(self.trees.target, above)
                 .with_context(|| format!("cannot open {above:?}"))?;
             let settled = Settled::look(into.as_fd())?;
-            super::unseal(into.as_fd())?;
+            unseal(into.as_fd())?;
             self.copy_all(&[(&returned.from, returned.path.clone(), None)])?;
             settled
                 .settle(into.as_fd())

@@ -28,7 +28,7 @@ pub enum State {
     /// An ancestor is no directory. It is not followed: whoever owns it could point anywhere.
     Unreachable {
         /// The ancestor, below the volume's root.
-        #[serde(serialize_with = "crate::engine::report::shown_path")]
+        #[serde(serialize_with = "crate::text::shown_path")]
         ancestor: PathBuf,
         /// What it is instead.
         kind: &'static str,
@@ -39,7 +39,7 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Surveyed {
     /// Below the volume's root.
-    #[serde(serialize_with = "crate::engine::report::shown_path")]
+    #[serde(serialize_with = "crate::text::shown_path")]
     pub path: PathBuf,
     /// How many excluded subtrees lie around it; see [`crate::rules::Persisted`].
     #[serde(skip)]
@@ -49,7 +49,7 @@ pub struct Surveyed {
     pub state: State,
     /// Where it is in the attic, if it comes back from there.
     #[serde(
-        serialize_with = "crate::engine::report::shown_path_if_any",
+        serialize_with = "crate::text::shown_path_if_any",
         skip_serializing_if = "Option::is_none"
     )]
     pub from: Option<PathBuf>,
