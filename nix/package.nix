@@ -32,6 +32,7 @@ rustPlatform.buildRustPackage {
       ../btrfs
       ../src
       ../systemd
+      ../testkit
       ../tests
       ../vm-tests
       ../xtask

@@ -1,0 +1,180 @@
+//! Directories that are encrypted with fscrypt, whose key is not loaded in an initrd: the kernel says of
+//! every name in them that nothing is there.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::common::{directory, put, quoted};
+use anyhow::{Context as _, Result, ensure};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run};
+use darlings_testkit::{capability, skip_unless};
+
+/// Whether the kernel encrypts directories of an ext4, and there is a program to ask it with.
+fn can_encrypt() -> Result<(), String> {
+    capability::root_and_ext4()?;
+    if !Path::new("/sys/fs/ext4/features/encryption").exists() {
+        return Err("this kernel's ext4 does not encrypt".to_owned());
+    }
+    Command::new("xfs_io").arg("-V").output().map(drop).map_err(|error| format!("xfs_io: {error}"))
+}
+
+/// A key of 64 bytes.
+const KEY: [u8; 64] = [b'k'; 64];
+
+/// A directory on an ext4 that can encrypt, with the key loaded.
+struct Volume {
+    fs: LoopFs,
+    key: String,
+}
+
+/// What `xfs_io` says, with the key at `key` as its input.
+fn xfs_io(command: &str, at: &Path, key: Option<&Path>) -> Result<String> {
+    let stdin = match key {
+        Some(key) => std::fs::File::open(key)?.into(),
+        None => Stdio::null(),
+    };
+    let output = Command::new("xfs_io").args(["-c", command]).arg(at).stdin(stdin).output()?;
+    let said = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned());
+    ensure!(output.status.success() && said[1].is_empty(), "{command}: {}", said[1]);
+    Ok(said[0].clone())
+}
+
+impl Volume {
+    fn new() -> Result<Self> {
+        let mut options = Options::new(Filesystem::Ext4);
+        options.mkfs.extend(["-O".to_owned(), "encrypt".to_owned()]);
+        let fs = LoopFs::with(options)?;
+        std::fs::create_dir(fs.path().join("live"))?;
+        let mut volume = Self { fs, key: String::new() };
+        volume.key = volume.load()?;
+        Ok(volume)
+    }
+
+    fn live(&self) -> PathBuf {
+        self.fs.path().join("live")
+    }
+
+    /// Loads the key, and answers which one it is.
+    fn load(&self) -> Result<String> {
+        let key = self.fs.holder().join("key");
+        std::fs::write(&key, KEY)?;
+        let said = xfs_io("add_enckey", self.fs.path(), Some(&key))?;
+        Ok(said.split_whitespace().last().context("no key")?.to_owned())
+    }
+
+    /// Makes an encrypted directory.
+    fn encrypt(&self, at: &Path) -> Result<()> {
+        std::fs::create_dir_all(at)?;
+        xfs_io(&format!("set_encpolicy {}", self.key), at, None).map(drop)
+    }
+
+    /// Takes the key away, as it is at the next boot.
+    fn lock(&self) -> Result<()> {
+        rustix::fs::syncfs(std::fs::File::open(self.fs.path())?)?;
+        let said = xfs_io(&format!("rm_enckey {}", self.key), self.fs.path(), None)?;
+        ensure!(!said.contains("still in use"), "{said}");
+        Ok(())
+    }
+
+    /// Everything that is there; files in a locked directory cannot be opened.
+    fn names(&self) -> Result<Vec<String>> {
+        let all =
+            run(Command::new("find").arg(self.fs.path()).args(["-printf", "%p %y %i %T@ %C@\n"]))?;
+        let mut lines: Vec<_> = all.lines().map(str::to_owned).collect();
+        lines.sort();
+        Ok(lines)
+    }
+
+    fn run(&self, arguments: &[&str], path: &Path, persist: &str) -> Result<directory::Ran> {
+        let at = self.fs.holder().join("darlings.toml");
+        let path = quoted(&path.display().to_string());
+        let head = "[[volume]]\nmount_point = \"/\"\nkeep = { generations = 1 }\n";
+        let config = format!("{head}dir = {{ path = {path}, blank = \"empty\" }}\n{persist}");
+        std::fs::write(&at, config)?;
+        directory::ran(directory::command(&[], arguments, &at))
+    }
+}
+
+fn persist(path: &str, exclude: &str) -> String {
+    format!("[[persist]]\npath = \"{path}\"\nexclude = [{exclude}]\n")
+}
+
+#[test]
+fn what_is_below_an_encrypted_directory_is_refused_whether_its_key_is_loaded_or_not() -> Result<()>
+{
+    skip_unless!(can_encrypt(), Ok(()));
+    let volume = Volume::new()?;
+    let live = volume.live();
+    volume.encrypt(&live.join("home/mia"))?;
+    volume.encrypt(&live.join("whole"))?;
+    put(&live, "home/mia/work/thesis", "precious")?;
+    put(&live, "whole/etc/id", "precious")?;
+    put(&live, "etc/erased", "erased")?;
+    let found = "above it is encrypted with fscrypt: without its key nothing in it is found, and a new \
+                 directory in its place would not be encrypted; persist home/mia itself, without \
+                 exclusions";
+    let cases = [
+        (live.clone(), persist("/home/mia/work", ""), format!("home/mia/work is persisted, and home/mia {found}")),
+        (live.clone(), persist("/home/mia/never", ""), format!("home/mia/never is persisted, and home/mia {found}")),
+        (live.clone(), persist("/home", "\"mia/.cache\""), format!("home/mia/.cache is excluded, and home/mia {found}")),
+        (
+            live.join("whole"),
+            persist("/etc/id", ""),
+            "the volume's root is encrypted with fscrypt, and without its key nothing in it is found; \
+             reset a volume that is not inside an encrypted directory"
+                .to_owned(),
+        ),
+    ];
+    for is_locked in [false, true] {
+        if is_locked {
+            volume.lock()?;
+            ensure!(!live.join("home/mia/work").exists(), "the key is still loaded");
+        }
+        let before = volume.names()?;
+        for (path, persist, words) in &cases {
+            let reset = volume.run(&["reset"], path, persist)?;
+            assert_eq!(reset.code, Some(10), "{}", reset.stderr);
+            let last = format!("error: no volume was reset; all are as they were: /: {words}");
+            assert_eq!(reset.stderr.lines().last(), Some(last.as_str()));
+            let check = volume.run(&["check"], path, persist)?;
+            assert_eq!(check.code, Some(1), "{words}");
+            assert_eq!(volume.names()?, before);
+        }
+    }
+    volume.load()?;
+    assert_eq!(std::fs::read_to_string(live.join("home/mia/work/thesis"))?, "precious");
+    volume.fs.close()
+}
+
+#[test]
+fn an_encrypted_directory_itself_is_kept_without_its_key_and_another_one_is_erased() -> Result<()> {
+    skip_unless!(can_encrypt(), Ok(()));
+    let volume = Volume::new()?;
+    let live = volume.live();
+    for home in ["home/mia", "home/zoe", "srv/locked"] {
+        volume.encrypt(&live.join(home))?;
+        put(&live, &format!("{home}/work/thesis"), "precious")?;
+    }
+    volume.lock()?;
+    let list = persist("/home/mia", "") + &persist("/srv", "");
+    let check = volume.run(&["check"], &live, &list)?;
+    assert_eq!(check.code, Some(0), "{}", check.stderr);
+    for number in 1..=3 {
+        let reset = volume.run(&["reset"], &live, &list)?;
+        assert_eq!(reset.code, Some(0), "reset {number}: {}", reset.stderr);
+    }
+    let purge = volume.run(&["purge"], &live, &list)?;
+    assert_eq!(purge.code, Some(0), "{}", purge.stderr);
+    assert!(!live.join(".darlings/generations/1").exists());
+    assert!(!live.join("home/zoe").exists());
+    volume.load()?;
+    for home in ["home/mia", "srv/locked"] {
+        let thesis = live.join(home).join("work/thesis");
+        assert_eq!(std::fs::read_to_string(&thesis)?, "precious", "{home}");
+        // What is made there is still encrypted.
+        put(&live, &format!("{home}/new"), "encrypted")?;
+        let policy = xfs_io("get_encpolicy", &live.join(home).join("new"), None)?;
+        assert!(policy.contains(&volume.key), "{home}: {policy}");
+    }
+    volume.fs.close()
+}

@@ -1,0 +1,61 @@
+//! The real binary on real filesystems in loop files: one module a behaviour, and what they share in
+//! `common`. Each test is fit to run beside the others as a thread of one process: what a process has
+//! only one of (its umask, its mounts, its limits, its directory) is changed in a child alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at once")]
+
+mod adopt;
+mod adopt_interrupted;
+mod attic;
+mod bad_configuration;
+mod bad_input;
+mod bootable;
+mod check;
+mod cmdline;
+mod cmdline_interrupted;
+mod common;
+mod damaged;
+mod diff;
+mod diff_command;
+mod diff_dir;
+mod dir;
+mod dir_interrupted;
+mod dracut;
+mod drift;
+mod elsewhere;
+mod encrypted;
+mod every_attribute;
+mod every_call;
+mod explain;
+mod generated;
+mod generations;
+mod half_moved;
+mod history;
+mod hostile;
+mod hostile_user;
+mod init;
+mod limits;
+mod mount_namespace;
+mod names;
+mod nested;
+mod nested_flags;
+mod nix;
+mod power_cuts;
+mod privilege;
+mod purge;
+mod purge_always;
+mod purge_full;
+mod purge_injected;
+mod purge_interrupted;
+mod ready;
+mod recover;
+mod recover_injected;
+mod recover_trash;
+mod report;
+mod reset_interrupted;
+mod rules;
+mod shells;
+mod status;
+mod suggest;
+mod two_systems;
+mod unfriendly_homes;
+mod volume;
