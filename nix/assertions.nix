@@ -65,19 +65,6 @@ let
       mountPoint: lost: wrong "darlings.volumes.${quoted mountPoint}: ${listed lost} would be erased, ${why}."
     ) (lib.groupBy mountOf (filter erased places));
 
-  hasEtcOverlay = config.system.etc.overlay.enable or false;
-
-  # The system partition of EFI, and what those loaders read that do not have all of theirs there.
-  bootsFrom =
-    let
-      inherit (config.boot) loader;
-      ownFiles = loader.grub.enable or false || loader.generic-extlinux-compatible.enable or false;
-    in
-    # QEMU starts the kernels of most of the test framework's machines by itself.
-    optionals (config.virtualisation.useBootLoader or true) (
-      lib.unique (optional ownFiles "/boot" ++ [ (normalize (loader.efi.efiSysMountPoint or "/boot")) ])
-    );
-
   # --- paths -------------------------------------------------------------------
 
   isReserved =
@@ -254,26 +241,18 @@ let
 
   # --- the system --------------------------------------------------------------
 
-  aboutSystem =
-    optional (volumes == [ ]) (
-      wrong "darlings.volumes: there is nothing to reset; name the mount points that are, as in darlings.volumes.\"/\" = { }."
-    )
-    ++ optional (!config.boot.initrd.systemd.enable) (
-      wrong "boot.initrd.systemd.enable: darlings resets in systemd's stage 1; set it to true."
-    )
-    ++ wouldErase [
-      "/nix/store"
-      "/nix/var/nix"
-    ] "which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")"
-    ++ wouldErase bootsFrom "which the machine boots from; give it a file system of its own that is not reset, or add it to darlings.directories"
-    ++ optional (hasEtcOverlay && lib.any (entry: isAtOrBelow "/etc" entry.path) entries) (
-      wrong "system.etc.overlay.enable: /etc is an overlay that hides what is kept in the root's /etc (${
-        listed (map (entry: entry.path) (filter (entry: isAtOrBelow "/etc" entry.path) entries))
-      }); turn the overlay off, or do not declare paths in /etc."
-    )
-    ++ optional (ofKind "zfs" != [ ] && (config.boot.zfs.allowHibernation or false)) (
-      wrong "boot.zfs.allowHibernation: a ZFS pool that was imported to reset it must not be resumed from a hibernation image; turn hibernation off."
-    );
+  system = import ./system.nix {
+    inherit
+      config
+      erased
+      lib
+      listed
+      quoted
+      resolved
+      wouldErase
+      wrong
+      ;
+  };
 
   # --- warnings ----------------------------------------------------------------
 
@@ -335,38 +314,12 @@ let
 
   hidden = map (
     entry:
-    "${entry.option}: ${quoted entry.path} is on fileSystems.${quoted (mountOf entry.path)}, which is not reset, so that there is nothing to keep; remove it."
+    "${entry.option}: ${quoted entry.path} is on ${resolved.mountedBy (mountOf entry.path)}, which is not reset, so that there is nothing to keep; remove it."
   ) (filter resolved.isHidden entries);
-
-  # Where passwords are: in /etc, unless userborn has them elsewhere.
-  shadow = normalize "${config.services.userborn.passwordFilesLocation or "/etc"}/shadow";
-
-  # What an overlay on /etc is given is in its upper layer, from where nobody would keep a single file.
-  # One that takes nothing has passwords in /var/lib/nixos, of which there is a warning already.
-  shadowInOverlay = hasEtcOverlay && shadow == "/etc/shadow";
-  overlayLoses =
-    config.system.etc.overlay.mutable or true && erased "/.rw-etc/upper/shadow";
-
-  lockedOut =
-    what: remedy:
-    "users.mutableUsers is set, and ${what} is erased: passwords that passwd sets are gone at the next boot, and users without a declared password are locked out. Set it to false and declare passwords, or ${remedy}.";
-
-  lost =
-    optionals (config.users.mutableUsers or true) (
-      if shadowInOverlay then
-        optional overlayLoses (
-          lockedOut "/.rw-etc, where the overlay on /etc has /etc/shadow," "turn the overlay off"
-        )
-      else
-        optional (erased shadow) (lockedOut shadow "add ${quoted shadow} to darlings.files")
-    )
-    ++
-      optional (erased "/var/lib/nixos")
-        "/var/lib/nixos is erased, and with it which user has which id: files that are kept may come to belong to others. Add it to darlings.directories.";
 in
 {
   assertions =
-    aboutSystem
+    system.assertions
     ++ concatMap aboutVolume volumes
     ++ sameVolumes
     ++ mixed
@@ -376,5 +329,5 @@ in
     ++ duplicates
     ++ excludedTwice;
 
-  warnings = meaningless ++ overlapping ++ hidden ++ lost;
+  warnings = meaningless ++ overlapping ++ hidden ++ system.warnings;
 }

@@ -217,8 +217,23 @@ let
       ) cfg.users
     );
 
+  # What stage 1 mounts in the root by units of its own, without a fileSystems.
+  stage1Mounts = map (mount: normalize (lib.removePrefix "/sysroot" mount.where)) (
+    filter (mount: lib.hasPrefix "/sysroot/" mount.where && mount.enable or true) (
+      config.boot.initrd.systemd.mounts or [ ]
+    )
+  );
+
+  # Which option mounts something there.
+  mountedBy =
+    mountPoint:
+    if fileSystems ? ${mountPoint} then
+      "fileSystems.\"${mountPoint}\""
+    else
+      "the mount of \"${mountPoint}\" in boot.initrd.systemd.mounts";
+
   # Where an entry lies: in the innermost mount, whether that is reset or not.
-  mountOf = holder (lib.unique (lib.attrNames fileSystems ++ mountPoints));
+  mountOf = holder (lib.unique (lib.attrNames fileSystems ++ mountPoints ++ stage1Mounts));
   volumeOf = holder mountPoints;
 
   isOnVolume = entry: volumeOf entry.path != null;
@@ -278,9 +293,7 @@ let
     "/etc"
     "/run"
   ]
-  ++ map (mount: normalize (lib.removePrefix "/sysroot" mount.where)) (
-    filter (mount: lib.hasPrefix "/sysroot/" mount.where) (config.boot.initrd.systemd.mounts or [ ])
-  );
+  ++ stage1Mounts;
 
   isInDir = mountPoint: lib.any (volume: isBelow volume.mountPoint mountPoint) (ofKind "dir");
 
@@ -328,6 +341,7 @@ in
     kept
     mountOf
     mountPoints
+    mountedBy
     ofKind
     ordering
     volumeOf

@@ -33,6 +33,25 @@ let
       ${mountPoint}.device = "/dev/sda1";
     };
   withoutBoot = withBoot null;
+  # GRUB on two disks.
+  mirrored = {
+    systemd-boot.enable = false;
+    grub.enable = true;
+    grub.mirroredBoots = [
+      {
+        path = "/boot1";
+        devices = [ "/dev/sda" ];
+      }
+      {
+        path = "/boot2";
+        efiSysMountPoint = "/efi2";
+        devices = [ "/dev/sdb" ];
+      }
+    ];
+  };
+  wouldEraseBoot =
+    places:
+    "darlings.volumes.\"/\": ${places} would be erased, which the machine boots from; give it a file system of its own that is not reset, or add it to darlings.directories.";
 in
 [
   (case "a configuration that is right" { } [ ])
@@ -329,6 +348,31 @@ in
   } [
     "darlings.volumes.\"/\": \"/nix/var/nix\" would be erased, which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")."
   ])
+  (case "a /nix that a unit of stage 1 mounts" {
+    boot.initrd.systemd.mounts = [
+      {
+        where = "/sysroot/nix";
+        what = "/dev/disk/by-label/nix";
+      }
+    ];
+    fileSystems = withBoot "/boot" // {
+      content = removeAttrs (withBoot "/boot").content [ "/nix" ];
+    };
+  } [ ])
+  (case "a /nix that a unit of stage 1 would mount, were it enabled" {
+    boot.initrd.systemd.mounts = [
+      {
+        where = "/sysroot/nix";
+        what = "/dev/disk/by-label/nix";
+        enable = false;
+      }
+    ];
+    fileSystems = withBoot "/boot" // {
+      content = removeAttrs (withBoot "/boot").content [ "/nix" ];
+    };
+  } [
+    "darlings.volumes.\"/\": \"/nix/store\" and \"/nix/var/nix\" would be erased, which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")."
+  ])
   (case "a /nix that is reset" { darlings.volumes."/nix" = { }; } [
     "darlings.volumes.\"/nix\": \"/nix/store\" and \"/nix/var/nix\" would be erased, which NixOS cannot do without; give /nix a file system of its own that is not reset (fileSystems.\"/nix\")."
   ])
@@ -336,6 +380,7 @@ in
     "darlings.volumes.\"/\": \"/boot\" would be erased, which the machine boots from; give it a file system of its own that is not reset, or add it to darlings.directories."
   ])
   (case "GRUB's files on what is erased, beside a system partition" {
+    boot.loader.systemd-boot.enable = false;
     boot.loader.grub.enable = true;
     boot.loader.efi.efiSysMountPoint = "/boot/efi";
     fileSystems = withBoot "/boot/efi";
@@ -353,6 +398,64 @@ in
     boot.loader.efi.efiSysMountPoint = "/efi";
     fileSystems = withBoot "/efi";
   } [ ])
+  (case "GRUB on a BIOS, which needs no system partition" {
+    boot.loader.systemd-boot.enable = false;
+    boot.loader.grub.enable = true;
+    boot.loader.efi.efiSysMountPoint = "/efi";
+    fileSystems = withBoot "/boot";
+  } [ ])
+  (case "GRUB for EFI whose system partition is on what is erased" {
+    boot.loader.systemd-boot.enable = false;
+    boot.loader.grub.enable = true;
+    boot.loader.grub.efiSupport = true;
+    boot.loader.efi.efiSysMountPoint = "/efi";
+    fileSystems = withBoot "/boot";
+  } [ (wouldEraseBoot "\"/efi\"") ])
+  (case "GRUB on two disks, each with a file system" {
+    boot.loader = mirrored;
+    fileSystems = mkForce {
+      "/" = {
+        device = "rpool/local/root";
+        fsType = "zfs";
+      };
+      "/nix".device = "rpool/local/nix";
+      "/boot1".device = "/dev/sda1";
+      "/boot2".device = "/dev/sdb1";
+    };
+  } [ ])
+  (case "GRUB on two disks, one of them on what is erased" {
+    boot.loader = mirrored;
+    fileSystems = withBoot "/boot1";
+  } [ (wouldEraseBoot "\"/boot2\"") ])
+  (case "GRUB for EFI on two disks, one of them on what is erased" {
+    boot.loader = lib.recursiveUpdate mirrored { grub.efiSupport = true; };
+    fileSystems = withBoot "/boot1";
+  } [ (wouldEraseBoot "\"/boot2\" and \"/efi2\"") ])
+  (case "the partition for systemd-boot's kernels on what is erased" {
+    boot.loader.systemd-boot.xbootldrMountPoint = "/kernels";
+    fileSystems = withBoot "/boot";
+  } [ (wouldEraseBoot "\"/kernels\"") ])
+  (case "a loader from outside nixpkgs" {
+    boot.loader.systemd-boot.enable = false;
+    boot.loader.external.enable = true;
+    fileSystems = withoutBoot;
+  } [ (wouldEraseBoot "\"/boot\"") ])
+  (case "lanzaboote" {
+    boot.loader.systemd-boot.enable = false;
+    boot.lanzaboote.enable = true;
+    boot.loader.efi.efiSysMountPoint = "/efi";
+    fileSystems = withoutBoot;
+  } [ (wouldEraseBoot "\"/efi\"") ])
+  (case "no boot loader at all, as in a microvm" {
+    boot.loader.systemd-boot.enable = false;
+    fileSystems = withoutBoot;
+  } [ ])
+  (case "a container" {
+    boot.loader.systemd-boot.enable = false;
+    boot.isContainer = true;
+  } [
+    "boot.isContainer: a container has no stage 1, so darlings never resets it; set darlings.enable to false here, or reset the container's root on the host."
+  ])
   (case "a machine of the test framework whose kernel QEMU starts" {
     boot.loader.grub.enable = true;
     virtualisation.useBootLoader = false;
@@ -457,6 +560,12 @@ in
   } [ ])
   (warns "a path below another mount" { darlings.directories = [ "/nix/var/log" ]; } [
     "darlings.directories: \"/nix/var/log\" is on fileSystems.\"/nix\", which is not reset, so that there is nothing to keep; remove it."
+  ])
+  (warns "a path below a mount of stage 1's own" {
+    boot.initrd.systemd.mounts = [ { where = "/sysroot/srv/seed"; } ];
+    darlings.directories = [ "/srv/seed/x" ];
+  } [
+    "darlings.directories: \"/srv/seed/x\" is on the mount of \"/srv/seed\" in boot.initrd.systemd.mounts, which is not reset, so that there is nothing to keep; remove it."
   ])
   (warns "options without a meaning" {
     darlings.hideMounts = true;

@@ -106,6 +106,7 @@ let
         fsType = "vfat";
       };
     };
+    boot.loader.systemd-boot.enable = lib.mkDefault true;
     users.mutableUsers = false;
     users.users.mia = { };
   };

@@ -1,6 +1,6 @@
 # The options of NixOS that the module reads or sets, with the types that NixOS gives them. The module
 # is evaluated against these where there is no whole nixpkgs.
-{ lib, ... }:
+{ config, lib, ... }:
 let
   inherit (lib) mkOption types;
   any =
@@ -56,9 +56,22 @@ in
         units = any (types.attrsOf unit) { };
       };
       initrd.luks.devices = any (types.attrsOf types.raw) { };
+      isContainer = bool;
+      lanzaboote.enable = bool;
       loader.efi.efiSysMountPoint = any types.str "/boot";
+      loader.external.enable = bool;
       loader.generic-extlinux-compatible.enable = bool;
+      loader.grub.efiSupport = bool;
       loader.grub.enable = bool;
+      # What NixOS itself defines where GRUB is installed to a device.
+      loader.grub.mirroredBoots = any (types.listOf types.raw) [
+        {
+          path = "/boot";
+          inherit (config.boot.loader.efi) efiSysMountPoint;
+        }
+      ];
+      loader.systemd-boot.enable = bool;
+      loader.systemd-boot.xbootldrMountPoint = null' types.str;
       zfs.allowHibernation = bool;
       zfs.package = any types.raw null;
     };
