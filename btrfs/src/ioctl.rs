@@ -16,8 +16,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use linux_raw_sys::btrfs::{
     BTRFS_FIRST_FREE_OBJECTID, BTRFS_SUBVOL_RDONLY, BTRFS_SUBVOL_SPEC_BY_ID,
     btrfs_ioctl_fs_info_args, btrfs_ioctl_get_subvol_info_args, btrfs_ioctl_ino_lookup_args,
-    btrfs_ioctl_search_key, btrfs_ioctl_vol_args_v2, btrfs_ioctl_vol_args_v2__bindgen_ty_1,
-    btrfs_ioctl_vol_args_v2__bindgen_ty_2,
+    btrfs_ioctl_qgroup_limit_args, btrfs_ioctl_search_key, btrfs_ioctl_vol_args_v2,
+    btrfs_ioctl_vol_args_v2__bindgen_ty_1, btrfs_ioctl_vol_args_v2__bindgen_ty_2,
+    btrfs_qgroup_limit,
 };
 use linux_raw_sys::ctypes::c_char;
 use linux_raw_sys::general::fsxattr;
@@ -221,6 +222,17 @@ pub(crate) fn tree_search<const SIZE: usize>(
 pub(crate) fn set_default_subvolume(file: BorrowedFd<'_>, id: u64) -> Result<()> {
     // SAFETY: DEFAULT_SUBVOL reads one u64.
     unsafe { write::<{ number::BTRFS_IOC_DEFAULT_SUBVOL as Opcode }, u64>(file, id) }
+}
+
+pub(crate) fn limit_quota_group(
+    file: BorrowedFd<'_>,
+    qgroupid: u64,
+    lim: btrfs_qgroup_limit,
+) -> Result<()> {
+    let arguments = btrfs_ioctl_qgroup_limit_args { qgroupid, lim };
+    // SAFETY: QGROUP_LIMIT reads one btrfs_ioctl_qgroup_limit_args. Its number says that it writes one
+    // too, which it does not; the argument is this function's own.
+    unsafe { write::<{ number::BTRFS_IOC_QGROUP_LIMIT as Opcode }, _>(file, arguments) }
 }
 
 pub(crate) fn extended_flags(file: BorrowedFd<'_>) -> Result<fsxattr> {

@@ -68,7 +68,7 @@ pub use nested::{
     Nested, delete_subvolume_recursive, is_cleaned, nested_subvolumes, open_subvolume,
     subvolume_path,
 };
-pub use quota::{Accounting, Limit, Usage, snapshot_limit, subvolume_limit, subvolume_usage};
+pub use quota::{Accounting, Limit, Usage, snapshot_limit, subvolume_limits, subvolume_usage};
 pub use rename::{exchange, rename, rename_noreplace};
 pub use seals::{project, set_project, set_seals};
 pub use space::{Metadata, records_size};

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::default::default_subvolume;
 use crate::error::{Error, ErrorKind, Result, Subject, ioctl_meaning, usual_meaning};
 use crate::ioctl;
+use crate::quota::subvolume_limits;
 use crate::search::{
     INODE_REF_KEY, ROOT_TREE, RootRef, inode_ref_name, items, malformed, root_item_flags,
 };
@@ -202,7 +203,8 @@ fn open_path(directory: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
 /// `ancestor` is the root directory of a subvolume above it, as in [`open_subvolume`].
 /// Read-only, immutable and append-only flags inside the subvolume that stop a deletion (see
 /// [`delete_subvolume`](crate::delete_subvolume)) are cleared; those of the directory in
-/// which its own name is are not, and are an error.
+/// which its own name is are not, and are an error. Limits of quotas that leave no room for it are
+/// lifted, and set again at once.
 ///
 /// Nothing is deleted when it or a nested one is the default subvolume
 /// ([`ErrorKind::IsDefault`]) or the top level. A failure on the way leaves the subvolume
@@ -219,7 +221,7 @@ pub fn delete_subvolume_recursive(ancestor: impl AsFd, id: u64) -> Result<Vec<Ne
     }
     // Sorted by path, each comes after the one that holds it: backwards, before it.
     for doomed in nested.iter().rev() {
-        delete_or(ancestor, doomed.id, || {
+        delete_or(ancestor, doomed.id, &[doomed.parent_id, doomed.id], || {
             let root = open_subvolume(ancestor, id)?;
             let holder = open_subvolume(ancestor, doomed.parent_id)?;
             let directory = open_path(root.as_fd(), doomed.path.parent().unwrap_or(Path::new("")))?;
@@ -228,19 +230,38 @@ pub fn delete_subvolume_recursive(ancestor: impl AsFd, id: u64) -> Result<Vec<Ne
             clear_root(ancestor, doomed.id)
         })?;
     }
-    delete_or(ancestor, id, || clear_root(ancestor, id))?;
+    delete_or(ancestor, id, &[id], || clear_root(ancestor, id))?;
     Ok(nested)
 }
 
-/// Deletes, and once more after the obstacles are cleared if there are some.
-fn delete_or(ancestor: BorrowedFd<'_>, id: u64, clear: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Deletes, and once more after the obstacles are cleared if there are some. Limits on the subvolumes with
+/// the ids in `limited` that forbid it are lifted for that moment.
+fn delete_or(
+    ancestor: BorrowedFd<'_>,
+    id: u64,
+    limited: &[u64],
+    clear: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let is_cleared = |error: &Error| {
+        matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::NotPermitted)
+            || error.errno() == Some(Errno::DQUOT)
+    };
     match delete_anywhere(ancestor, id) {
-        Err(error) if matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::NotPermitted) => {
-            clear()?;
-            delete_anywhere(ancestor, id)
-        }
-        other => other,
+        Err(error) if is_cleared(&error) => {}
+        other => return other,
     }
+    let mut limits = Vec::new();
+    for id in limited {
+        limits.extend(subvolume_limits(ancestor, *id)?);
+    }
+    let deleted = limits
+        .iter()
+        .try_for_each(|limit| limit.lift(ancestor))
+        .and_then(|()| clear())
+        .and_then(|()| delete_anywhere(ancestor, id));
+    // A group may limit more than what is deleted, so each of them is set again.
+    let set: Vec<_> = limits.iter().map(|limit| limit.set(ancestor)).collect();
+    deleted.and(set.into_iter().collect())
 }
 
 /// Deletes by id, and by name where the path is longer than the kernel takes: given the id, it asks

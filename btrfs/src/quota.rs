@@ -9,10 +9,11 @@ use linux_raw_sys::btrfs::{
     BTRFS_QGROUP_LIMIT_MAX_RFER, BTRFS_QGROUP_RELATION_KEY, BTRFS_QGROUP_STATUS_FLAG_INCONSISTENT,
     BTRFS_QGROUP_STATUS_FLAG_ON, BTRFS_QGROUP_STATUS_FLAG_RESCAN,
     BTRFS_QGROUP_STATUS_FLAG_SIMPLE_MODE, BTRFS_QGROUP_STATUS_KEY, BTRFS_QUOTA_TREE_OBJECTID,
-    btrfs_qgroup_info_item, btrfs_qgroup_limit_item, btrfs_qgroup_status_item,
+    btrfs_qgroup_info_item, btrfs_qgroup_limit, btrfs_qgroup_limit_item, btrfs_qgroup_status_item,
 };
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Subject, ioctl_meaning};
+use crate::ioctl;
 use crate::search::{items, le64};
 
 /// What the two numbers of a [`Usage`] mean.
@@ -83,22 +84,66 @@ fn status(file: BorrowedFd<'_>) -> Result<Option<u64>> {
     Ok(flags.filter(|flags| flags & u64::from(BTRFS_QGROUP_STATUS_FLAG_ON) != 0))
 }
 
-/// How much may still be written under a limit.
+/// A limit, and how much may still be written under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limit {
     /// Bytes, as of the last commit.
     pub left: u64,
     /// The quota group that has the limit: its level, and its number.
     pub group: (u64, u64),
+    /// How much the group may refer to, in bytes, if that is limited.
+    pub referenced: Option<u64>,
+    /// How much it may have to itself.
+    pub exclusive: Option<u64>,
 }
 
-/// The tightest limit on what is written in the subvolume with that id: its own, or one of a group that
-/// it belongs to. `None` where nothing limits it. The numbers are those that the kernel goes by, even
-/// while it counts anew.
-pub fn subvolume_limit(file: impl AsFd, id: u64) -> Result<Option<Limit>> {
+impl Limit {
+    /// Takes the limit away (`BTRFS_IOC_QGROUP_LIMIT`), until [`Limit::set`]. `file` is any file of the
+    /// filesystem, but the change of the quotas counts as written to its subvolume.
+    pub fn lift(&self, file: impl AsFd) -> Result<()> {
+        self.write(file.as_fd(), |_| NO_LIMIT)
+    }
+
+    /// Makes it the group's limit again. Where quotas are off by now, or the group is gone, there is
+    /// nothing to limit.
+    pub fn set(&self, file: impl AsFd) -> Result<()> {
+        let file = file.as_fd();
+        if status(file)?.is_none() {
+            return Ok(());
+        }
+        match self.write(file, |limit| limit) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            set => set,
+        }
+    }
+
+    fn write(&self, file: BorrowedFd<'_>, value: impl Fn(u64) -> u64) -> Result<()> {
+        let flag = |limit: Option<u64>, flag| if limit.is_some() { u64::from(flag) } else { 0 };
+        let limit = btrfs_qgroup_limit {
+            flags: flag(self.referenced, BTRFS_QGROUP_LIMIT_MAX_RFER)
+                | flag(self.exclusive, BTRFS_QGROUP_LIMIT_MAX_EXCL),
+            max_rfer: self.referenced.map_or(0, &value),
+            max_excl: self.exclusive.map_or(0, &value),
+            rsv_rfer: 0,
+            rsv_excl: 0,
+        };
+        let group = self.group.0 << LEVEL_SHIFT | self.group.1;
+        ioctl::limit_quota_group(file, group, limit).map_err(|errno| {
+            let meaning = ioctl_meaning(file, errno);
+            Error::system("limiting the quota group", Subject::Id(group), meaning, errno)
+        })
+    }
+}
+
+/// What the kernel takes for "no limit any more".
+const NO_LIMIT: u64 = u64::MAX;
+
+/// The limits on what is written in the subvolume with that id: its own, and those of the groups that
+/// it belongs to. The numbers are those that the kernel goes by, even while it counts anew.
+pub fn subvolume_limits(file: impl AsFd, id: u64) -> Result<Vec<Limit>> {
     let file = file.as_fd();
     if status(file)?.is_none() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let mut groups = vec![id];
     let mut at = 0;
@@ -112,12 +157,10 @@ pub fn subvolume_limit(file: impl AsFd, id: u64) -> Result<Option<Limit>> {
             Ok(ControlFlow::<()>::Continue(()))
         })?;
     }
-    let mut tightest = None;
-    for group in groups {
-        let left = left_of(file, group, |usage| usage)?;
-        tightest = tightest.into_iter().chain(left).min();
-    }
-    Ok(tightest)
+    groups
+        .into_iter()
+        .filter_map(|group| limit_of(file, group, |usage| usage).transpose())
+        .collect()
 }
 
 /// The limit on a snapshot that is yet to be made of the subvolume with that id: it inherits the
@@ -126,15 +169,18 @@ pub fn snapshot_limit(file: impl AsFd, id: u64) -> Result<Option<Limit>> {
     let file = file.as_fd();
     let Some(flags) = status(file)? else { return Ok(None) };
     let simple = flags & u64::from(BTRFS_QGROUP_STATUS_FLAG_SIMPLE_MODE) != 0;
-    left_of(file, id, |(referenced, _)| (if simple { 0 } else { referenced }, 0))
+    limit_of(file, id, |(referenced, _)| (if simple { 0 } else { referenced }, 0))
 }
+
+const LEVEL_SHIFT: u32 = 48;
 
 const fn level(group: u64) -> u64 {
-    group >> 48
+    group >> LEVEL_SHIFT
 }
 
-/// What the limits of a group leave of what is used, referenced and exclusive, once `used` has had a say.
-fn left_of(
+/// The limits of a group, and what they leave of what is used, referenced and exclusive, once `used` has had
+/// a say.
+fn limit_of(
     file: BorrowedFd<'_>,
     group: u64,
     used: impl Fn((u64, u64)) -> (u64, u64),
@@ -162,12 +208,18 @@ fn left_of(
     else {
         return Ok(None);
     };
+    let has = |flag: u32, limit: &u64| (flags & u64::from(flag) != 0).then_some(*limit);
+    let limits = (
+        has(BTRFS_QGROUP_LIMIT_MAX_RFER, of_referenced),
+        has(BTRFS_QGROUP_LIMIT_MAX_EXCL, of_exclusive),
+    );
     let usage = used((*referenced, *exclusive));
-    let limits = [
-        (BTRFS_QGROUP_LIMIT_MAX_RFER, of_referenced, usage.0),
-        (BTRFS_QGROUP_LIMIT_MAX_EXCL, of_exclusive, usage.1),
-    ];
-    let set = limits.into_iter().filter(|(flag, ..)| flags & u64::from(*flag) != 0);
-    let left = set.map(|(_, limit, used)| limit.saturating_sub(used)).min();
-    Ok(left.map(|left| Limit { left, group: (level(group), group & ((1 << 48) - 1)) }))
+    let left = |(limit, used): (Option<u64>, u64)| limit.map(|limit| limit.saturating_sub(used));
+    let left = [(limits.0, usage.0), (limits.1, usage.1)].into_iter().filter_map(left).min();
+    Ok(left.map(|left| Limit {
+        left,
+        group: (level(group), group & ((1 << LEVEL_SHIFT) - 1)),
+        referenced: limits.0,
+        exclusive: limits.1,
+    }))
 }

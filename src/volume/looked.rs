@@ -164,10 +164,10 @@ impl Looked {
 pub(super) const LEAST_ROOM: u64 = 4 << 20;
 
 /// Checks that there is room for a reset with so many bytes left of something.
-pub(super) fn ensure_room(left: u64, of: &str) -> anyhow::Result<()> {
+pub(super) fn ensure_room(left: u64) -> anyhow::Result<()> {
     ensure!(
         left >= LEAST_ROOM,
-        "there is no room for a reset, with {} left{of}: remove what is not needed, `darlings purge` \
+        "there is no room for a reset, with {} left: remove what is not needed, `darlings purge` \
          perhaps, or raise the quota",
         bytes_in_words(left)
     );

@@ -20,6 +20,9 @@ const PERSISTED: [&str; 4] = ["keep", "single", "srv/git", "home/mia/.local/shar
 /// Subvolumes above persisted paths, which do not move.
 const ABOVE: [&str; 3] = ["srv", "home/mia/.local", "home/mia/.local/share"];
 
+/// One of them, which is at the limit of its quota group.
+const LIMITED: &str = "home/mia/.local/share";
+
 /// Subvolumes that move: where, the flag of their root, and whether they are read-only.
 const NESTED: [(&str, Option<Attribute>, bool); 6] = [
     ("keep/locked/plain", None, false),
@@ -63,7 +66,7 @@ fn is_subvolume(at: &Path) -> Result<bool> {
 /// Puts everything in the way that there is, on the first day or after a reset. What the ancestors
 /// held comes along.
 fn obstruct(machine: &Machine, live: &Path) -> Result<()> {
-    clear(live)?;
+    clear(machine, live)?;
     put(live, "etc/erased", "erased")?;
     for path in ABOVE {
         if !is_subvolume(&live.join(path))? {
@@ -104,11 +107,27 @@ fn obstruct(machine: &Machine, live: &Path) -> Result<()> {
     for path in ABOVE.iter().rev() {
         set_read_only(&live.join(path), true)?;
     }
+    limit(machine, live, "16K")?;
     Ok(rustix::fs::syncfs(std::fs::File::open(machine.volume.fs.path())?)?)
 }
 
+/// Limits what is written in the one that is limited, which has 16 KiB.
+fn limit(machine: &Machine, live: &Path, bytes: &str) -> Result<()> {
+    if is_subvolume(&live.join(LIMITED))? {
+        let top = machine.volume.fs.path();
+        if !Command::new("btrfs").args(["qgroup", "show"]).arg(top).output()?.status.success() {
+            run(Command::new("btrfs").args(["quota", "enable"]).arg(top))?;
+            run(Command::new("btrfs").args(["quota", "rescan", "-w"]).arg(top))?;
+        }
+        let group = format!("0/{}", btrfs::subvolume_id(std::fs::File::open(live.join(LIMITED))?)?);
+        run(Command::new("btrfs").args(["qgroup", "limit", bytes, &group]).arg(top))?;
+    }
+    Ok(())
+}
+
 /// Takes all of it away.
-fn clear(live: &Path) -> Result<()> {
+fn clear(machine: &Machine, live: &Path) -> Result<()> {
+    limit(machine, live, "none")?;
     for path in ABOVE {
         if is_subvolume(&live.join(path))? {
             set_read_only(&live.join(path), false)?;
@@ -137,6 +156,8 @@ type Nested = (u64, bool, String, String);
 struct State {
     /// Path, whether it is read-only; `None` where it is no subvolume.
     above: Vec<(&'static str, Option<bool>)>,
+    /// How much the one that is limited may take.
+    limit: Option<String>,
     nested: Vec<(&'static str, Option<Nested>)>,
     kept: Vec<Tree>,
 }
@@ -149,6 +170,10 @@ impl State {
         let is_read_only = |path: &str| read_only.contains_key(&format!("{root}/{path}"));
         let above =
             ABOVE.map(|path| (path, id(path).map(|_| is_read_only(path)))).into_iter().collect();
+        let limit = match id(LIMITED) {
+            Some(id) => limit_of(top, id)?,
+            None => None,
+        };
         let look = |path: &str| -> Result<Option<Nested>> {
             let Some(id) = id(path) else { return Ok(None) };
             let at = machine.at(root).join(path);
@@ -174,12 +199,13 @@ impl State {
             }
             Ok(tree)
         });
-        Ok(Self { above, nested, kept: kept.collect::<Result<_>>()? })
+        Ok(Self { above, limit, nested, kept: kept.collect::<Result<_>>()? })
     }
 
     /// The same in the result of a reset.
     fn reset(mut self) -> Self {
         self.above.iter_mut().for_each(|(_, read_only)| *read_only = None);
+        self.limit = None;
         self
     }
 
@@ -196,6 +222,9 @@ impl State {
         if self.above != other.above {
             told.push(format!("{:?}\n  != {:?}", self.above, other.above));
         }
+        if self.limit != other.limit {
+            told.push(format!("limit {:?} != {:?}", self.limit, other.limit));
+        }
         for (one, two) in self.nested.iter().zip(&other.nested).filter(|(one, two)| one != two) {
             told.push(format!("{one:?}\n  != {two:?}"));
         }
@@ -203,6 +232,16 @@ impl State {
         told.retain(|line| !line.is_empty());
         told.join("\n")
     }
+}
+
+/// How much the quota group of a subvolume may refer to.
+fn limit_of(top: &Path, id: u64) -> Result<Option<String>> {
+    let output = Command::new("btrfs").args(["qgroup", "show", "-r", "--raw"]).arg(top).output()?;
+    let group = format!("0/{id}");
+    let groups = String::from_utf8(output.stdout)?;
+    let of = groups.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut of = of.filter(|fields| fields.first() == Some(&group.as_str()));
+    Ok(of.next().and_then(|fields| fields.get(3).map(|&limit| limit.to_owned())))
 }
 
 fn same(machine: &Machine, root: &str, state: &State, what: &str) -> Result<()> {

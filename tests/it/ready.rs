@@ -359,15 +359,14 @@ fn limit(machine: &Machine, group: &str, path: &str, bytes: &str) -> Result<u64>
     Ok(id)
 }
 
-/// What both say, but how much is left.
-fn no_room(machine: &Machine, config: &str) -> Result<String> {
-    let problem = refused(machine, config)?;
-    let rest = problem.strip_prefix("there is no room for a reset, with ");
-    let (_, end) = rest.and_then(|rest| rest.split_once(" left")).context(problem.clone())?;
-    Ok(end.to_owned())
+/// The largest that a group may become.
+fn limited_to(machine: &Machine, group: &str) -> Result<String> {
+    let mut show = Command::new("btrfs");
+    show.args(["qgroup", "show", "-r", "--raw"]).arg(machine.volume.fs.path());
+    let groups = run(&mut show)?;
+    let line = groups.lines().find(|line| line.split_whitespace().next() == Some(group));
+    Ok(line.and_then(|line| line.split_whitespace().nth(3)).context(groups.clone())?.to_owned())
 }
-
-const REMEDY: &str = ": remove what is not needed, `darlings purge` perhaps, or raise the quota";
 
 #[test]
 fn a_quota_that_leaves_no_room_for_a_reset_is_known_before_it_begins() -> Result<()> {
@@ -375,14 +374,14 @@ fn a_quota_that_leaves_no_room_for_a_reset_is_known_before_it_begins() -> Result
     for (strategy, limited, group, nested, refused) in [
         // The stage is a snapshot of it, and inherits the limit.
         ("carry", "@", "0", false, true),
-        // From there a nested subvolume is moved.
-        ("rollback", "@", "0", true, true),
+        // From there a nested subvolume is moved, with the limit lifted.
+        ("rollback", "@", "0", true, false),
         ("rollback", "@", "0", false, false),
-        ("carry", "@/srv", "0", true, true),
-        ("rollback", "@/srv", "0", true, true),
+        ("carry", "@/srv", "0", true, false),
+        ("rollback", "@/srv", "0", true, false),
         ("carry", "@/srv", "0", false, false),
         // What it belongs to limits it alone, and no snapshot of it.
-        ("carry", "@", "1/5", true, true),
+        ("carry", "@", "1/5", true, false),
         ("carry", "@", "1/5", false, false),
         ("rollback", "@blank", "0", false, true),
         // Where the generations are made.
@@ -394,12 +393,14 @@ fn a_quota_that_leaves_no_room_for_a_reset_is_known_before_it_begins() -> Result
         machine.volume.make_subvolume("home")?;
         machine.volume.make_subvolume("@/srv")?;
         std::fs::create_dir(machine.at("@/srv/git"))?;
+        let holder = if limited == "@/srv" { "srv/git" } else { "keep" };
         if nested {
-            let holder = if limited == "@/srv" { "@/srv/git" } else { "@/keep" };
-            machine.volume.make_subvolume(&format!("{holder}/nested"))?;
+            machine.volume.make_subvolume(&format!("@/{holder}/nested"))?;
+            put(&machine.volume.live(), &format!("{holder}/nested/file"), "kept")?;
         }
         let config = with_generations(&machine, "home/generations");
         let id = limit(&machine, group, limited, "2M").with_context(context)?;
+        let group = if group == "0" { format!("0/{id}") } else { group.to_owned() };
         if limited == "@blank" {
             set_read_only(&machine.at("@blank"), false)?;
         }
@@ -408,11 +409,24 @@ fn a_quota_that_leaves_no_room_for_a_reset_is_known_before_it_begins() -> Result
             set_read_only(&machine.at("@blank"), true)?;
         }
         if refused {
-            let group = if group == "0" { format!("0/{id}") } else { group.to_owned() };
-            let end = format!(" under the limit of the quota group {group}{REMEDY}");
-            assert_eq!(no_room(&machine, &config).with_context(context)?, end, "{}", context());
+            let problem = self::refused(&machine, &config).with_context(context)?;
+            let begin = format!(
+                "there is no room for a reset in the subvolume /{limited}: the quota group {group} leaves "
+            );
+            let end =
+                " of its limit; remove files there, or raise the limit (`btrfs qgroup limit`)";
+            assert!(
+                problem.starts_with(&begin) && problem.ends_with(end),
+                "{}: {problem}",
+                context()
+            );
         } else {
             both_do(&machine, &config).with_context(context)?;
+            if nested {
+                let file = format!("{holder}/nested/file");
+                assert_eq!(machine.text(&file)?.as_deref(), Some("kept"), "{}", context());
+            }
+            assert_eq!(limited_to(&machine, &group)?, "2097152", "{}", context());
         }
         machine.close()?;
     }

@@ -360,6 +360,9 @@ impl Btrfs {
 
     fn try_to_move(&mut self, from: &Path, to: &Path) -> anyhow::Result<()> {
         let (old, live) = (self.old()?, self.live()?);
+        if self.work.moved.is_empty() {
+            self.work.journal.lift_limits(self.top()?)?;
+        }
         if self.work.resumes {
             let roots = Roots { old: old.as_fd(), new: live.as_fd() };
             self.work.journal.complete(roots, &self.work.moving)?;
@@ -392,8 +395,12 @@ impl Btrfs {
     }
 
     fn settle(&mut self) -> anyhow::Result<()> {
-        let (old, live) = (self.old()?, self.live()?);
-        let mut result = self.work.journal.settle(Roots { old: old.as_fd(), new: live.as_fd() });
+        let (old, live, top) = (self.old()?, self.live()?, self.top()?);
+        let journal = &self.work.journal;
+        let mut result = journal
+            .lift_limits(top)
+            .and_then(|()| journal.settle(Roots { old: old.as_fd(), new: live.as_fd() }))
+            .and_then(|()| journal.set_limits(top));
         if self.work.resumes
             && let Err(error) = &result
         {

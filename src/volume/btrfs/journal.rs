@@ -2,11 +2,13 @@
 //!
 //! A nested subvolume can be moved only by changing the directories that it leaves and comes into.
 //! So the read-only property of the subvolumes in which those directories lie, and of the one that
-//! moves, is cleared, and so are their immutable and append-only flags; all of it is set again
-//! afterwards. A root that is immutable can be exchanged only without that flag, too. The journal
-//! lies in the result, in `.darlings/reset/journal`, and goes when everything in it is done, so that
-//! a run after a crash does it again.
+//! moves, is cleared, and so are their immutable and append-only flags, and limits of quotas that leave
+//! no room for the change are lifted; all of it is set again afterwards. A root that is immutable can
+//! be exchanged only without that flag, too. The journal lies in the result, in
+//! `.darlings/reset/journal`, and goes when everything in it is done, so that a run after a crash does
+//! it again.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
@@ -26,6 +28,7 @@ use crate::own::own_directory;
 use crate::own::state;
 use crate::rules::OWN_DIRECTORY;
 use crate::tree::{self, Settled};
+use crate::volume::LEAST_ROOM;
 
 const DIRECTORY: &CStr = c"reset";
 const FILE: &CStr = c"journal";
@@ -42,12 +45,23 @@ pub(super) struct Journal {
     root_seals: u32,
     /// Nested subvolumes that move into the result.
     nested: Vec<Nested>,
+    /// Limits of quotas that are lifted while they move.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<Limit>,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { version: VERSION, root_seals: 0, nested: Vec::new() }
+        Self { version: VERSION, root_seals: 0, nested: Vec::new(), limits: Vec::new() }
     }
+}
+
+/// A limit of a quota group, as [`fs::Limit`] has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Limit {
+    group: (u64, u64),
+    referenced: Option<u64>,
+    exclusive: Option<u64>,
 }
 
 /// A nested subvolume that moves.
@@ -114,7 +128,8 @@ impl Journal {
                 .with_context(|| format!("cannot look at the nested subvolume {:?}", it.from))
         };
         let nested = moving.iter().map(look).collect::<anyhow::Result<_>>()?;
-        Ok(Self { version: VERSION, root_seals: root_seals.bits(), nested })
+        let limits = Limit::look(roots.old, moving)?;
+        Ok(Self { version: VERSION, root_seals: root_seals.bits(), nested, limits })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -186,6 +201,18 @@ impl Journal {
         Self { nested: left, ..Self::default() }.settle_undone(old)
     }
 
+    /// Lifts the limits that leave no room for the moves. `top` is the filesystem's top level, to which
+    /// changes of the quotas count.
+    pub(super) fn lift_limits(&self, top: BorrowedFd<'_>) -> anyhow::Result<()> {
+        let lift = |limit: &Limit| Ok(limit.of_group().lift(top)?);
+        self.limits.iter().try_for_each(lift)
+    }
+
+    /// Sets them again. Goes on whatever fails, and reports it all.
+    pub(super) fn set_limits(&self, top: BorrowedFd<'_>) -> anyhow::Result<()> {
+        errors::all(self.limits.iter().map(|limit| Ok(limit.of_group().set(top)?)))
+    }
+
     /// Sets what the moves have changed in both trees. Goes on whatever fails, and reports it all.
     pub(super) fn settle(&self, roots: Roots<'_>) -> anyhow::Result<()> {
         let moved = |nested: &Nested| nested.settle(roots.new, &nested.into());
@@ -207,6 +234,32 @@ impl Journal {
             .context("cannot remove the journal")?;
         let seals = IFlags::from_bits_retain(self.root_seals);
         tree::seal(new, seals).context("cannot set the flags of the root")
+    }
+}
+
+impl Limit {
+    /// The limits that leave less than a reset needs of what is written where these subvolumes lie in the
+    /// tree at `root`, and in their own roots.
+    fn look(root: BorrowedFd<'_>, moving: &[Moving]) -> anyhow::Result<Vec<Self>> {
+        let mut ids = BTreeSet::new();
+        for Moving { from, .. } in moving {
+            let holder = Holder::open(root, from)?;
+            ids.insert(fs::subvolume_id(&holder.directory)?);
+            ids.insert(fs::subvolume_id(holder.subvolume()?)?);
+        }
+        let mut limits = BTreeSet::new();
+        for id in ids {
+            limits.extend(fs::subvolume_limits(root, id)?);
+        }
+        let tight = limits.into_iter().filter(|limit| limit.left < LEAST_ROOM);
+        let of =
+            |fs::Limit { group, referenced, exclusive, .. }| Self { group, referenced, exclusive };
+        Ok(tight.map(of).collect())
+    }
+
+    fn of_group(&self) -> fs::Limit {
+        let Self { group, referenced, exclusive } = *self;
+        fs::Limit { left: 0, group, referenced, exclusive }
     }
 }
 

@@ -257,7 +257,7 @@ impl Btrfs {
         });
         self.check_swap(&previous, &facts)?;
         if self.options.asked == Asked::Reset {
-            self.check_room(&previous, blank.as_ref(), &facts)?;
+            self.check_room(&previous, blank.as_ref())?;
         }
         let root = blank.as_ref().unwrap_or(&previous);
         facts.root_is_sealed = !tree::seals_of(root.as_fd())?.is_empty()

@@ -8,14 +8,15 @@ use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as fs;
 use rustix::fs::FileType;
 
-use super::plan::{Facts, Moving, moving};
+use super::plan::{Facts, moving};
 use super::{Btrfs, each_directory, swap};
 use crate::config::Strategy;
 use crate::fs::at;
 use crate::generations::Space;
 use crate::names::shown;
+use crate::text::bytes_in_words;
 use crate::tree::{self};
-use crate::volume::{OnlyNow, Standing, ensure_copy_fits, ensure_room, mounts};
+use crate::volume::{LEAST_ROOM, OnlyNow, Standing, ensure_copy_fits, ensure_room, mounts};
 
 impl Btrfs {
     pub(super) fn check_not_mounted(&self) -> anyhow::Result<()> {
@@ -134,32 +135,25 @@ impl Btrfs {
             "{path:?} on {device:?} is immutable or append-only, and a reset makes and renames subvolumes \
              there; clear the flag (`chattr -i -a`), or name another place"
         );
-        self.check_limit(fs::subvolume_id(directory)?)
+        let id = fs::subvolume_id(directory)?;
+        let holder = Path::new("/").join(fs::subvolume_path(self.top()?, id)?);
+        let limits = fs::subvolume_limits(self.top()?, id)?;
+        ensure_under(limits.into_iter().min(), &holder)
     }
 
     /// Checks that there is room, under quotas too.
-    pub(super) fn check_room(
-        &self,
-        live: &OwnedFd,
-        blank: Option<&OwnedFd>,
-        facts: &Facts,
-    ) -> anyhow::Result<()> {
+    pub(super) fn check_room(&self, live: &OwnedFd, blank: Option<&OwnedFd>) -> anyhow::Result<()> {
         let top = self.top()?;
-        ensure_room(Space::on(top)?.available, "")?;
+        ensure_room(Space::on(top)?.available)?;
         let (staged, copied, what) = match self.volume.strategy {
             Strategy::Carry => (Some(live), blank, "the blank"),
             Strategy::Rollback => (blank, Some(live), "what is kept"),
         };
-        if let Some(staged) = staged
-            && let Some(limit) = fs::snapshot_limit(top, fs::subvolume_id(staged)?)?
-        {
-            ensure_room(limit.left, &under(limit))?;
-        }
-        // A nested subvolume that moves changes the one that holds its directory, and not itself.
-        for Moving { from, .. } in moving(&self.volume, facts) {
-            let (holder, _) = at::open_parent(live, &from)
-                .with_context(|| format!("cannot open the directory of {from:?}"))?;
-            self.check_limit(fs::subvolume_id(holder)?)?;
+        // What moves out of a subvolume that is at its limit moves all the same: see `journal`.
+        if let Some(staged) = staged {
+            let id = fs::subvolume_id(staged)?;
+            let path = Path::new("/").join(fs::subvolume_path(top, id)?);
+            ensure_under(fs::snapshot_limit(top, id)?, &path)?;
         }
         // Data is shared, so that a copy takes metadata alone. Most filesystems have room for all that
         // they have once more, which is soon known.
@@ -172,14 +166,6 @@ impl Btrfs {
             ensure_copy_fits(what, (needed, metadata.available), " of metadata")?;
         }
         Ok(())
-    }
-
-    /// Checks that the subvolume with that id may be written to, as far as quotas limit it.
-    fn check_limit(&self, id: u64) -> anyhow::Result<()> {
-        match fs::subvolume_limit(self.top()?, id)? {
-            Some(limit) => ensure_room(limit.left, &under(limit)),
-            None => Ok(()),
-        }
     }
 
     /// A swap file in a subvolume that moves along as a whole shares its extents with nothing.
@@ -203,6 +189,17 @@ fn with_nodes(records: u64) -> u64 {
     records.saturating_add(records / 4).saturating_add(16 << 20)
 }
 
-fn under(limit: fs::Limit) -> String {
-    format!(" under the limit of the quota group {}/{}", limit.group.0, limit.group.1)
+/// Checks that a limit on a subvolume leaves enough to write there.
+fn ensure_under(limit: Option<fs::Limit>, subvolume: &Path) -> anyhow::Result<()> {
+    let Some(limit) = limit else { return Ok(()) };
+    ensure!(
+        limit.left >= LEAST_ROOM,
+        "there is no room for a reset in the subvolume {}: the quota group {}/{} leaves {} of its limit; \
+         remove files there, or raise the limit (`btrfs qgroup limit`)",
+        shown(&subvolume),
+        limit.group.0,
+        limit.group.1,
+        bytes_in_words(limit.left)
+    );
+    Ok(())
 }

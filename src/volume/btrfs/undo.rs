@@ -46,6 +46,7 @@ impl Btrfs {
             self.work.moved.pop();
         }
         let settled = self.work.journal.settle_undone(old.as_fd());
+        let limited = self.top().and_then(|top| self.work.journal.set_limits(top));
         if let Some(before) = self.work.default_before {
             fs::set_default_subvolume(self.top()?, before)?;
             self.work.default_before = None;
@@ -57,7 +58,7 @@ impl Btrfs {
         self.standing = Standing::Previous;
         let sealed = self.seal_live_again();
         let synced = self.top().and_then(|top| Ok(fs::sync(top)?));
-        errors::all([settled, unsealed, sealed, synced].into_iter())
+        errors::all([settled, limited, unsealed, sealed, synced].into_iter())
     }
 
     /// Goes on whatever fails, and reports it all.

@@ -212,7 +212,7 @@ impl Dir {
             self.looked = Looked::at(&self.volume, self.options.asked, root, blank)?;
             let highest = state::generation(root)?.max(self.highest()?);
             self.generation = highest.max(self.looked.attic.newest) + 1;
-            ensure_room(Space::on(root)?.available, "")?;
+            ensure_room(Space::on(root)?.available)?;
             ensure_entries(root)?;
             self.check_subvolumes()?;
             if self.options.dry_run {

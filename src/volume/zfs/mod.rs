@@ -185,7 +185,7 @@ impl Zfs {
         facts.looked = if facts.rolled_back.is_some() {
             Looked::in_place_at(&self.rules, root(self.mounted.stage.as_ref())?, blank)?
         } else {
-            ensure_room(self.library.available(&self.source.dataset)?, "")?;
+            ensure_room(self.library.available(&self.source.dataset)?)?;
             let previous = root(self.mounted.dataset.as_ref())?;
             Looked::at(&self.volume, self.options.asked, previous, blank)?
         };
