@@ -16,10 +16,10 @@ use rustix::io::Errno;
 use darlings_testkit::loopfs::LoopFs;
 
 /// Noise from a seed, the same every time (splitmix64).
-pub struct Noise(pub u64);
+pub(crate) struct Noise(pub u64);
 
 impl Noise {
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -56,7 +56,7 @@ fn paths_below(root: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Does so many things to a tree. What a flag or a shape forbids is left; answers how many were done.
-pub fn shuffle(root: &Path, noise: &mut Noise, things: usize) -> Result<usize> {
+pub(crate) fn shuffle(root: &Path, noise: &mut Noise, things: usize) -> Result<usize> {
     let mut done = 0;
     for number in 0..things {
         let paths = paths_below(root)?;
@@ -144,7 +144,7 @@ fn thing(
 }
 
 /// Every subvolume goes, with whatever is in it.
-pub fn clear(fs: &LoopFs) -> Result<()> {
+pub(crate) fn clear(fs: &LoopFs) -> Result<()> {
     let top = File::open(fs.path())?;
     let subvolumes = super::subvolumes_of(fs.path(), &[])?;
     for path in subvolumes.keys().rev() {

@@ -8,7 +8,7 @@ use super::{Machine, Ran, put, subvolumes_of};
 
 /// A volume that keeps `/keep` and was reset so many times. Before each reset it had a file of its
 /// own, a kept one and one that goes.
-pub fn machine_after(resets: u32) -> Result<Machine> {
+pub(crate) fn machine_after(resets: u32) -> Result<Machine> {
     let machine = Machine::new(
         |blank| {
             put(blank, "etc/os-release", "of the blank")?;
@@ -27,7 +27,7 @@ pub fn machine_after(resets: u32) -> Result<Machine> {
 }
 
 /// What a boot does to the volume.
-pub fn be_used(machine: &Machine, boot: &str) -> Result<()> {
+pub(crate) fn be_used(machine: &Machine, boot: &str) -> Result<()> {
     let live = machine.volume.live();
     put(&live, &format!("keep/{boot}"), boot)?;
     put(&live, "keep/last", boot)?;
@@ -39,22 +39,27 @@ pub fn be_used(machine: &Machine, boot: &str) -> Result<()> {
 }
 
 /// Runs `darlings reset` with this on the kernel command line.
-pub fn asked(machine: &Machine, line: &str) -> Result<Ran> {
+pub(crate) fn asked(machine: &Machine, line: &str) -> Result<Ran> {
     asked_with(machine, &machine.config(), line, &[])
 }
 
-pub fn asked_with(machine: &Machine, config: &str, line: &str, more: &[&str]) -> Result<Ran> {
+pub(crate) fn asked_with(
+    machine: &Machine,
+    config: &str,
+    line: &str,
+    more: &[&str],
+) -> Result<Ran> {
     let mut command = machine.command(config)?;
     machine.ran(command.args(more).arg("--cmdline").arg(cmdline(machine, line)?))
 }
 
-pub fn cmdline(machine: &Machine, line: &str) -> Result<std::path::PathBuf> {
+pub(crate) fn cmdline(machine: &Machine, line: &str) -> Result<std::path::PathBuf> {
     let at = machine.beside("cmdline");
     std::fs::write(&at, format!("BOOT_IMAGE=/vmlinuz root=/dev/vda1 rw {line}\n"))?;
     Ok(at)
 }
 
-pub fn well(ran: Ran, outcome: &str, asked: &str) -> Result<Ran> {
+pub(crate) fn well(ran: Ran, outcome: &str, asked: &str) -> Result<Ran> {
     let report = ran.report.as_ref().context("no report")?;
     ensure!(ran.code == Some(0), "exit code {:?}\n{}", ran.code, ran.stderr);
     assert_eq!((&report["outcome"], &report["asked"]), (&json!(outcome), &json!(asked)));
@@ -62,26 +67,26 @@ pub fn well(ran: Ran, outcome: &str, asked: &str) -> Result<Ran> {
 }
 
 /// The tool's own directory says which run made a tree, so it is looked at apart.
-pub fn tree(machine: &Machine, path: &str) -> Result<Tree> {
+pub(crate) fn tree(machine: &Machine, path: &str) -> Result<Tree> {
     capture(&machine.at(path))
 }
 
-pub fn number(machine: &Machine, path: &str) -> Result<u64> {
+pub(crate) fn number(machine: &Machine, path: &str) -> Result<u64> {
     let text = std::fs::read_to_string(machine.at(path).join(".darlings/generation"))?;
     Ok(text.trim().parse()?)
 }
 
-pub fn manifest(machine: &Machine, path: &str) -> Result<Value> {
+pub(crate) fn manifest(machine: &Machine, path: &str) -> Result<Value> {
     let text = std::fs::read(machine.at(path).join(".darlings/manifest"))?;
     Ok(serde_json::from_slice(&text)?)
 }
 
-pub fn read_only(machine: &Machine, path: &str) -> Result<bool> {
+pub(crate) fn read_only(machine: &Machine, path: &str) -> Result<bool> {
     Ok(subvolumes_of(machine.volume.fs.path(), &["-r"])?.contains_key(path))
 }
 
 /// The numbers that `darlings generations` lists, and what it says is none.
-pub fn listed_beside(machine: &Machine) -> Result<(Vec<u64>, Value)> {
+pub(crate) fn listed_beside(machine: &Machine) -> Result<(Vec<u64>, Value)> {
     let ran = machine.generations(&["--json"])?;
     let mut listing: Value = serde_json::from_str(&ran.stdout)?;
     let volume = &mut listing["volumes"][0];
@@ -92,14 +97,14 @@ pub fn listed_beside(machine: &Machine) -> Result<(Vec<u64>, Value)> {
 }
 
 /// The numbers, where there is nothing else.
-pub fn listed(machine: &Machine) -> Result<Vec<u64>> {
+pub(crate) fn listed(machine: &Machine) -> Result<Vec<u64>> {
     let (numbers, others) = listed_beside(machine)?;
     assert_eq!(others, json!([]));
     Ok(numbers)
 }
 
 /// The configuration of a machine with `@home` as a second volume.
-pub fn with_home(machine: &Machine) -> String {
+pub(crate) fn with_home(machine: &Machine) -> String {
     format!(
         "{}[[volume]]\nmount_point = \"/home\"\nbtrfs = {{ device = {}, subvolume = \"@home\", \
          blank = \"empty\" }}\n",
@@ -109,6 +114,6 @@ pub fn with_home(machine: &Machine) -> String {
 }
 
 /// Everything that is not the tool's own: what the machine boots.
-pub fn boots(machine: &Machine) -> Result<Tree> {
+pub(crate) fn boots(machine: &Machine) -> Result<Tree> {
     tree(machine, "@")
 }

@@ -11,20 +11,20 @@ use darlings_testkit::{Attribute, Foretold, Tree, capture, plant};
 use super::{persist_tables, put, quoted, strace};
 
 /// A directory with a blank beside it, on a filesystem of its own.
-pub struct Volume {
-    pub fs: LoopFs,
-    pub rules: Vec<Rule>,
+pub(crate) struct Volume {
+    pub(crate) fs: LoopFs,
+    pub(crate) rules: Vec<Rule>,
 }
 
 /// How a run ended.
-pub struct Ran {
-    pub code: Option<i32>,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stderr: String,
 }
 
 impl Volume {
     /// A volume of which a reset makes every kind of move.
-    pub fn new(filesystem: Filesystem) -> Result<Self> {
+    pub(crate) fn new(filesystem: Filesystem) -> Result<Self> {
         let fs = LoopFs::new(filesystem)?;
         let (blank, live) = (fs.path().join("blank"), fs.path().join("live"));
         std::fs::create_dir(&blank)?;
@@ -64,7 +64,7 @@ impl Volume {
 
     /// The same after two resets with other lists: the next one puts a path into the attic and
     /// brings one back from it.
-    pub fn experienced(filesystem: Filesystem) -> Result<(Self, Tree)> {
+    pub(crate) fn experienced(filesystem: Filesystem) -> Result<(Self, Tree)> {
         let mut volume = Self::new(filesystem)?;
         let live = volume.live();
         put(&live, "var/formerly/file", "kept")?;
@@ -94,17 +94,17 @@ impl Volume {
     }
 
     /// The directory.
-    pub fn live(&self) -> PathBuf {
+    pub(crate) fn live(&self) -> PathBuf {
         self.fs.path().join("live")
     }
 
     /// What is in it.
-    pub fn tree(&self) -> Result<Tree> {
+    pub(crate) fn tree(&self) -> Result<Tree> {
         capture(&self.live())
     }
 
     /// What the model says that a reset must leave now.
-    pub fn expected(&self) -> Result<Tree> {
+    pub(crate) fn expected(&self) -> Result<Tree> {
         let blank = capture(&self.fs.path().join("blank"))?;
         Ok(model::expected(&blank, &self.tree()?, &self.rules)?.tree)
     }
@@ -114,36 +114,36 @@ impl Volume {
     }
 
     /// The same as [`command`], with the configuration of this volume.
-    pub fn command(&self, wrapper: &[&str], arguments: &[&str]) -> Result<Command> {
+    pub(crate) fn command(&self, wrapper: &[&str], arguments: &[&str]) -> Result<Command> {
         Ok(command(wrapper, arguments, &self.config()?))
     }
 
     /// Resets, with a program around it.
-    pub fn run(&self, wrapper: &[&str]) -> Result<Ran> {
+    pub(crate) fn run(&self, wrapper: &[&str]) -> Result<Ran> {
         ran(self.command(wrapper, &["reset", "--threads", "1"])?)
     }
 
     /// Resets with something injected into the `when`th call of a kind.
-    pub fn inject(&self, call: &str, what: &str, when: u32) -> Result<Ran> {
+    pub(crate) fn inject(&self, call: &str, what: &str, when: u32) -> Result<Ran> {
         let (trace, inject) =
             (format!("trace={call}"), format!("inject={call}:{what}:when={when}"));
         self.run(&["strace", "-f", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &inject])
     }
 
     /// Resets, which must end well.
-    pub fn reset(&self) -> Result<()> {
+    pub(crate) fn reset(&self) -> Result<()> {
         let ran = self.run(&[])?;
         ensure!(ran.code == Some(0), "{:?}: {}", ran.code, ran.stderr);
         Ok(())
     }
 
     /// Everything in the tool's own directory but what is kept for good.
-    pub fn leftovers(&self) -> Result<Vec<String>> {
+    pub(crate) fn leftovers(&self) -> Result<Vec<String>> {
         leftovers(&self.live())
     }
 
     /// The changing calls that a reset makes, in order: which one, and how often it was made before.
-    pub fn points(&self) -> Result<Vec<(String, u32)>> {
+    pub(crate) fn points(&self) -> Result<Vec<(String, u32)>> {
         let log = self.fs.holder().join("strace");
         let trace = format!("--trace={}", strace::CHANGING.join(","));
         let ran = self.run(&["strace", "-f", "-qqq", "-o", log.to_str().unwrap(), &trace])?;
@@ -153,14 +153,14 @@ impl Volume {
     }
 
     /// Takes everything down.
-    pub fn close(self) -> Result<()> {
+    pub(crate) fn close(self) -> Result<()> {
         darlings_testkit::remove::all(&self.live())?;
         self.fs.close()
     }
 }
 
 /// Writes the configuration of the directory below `top`; `more` are lines of its volume.
-pub fn config_at(top: &Path, at: &Path, rules: &[Rule], more: &str) -> Result<PathBuf> {
+pub(crate) fn config_at(top: &Path, at: &Path, rules: &[Rule], more: &str) -> Result<PathBuf> {
     let path = |name: &str| quoted(&top.join(name).display().to_string());
     let text = format!(
         "[[volume]]\nmount_point = \"/\"\ndir = {{ path = {}, blank = {} }}\n{more}\n{}",
@@ -173,7 +173,7 @@ pub fn config_at(top: &Path, at: &Path, rules: &[Rule], more: &str) -> Result<Pa
 }
 
 /// `darlings` with these arguments, in a `/run` of its own, with a program around it.
-pub fn command(wrapper: &[&str], arguments: &[&str], config: &Path) -> Command {
+pub(crate) fn command(wrapper: &[&str], arguments: &[&str], config: &Path) -> Command {
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "sh", "-ec", "mount -t tmpfs none /run; exec \"$@\"", "sh"])
@@ -188,19 +188,19 @@ pub fn command(wrapper: &[&str], arguments: &[&str], config: &Path) -> Command {
 }
 
 /// Runs a command to its end. If it is a reset, `check` must foretell how it ends.
-pub fn ran(mut command: Command) -> Result<Ran> {
+pub(crate) fn ran(mut command: Command) -> Result<Ran> {
     let output = Foretold::output(&mut command)?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     Ok(Ran { code: output.status.code(), stderr })
 }
 
 /// Everything in the tool's own directory of a volume but what is kept for good.
-pub fn leftovers(live: &Path) -> Result<Vec<String>> {
+pub(crate) fn leftovers(live: &Path) -> Result<Vec<String>> {
     names(&live.join(".darlings"), &["attic", "generation", "generations", "manifest"])
 }
 
 /// What is in a directory, sorted, `without` these names.
-pub fn names(directory: &Path, without: &[&str]) -> Result<Vec<String>> {
+pub(crate) fn names(directory: &Path, without: &[&str]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -213,7 +213,7 @@ pub fn names(directory: &Path, without: &[&str]) -> Result<Vec<String>> {
 }
 
 /// Does the same on each filesystem that directories are tested on.
-pub fn on_both(check: impl Fn(Filesystem) -> Result<()>) -> Result<()> {
+pub(crate) fn on_both(check: impl Fn(Filesystem) -> Result<()>) -> Result<()> {
     for filesystem in [Filesystem::Ext4, Filesystem::Xfs] {
         check(filesystem).with_context(|| format!("on {filesystem}"))?;
     }

@@ -10,19 +10,19 @@ use darlings_testkit::loopfs::{Filesystem, LoopFs, run};
 use super::{Machine, put, quoted};
 
 /// A time that files are given: 2026-05-04 03:02:01 UTC.
-pub const THEN: &str = "2026-05-04T03:02:01Z";
+pub(crate) const THEN: &str = "2026-05-04T03:02:01Z";
 
 /// What a command said, with the paths that differ from run to run replaced by words.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Said {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Said {
     /// That it ended so, and said nothing else.
-    pub fn is(&self, code: i32, stdout: &str, stderr: &str) {
+    pub(crate) fn is(&self, code: i32, stdout: &str, stderr: &str) {
         assert_eq!(
             (self.code, self.stdout.as_str(), self.stderr.as_str()),
             (Some(code), stdout, stderr)
@@ -30,19 +30,19 @@ impl Said {
     }
 
     /// Its output as JSON.
-    pub fn json(&self) -> Result<serde_json::Value> {
+    pub(crate) fn json(&self) -> Result<serde_json::Value> {
         serde_json::from_str(&self.stdout).with_context(|| format!("{self:?}"))
     }
 }
 
 impl Machine {
     /// Runs `darlings` with these arguments.
-    pub fn say(&self, arguments: &[&str]) -> Result<Said> {
+    pub(crate) fn say(&self, arguments: &[&str]) -> Result<Said> {
         self.say_with(&self.config(), arguments)
     }
 
     /// The same with another configuration.
-    pub fn say_with(&self, config: &str, arguments: &[&str]) -> Result<Said> {
+    pub(crate) fn say_with(&self, config: &str, arguments: &[&str]) -> Result<Said> {
         let mut command = self.word(arguments[0], config)?;
         let ran = self.ran(command.args(&arguments[1..]))?;
         let file = self.beside("darlings.toml").display().to_string();
@@ -53,31 +53,35 @@ impl Machine {
 }
 
 /// A file with [`THEN`] for its time.
-pub fn put_then(root: &Path, path: &str, text: &str) -> Result<()> {
+pub(crate) fn put_then(root: &Path, path: &str, text: &str) -> Result<()> {
     put(root, path, text)?;
     at_time(&root.join(path), THEN)
 }
 
 /// Sets the time of an entry.
-pub fn at_time(path: &Path, time: &str) -> Result<()> {
+pub(crate) fn at_time(path: &Path, time: &str) -> Result<()> {
     run(Command::new("touch").args(["--no-dereference", "--date", time]).arg(path)).map(drop)
 }
 
 /// A plain directory that is reset.
-pub struct Directory {
-    pub fs: LoopFs,
+pub(crate) struct Directory {
+    pub(crate) fs: LoopFs,
     /// The tables of the configuration after the volume's.
-    pub rules: String,
+    pub(crate) rules: String,
 }
 
 impl Directory {
     /// On ext4; `blank` fills the blank.
-    pub fn new(rules: &str, blank: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+    pub(crate) fn new(rules: &str, blank: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         Self::on(LoopFs::new(Filesystem::Ext4)?, rules, blank)
     }
 
     /// On a filesystem that is there.
-    pub fn on(fs: LoopFs, rules: &str, blank: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+    pub(crate) fn on(
+        fs: LoopFs,
+        rules: &str,
+        blank: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         std::fs::create_dir(fs.path().join("blank"))?;
         std::fs::create_dir(fs.path().join("live"))?;
         blank(&fs.path().join("blank"))?;
@@ -85,19 +89,19 @@ impl Directory {
     }
 
     /// The directory.
-    pub fn live(&self) -> PathBuf {
+    pub(crate) fn live(&self) -> PathBuf {
         self.fs.path().join("live")
     }
 
     /// Resets it, which must end well.
-    pub fn reset(&self) -> Result<()> {
+    pub(crate) fn reset(&self) -> Result<()> {
         let said = self.say(&["reset", "--cmdline", "/dev/null", "--report", "/dev/null/none"])?;
         anyhow::ensure!(said.code == Some(0), "{said:?}");
         Ok(())
     }
 
     /// Runs `darlings` with these arguments.
-    pub fn say(&self, arguments: &[&str]) -> Result<Said> {
+    pub(crate) fn say(&self, arguments: &[&str]) -> Result<Said> {
         let file = self.fs.holder().join("darlings.toml");
         let at = |name: &str| quoted(&self.fs.path().join(name).display().to_string());
         let config = format!(
@@ -120,7 +124,7 @@ impl Directory {
     }
 
     /// Takes everything down.
-    pub fn close(self) -> Result<()> {
+    pub(crate) fn close(self) -> Result<()> {
         self.fs.close()
     }
 }

@@ -12,7 +12,7 @@ use darlings_testkit::model::Rule;
 /// The rules that a configuration can hold. TOML is UTF-8. A path both declared and excluded, or
 /// excluded twice, is a configuration error to the tool; to the model it is the declared path, so
 /// leaving out the exclusion changes nothing.
-pub fn configurable(rules: &[Rule]) -> Vec<Rule> {
+pub(crate) fn configurable(rules: &[Rule]) -> Vec<Rule> {
     let is_text = |path: &RelPath| std::str::from_utf8(path.as_bytes()).is_ok();
     let mut rules: Vec<Rule> = rules.iter().filter(|rule| is_text(&rule.path)).cloned().collect();
     let mut named: BTreeSet<_> = rules.iter().map(|rule| rule.path.clone()).collect();
@@ -26,7 +26,7 @@ pub fn configurable(rules: &[Rule]) -> Vec<Rule> {
 
 /// The configuration of `@` on a device, mounted there, that keeps what these rules say; they are
 /// [`configurable`].
-pub fn config(
+pub(crate) fn config(
     mount_point: &str,
     device: &Path,
     strategy: Strategy,

@@ -1,16 +1,15 @@
 //! What the integration tests share: a btrfs of a test's own, the binary run on it, and everything
 //! on the filesystem written down.
-#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
-pub mod adopting;
-pub mod changes;
-pub mod cmdline;
-pub mod directory;
-pub mod looking;
-pub mod made_up;
-pub mod purge;
-pub mod strace;
-pub mod user;
+pub(crate) mod adopting;
+pub(crate) mod changes;
+pub(crate) mod cmdline;
+pub(crate) mod directory;
+pub(crate) mod looking;
+pub(crate) mod made_up;
+pub(crate) mod purge;
+pub(crate) mod strace;
+pub(crate) mod user;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,30 +23,30 @@ use darlings_testkit::model::{self, Expected, Rule};
 use darlings_testkit::{Compare, Foretold, RelPath, Time, Tree, capture, difference, plant};
 
 /// A btrfs with `@` and `@blank`, and the configuration that resets it.
-pub struct Machine {
-    pub volume: BtrfsVolume,
-    pub rules: Vec<Rule>,
+pub(crate) struct Machine {
+    pub(crate) volume: BtrfsVolume,
+    pub(crate) rules: Vec<Rule>,
     /// Lines before the first table of the configuration.
-    pub head: String,
+    pub(crate) head: String,
     /// Replaces `blank = "@blank"`.
-    pub blank: String,
+    pub(crate) blank: String,
     /// How it is reset: what `DARLINGS_TEST_STRATEGY` says, or `rollback`.
-    pub strategy: String,
+    pub(crate) strategy: String,
 }
 
 /// One run of the binary.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
     /// The report, if one was written.
-    pub report: Option<serde_json::Value>,
+    pub(crate) report: Option<serde_json::Value>,
 }
 
 impl Machine {
     /// `blank` fills the blank, `live` does to its copy what happened since.
-    pub fn new(
+    pub(crate) fn new(
         blank: impl FnOnce(&Path) -> Result<()>,
         live: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
@@ -55,7 +54,7 @@ impl Machine {
     }
 
     /// The same on a filesystem made with options.
-    pub fn with(
+    pub(crate) fn with(
         options: Options,
         blank: impl FnOnce(&Path) -> Result<()>,
         live: impl FnOnce(&Path) -> Result<()>,
@@ -66,7 +65,7 @@ impl Machine {
     }
 
     /// A machine on a copy of another's filesystem, which must not be mounted at the same time.
-    pub fn of_copy(image: &Path, rules: Vec<Rule>, strategy: &str) -> Result<Self> {
+    pub(crate) fn of_copy(image: &Path, rules: Vec<Rule>, strategy: &str) -> Result<Self> {
         let options = Options::new(Filesystem::Btrfs).mount("subvolid=5");
         let mut fs = LoopFs::of_image(options, image)?;
         fs.remount_fresh()?;
@@ -75,19 +74,19 @@ impl Machine {
     }
 
     /// Declares a path.
-    pub fn persist(mut self, path: &str, excludes: &[&str]) -> Self {
+    pub(crate) fn persist(mut self, path: &str, excludes: &[&str]) -> Self {
         let rule = Rule::new(path, excludes).unwrap_or_else(|why| panic!("{why}"));
         self.rules.push(rule);
         self
     }
 
     /// The path of something, by its path from the top level.
-    pub fn at(&self, path: &str) -> PathBuf {
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.volume.fs.path().join(path)
     }
 
     /// The text of a file of the live subvolume; nothing where there is none.
-    pub fn text(&self, path: &str) -> Result<Option<String>> {
+    pub(crate) fn text(&self, path: &str) -> Result<Option<String>> {
         match std::fs::read_to_string(self.volume.live().join(path)) {
             Ok(text) => Ok(Some(text)),
             Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -96,12 +95,12 @@ impl Machine {
     }
 
     /// A file beside the filesystem that goes with it.
-    pub fn beside(&self, name: &str) -> PathBuf {
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.volume.fs.holder().join(name)
     }
 
     /// The configuration.
-    pub fn config(&self) -> String {
+    pub(crate) fn config(&self) -> String {
         let device = self.volume.fs.device().display().to_string();
         format!(
             "{}[[volume]]\nmount_point = \"/\"\nstrategy = {}\nbtrfs = {{ device = {}, subvolume = \"@\", blank = {} }}\n{}",
@@ -114,33 +113,33 @@ impl Machine {
     }
 
     /// Runs `darlings reset` with the machine's configuration.
-    pub fn reset(&self) -> Result<Ran> {
+    pub(crate) fn reset(&self) -> Result<Ran> {
         self.run(self.config(), &[])
     }
 
     /// Runs `darlings reset` and demands that it ends well.
-    pub fn reset_well(&self) -> Result<Ran> {
+    pub(crate) fn reset_well(&self) -> Result<Ran> {
         let ran = self.reset()?;
         anyhow::ensure!(ran.code == Some(0), "exit code {:?}\n{}", ran.code, ran.stderr);
         Ok(ran)
     }
 
     /// Runs `darlings reset` with any configuration and more arguments.
-    pub fn run(&self, config: impl AsRef<[u8]>, arguments: &[&str]) -> Result<Ran> {
+    pub(crate) fn run(&self, config: impl AsRef<[u8]>, arguments: &[&str]) -> Result<Ran> {
         let mut command = self.command(config)?;
         command.args(arguments);
         self.ran(&mut command)
     }
 
     /// The command `darlings reset` with a configuration, yet to be run.
-    pub fn command(&self, config: impl AsRef<[u8]>) -> Result<Command> {
+    pub(crate) fn command(&self, config: impl AsRef<[u8]>) -> Result<Command> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_darlings"));
         command.arg("reset").args(self.arguments(config)?).env_remove("JOURNAL_STREAM");
         Ok(command)
     }
 
     /// The arguments that tell it where the configuration and the report are.
-    pub fn arguments(&self, config: impl AsRef<[u8]>) -> Result<[PathBuf; 4]> {
+    pub(crate) fn arguments(&self, config: impl AsRef<[u8]>) -> Result<[PathBuf; 4]> {
         let at = self.beside("darlings.toml");
         std::fs::write(&at, config)?;
         Ok(["--config".into(), at, "--report".into(), self.beside("report.json")])
@@ -148,7 +147,7 @@ impl Machine {
 
     /// Runs a command to its end; whatever it is, it leaves no mount and no directory behind. If it is
     /// a reset, `check` must foretell how it ends.
-    pub fn ran(&self, command: &mut Command) -> Result<Ran> {
+    pub(crate) fn ran(&self, command: &mut Command) -> Result<Ran> {
         let foretold = Foretold::before(command)?;
         let ran = self.ran_unforetold(command)?;
         match foretold {
@@ -158,7 +157,7 @@ impl Machine {
     }
 
     /// The same for a reset that `check` cannot foretell.
-    pub fn ran_unforetold(&self, command: &mut Command) -> Result<Ran> {
+    pub(crate) fn ran_unforetold(&self, command: &mut Command) -> Result<Ran> {
         use std::process::Stdio;
         let report = self.beside("report.json");
         remove_if_there(&report)?;
@@ -191,7 +190,7 @@ impl Machine {
     }
 
     /// What the model says that a reset must leave now.
-    pub fn expected(&self) -> Result<Expected> {
+    pub(crate) fn expected(&self) -> Result<Expected> {
         let blank = if self.blank == "empty" {
             let at = self.volume.make_subvolume("@nothing")?;
             let tree = capture(&at)?;
@@ -209,7 +208,7 @@ impl Machine {
     }
 
     /// Resets, and compares the result with the model and the generation with the previous state.
-    pub fn reset_and_compare(&self) -> Result<Ran> {
+    pub(crate) fn reset_and_compare(&self) -> Result<Ran> {
         let mut previous = capture(&self.volume.live())?;
         let expected = self.expected()?;
         let ran = self.reset_well()?;
@@ -232,36 +231,36 @@ impl Machine {
     }
 
     /// Removes what `carry` moved aside: a kept file may have another name there.
-    pub fn empty_trash(&self, subvolume: &str) -> Result<()> {
+    pub(crate) fn empty_trash(&self, subvolume: &str) -> Result<()> {
         let own = self.at(subvolume).join(".darlings");
         darlings::tree::remove(std::fs::File::open(own)?.as_fd(), c"trash")?;
         Ok(())
     }
 
     /// Everything on the filesystem.
-    pub fn whole(&self) -> Result<Whole> {
+    pub(crate) fn whole(&self) -> Result<Whole> {
         Whole::of(&self.volume)
     }
 
     /// Copies the image of the filesystem as it is at this moment.
-    pub fn copy_image(&self, to: &Path) -> Result<()> {
+    pub(crate) fn copy_image(&self, to: &Path) -> Result<()> {
         copy_sparse(&self.beside("image"), to)
     }
 
     /// Takes everything down.
-    pub fn close(self) -> Result<()> {
+    pub(crate) fn close(self) -> Result<()> {
         self.volume.close()
     }
 }
 
 /// Copies an image, and leaves out what was never written.
-pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("cp").args(["--sparse=always", "--"]).arg(from).arg(to)).map(drop)
 }
 
 impl Ran {
     /// Where the report says that the previous state is.
-    pub fn generation(&self) -> Result<String> {
+    pub(crate) fn generation(&self) -> Result<String> {
         let report = self.report.as_ref().context("no report")?;
         let name = &report["volumes"][0]["previous_state"];
         Ok(name.as_str().with_context(|| format!("no previous state in {report}"))?.to_owned())
@@ -269,7 +268,7 @@ impl Ran {
 }
 
 /// The strategy that the tests use: most run with both.
-pub fn strategy() -> String {
+pub(crate) fn strategy() -> String {
     std::env::var("DARLINGS_TEST_STRATEGY").unwrap_or_else(|_| "rollback".to_owned())
 }
 
@@ -283,23 +282,23 @@ fn moved_subvolumes(ran: &Ran) -> Vec<RelPath> {
 /// Everything on a filesystem: each subvolume with its id, whether it is read-only, and its tree;
 /// the top level as `""`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Whole {
-    pub subvolumes: BTreeMap<String, Subvolume>,
+pub(crate) struct Whole {
+    pub(crate) subvolumes: BTreeMap<String, Subvolume>,
     /// The id of the default subvolume.
-    pub default: u64,
+    pub(crate) default: u64,
 }
 
 /// One subvolume.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Subvolume {
-    pub id: u64,
-    pub read_only: bool,
-    pub tree: Tree,
+pub(crate) struct Subvolume {
+    pub(crate) id: u64,
+    pub(crate) read_only: bool,
+    pub(crate) tree: Tree,
 }
 
 impl Whole {
     /// Writes everything down.
-    pub fn of(volume: &BtrfsVolume) -> Result<Self> {
+    pub(crate) fn of(volume: &BtrfsVolume) -> Result<Self> {
         let top = volume.fs.path();
         let mut subvolumes = BTreeMap::new();
         subvolumes
@@ -314,12 +313,12 @@ impl Whole {
     }
 
     /// Every difference, a line each; the tool's own directories included.
-    pub fn differences(&self, other: &Self) -> String {
+    pub(crate) fn differences(&self, other: &Self) -> String {
         self.differences_with(other, &Compare::all())
     }
 
     /// Every difference with a say in what is compared within a tree.
-    pub fn differences_with(&self, other: &Self, compare: &Compare) -> String {
+    pub(crate) fn differences_with(&self, other: &Self, compare: &Compare) -> String {
         let mut found = String::new();
         let mut tell = |line: String| found.push_str(&line);
         if self.default != other.default {
@@ -351,14 +350,14 @@ impl Whole {
 }
 
 /// The id of the default subvolume.
-pub fn default_of(volume: &BtrfsVolume) -> Result<u64> {
+pub(crate) fn default_of(volume: &BtrfsVolume) -> Result<u64> {
     let mut command = Command::new("btrfs");
     let told = run(command.args(["subvolume", "get-default"]).arg(volume.fs.path()))?;
     Ok(told.split_whitespace().nth(1).context("no id")?.parse()?)
 }
 
 /// Paths and ids of the subvolumes below a mounted top level.
-pub fn subvolumes_of(top: &Path, options: &[&str]) -> Result<BTreeMap<String, u64>> {
+pub(crate) fn subvolumes_of(top: &Path, options: &[&str]) -> Result<BTreeMap<String, u64>> {
     let out = run(Command::new("btrfs").args(["subvolume", "list"]).args(options).arg(top))?;
     out.lines()
         .map(|line| {
@@ -370,7 +369,7 @@ pub fn subvolumes_of(top: &Path, options: &[&str]) -> Result<BTreeMap<String, u6
 }
 
 /// What runs a program with the capabilities that a unit of systemd leaves it.
-pub fn as_the_unit_does(unit: &str) -> Command {
+pub(crate) fn as_the_unit_does(unit: &str) -> Command {
     let sets = unit.lines().filter_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let names = sets.flat_map(|set| set.split(' ')).map(|name| name.trim_start_matches("CAP_"));
     let bounding =
@@ -381,7 +380,7 @@ pub fn as_the_unit_does(unit: &str) -> Command {
 }
 
 /// The `[[persist]]` tables that declare these paths.
-pub fn persist_tables(rules: &[Rule]) -> String {
+pub(crate) fn persist_tables(rules: &[Rule]) -> String {
     let text_of = |path: &RelPath| String::from_utf8_lossy(path.as_bytes()).into_owned();
     let mut tables = String::new();
     for rule in rules {
@@ -394,7 +393,7 @@ pub fn persist_tables(rules: &[Rule]) -> String {
 }
 
 /// A TOML string.
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
@@ -415,7 +414,7 @@ fn all_mount_directories() -> Result<Vec<PathBuf>> {
 }
 
 /// Makes a directory that differs from every default, by a number; the directories above it too.
-pub fn marked(root: &Path, path: &str, number: u32) -> Result<()> {
+pub(crate) fn marked(root: &Path, path: &str, number: u32) -> Result<()> {
     let at = root.join(path);
     std::fs::create_dir_all(&at)?;
     plant::owner(&at, number, number + 1)?;
@@ -428,12 +427,12 @@ pub fn marked(root: &Path, path: &str, number: u32) -> Result<()> {
 }
 
 /// So many seconds after 1970, and some of the next one.
-pub const fn time(seconds: i64) -> Time {
+pub(crate) const fn time(seconds: i64) -> Time {
     Time { seconds, nanoseconds: 987_654_321 }
 }
 
 /// Removes a file; that it is not there is fine.
-pub fn remove_if_there(path: &Path) -> Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
             Err(why).with_context(|| format!("cannot remove {}", path.display()))
@@ -443,7 +442,7 @@ pub fn remove_if_there(path: &Path) -> Result<()> {
 }
 
 /// Writes a file and makes the directories above it.
-pub fn put(root: &Path, path: &str, text: &str) -> Result<()> {
+pub(crate) fn put(root: &Path, path: &str, text: &str) -> Result<()> {
     let at = root.join(path);
     if let Some(parent) = at.parent() {
         std::fs::create_dir_all(parent)?;

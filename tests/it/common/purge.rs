@@ -9,16 +9,16 @@ use darlings_testkit::loopfs::run;
 
 use super::{Machine, Ran, put};
 
-pub const DAY: u64 = 24 * 60 * 60;
+pub(crate) const DAY: u64 = 24 * 60 * 60;
 
 /// Seconds since 1970.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A volume that keeps `/keep`, and was reset so many times: generations 1 to `resets`. Each had
 /// something of its own.
-pub fn machine_after(resets: u32) -> Result<Machine> {
+pub(crate) fn machine_after(resets: u32) -> Result<Machine> {
     let machine = Machine::new(|blank| put(blank, "etc/blank", "of the blank"), |_| Ok(()))?;
     let mut machine = machine.persist("/keep", &[]);
     // It moves nothing aside, so that each test says itself what is in the trash.
@@ -33,14 +33,14 @@ pub fn machine_after(resets: u32) -> Result<Machine> {
 
 impl Machine {
     /// The configuration with `keep = { KEEP }`; without, when it is empty.
-    pub fn config_keeping(&self, keep: &str) -> String {
+    pub(crate) fn config_keeping(&self, keep: &str) -> String {
         let keep = if keep.is_empty() { String::new() } else { format!("keep = {{ {keep} }}\n") };
         let mount_point = "mount_point = \"/\"\n";
         self.config().replacen(mount_point, &format!("{mount_point}{keep}"), 1)
     }
 
     /// The command `darlings WORD` with a configuration, yet to be run.
-    pub fn word(&self, word: &str, config: &str) -> Result<Command> {
+    pub(crate) fn word(&self, word: &str, config: &str) -> Result<Command> {
         let at = self.beside("darlings.toml");
         std::fs::write(&at, config)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_darlings"));
@@ -49,17 +49,17 @@ impl Machine {
     }
 
     /// Runs `darlings purge` with `keep = { KEEP }`.
-    pub fn purge(&self, keep: &str, arguments: &[&str]) -> Result<Ran> {
+    pub(crate) fn purge(&self, keep: &str, arguments: &[&str]) -> Result<Ran> {
         self.ran(self.word("purge", &self.config_keeping(keep))?.args(arguments))
     }
 
     /// Runs `darlings generations`.
-    pub fn generations(&self, arguments: &[&str]) -> Result<Ran> {
+    pub(crate) fn generations(&self, arguments: &[&str]) -> Result<Ran> {
         self.ran(self.word("generations", &self.config())?.args(arguments))
     }
 
     /// The names in the generations directory, sorted.
-    pub fn kept(&self) -> Result<Vec<String>> {
+    pub(crate) fn kept(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(self.at("@darlings/root"))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
@@ -70,14 +70,14 @@ impl Machine {
     }
 
     /// Makes a subvolume read-only, or writable.
-    pub fn read_only(&self, path: &str, value: bool) -> Result<()> {
+    pub(crate) fn read_only(&self, path: &str, value: bool) -> Result<()> {
         let mut command = Command::new("btrfs");
         command.args(["property", "set", "-ts"]).arg(self.at(path)).arg("ro");
         run(command.arg(value.to_string())).map(drop)
     }
 
     /// Writes down when generation `number` ended: in the tree that was made then.
-    pub fn ended(&self, number: u32, time: Option<u64>) -> Result<()> {
+    pub(crate) fn ended(&self, number: u32, time: Option<u64>) -> Result<()> {
         let next = format!("@darlings/root/{}", number + 1);
         let generation = self.at(&next).exists();
         let tree = if generation { next.as_str() } else { "@" };

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 /// The calls of the binary that change something: files, or what is mounted where. `openat` does
 /// where it makes a file: see [`Call::changes`]. The last line is of calls that only some filesystems
 /// need.
-pub const CHANGING: [&str; 27] = [
+pub(crate) const CHANGING: [&str; 27] = [
     "openat",
     "ioctl",
     "mkdir",
@@ -40,7 +40,7 @@ pub const CHANGING: [&str; 27] = [
 ];
 
 /// Those that change nothing outside of the process.
-pub const HARMLESS: [&str; 53] = [
+pub(crate) const HARMLESS: [&str; 53] = [
     "access",
     "arch_prctl",
     "brk",
@@ -97,7 +97,7 @@ pub const HARMLESS: [&str; 53] = [
 ];
 
 /// One of so many points is tried: what `DARLINGS_STRIDE` says, or the default.
-pub fn stride(default: usize) -> Result<usize> {
+pub(crate) fn stride(default: usize) -> Result<usize> {
     match std::env::var("DARLINGS_STRIDE") {
         Ok(number) => number.parse().context("DARLINGS_STRIDE is no number"),
         Err(_) => Ok(default),
@@ -106,25 +106,25 @@ pub fn stride(default: usize) -> Result<usize> {
 
 /// One call, as strace writes it down.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub(crate) struct Call {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// How many of that name were made up to it, itself included: what `when=` wants.
-    pub when: u32,
+    pub(crate) when: u32,
     /// Everything after the name.
-    pub rest: String,
+    pub(crate) rest: String,
 }
 
 impl Call {
     /// Whether it changes something.
-    pub fn changes(&self) -> bool {
+    pub(crate) fn changes(&self) -> bool {
         let opens = ["open", "openat", "openat2"].contains(&self.name.as_str());
         if opens { self.rest.contains("O_CREAT") } else { CHANGING.contains(&self.name.as_str()) }
     }
 }
 
 /// The calls in a log of `strace -f -qqq`.
-pub fn calls(log: &Path) -> Result<Vec<Call>> {
+pub(crate) fn calls(log: &Path) -> Result<Vec<Call>> {
     let text = std::fs::read_to_string(log)?;
     let mut counts = std::collections::BTreeMap::new();
     let mut calls = Vec::new();
@@ -144,7 +144,7 @@ pub fn calls(log: &Path) -> Result<Vec<Call>> {
 }
 
 /// A command in a mount namespace with a `/run` of its own, which goes with it however it ends.
-pub fn with_own_run() -> Command {
+pub(crate) fn with_own_run() -> Command {
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "sh", "-ec", "mount -t tmpfs none /run; exec \"$@\"", "sh"])
@@ -155,7 +155,7 @@ pub fn with_own_run() -> Command {
 
 /// The binary under strace, which writes the calls of these kinds to `log`; all when there are none.
 /// After each descriptor comes what it refers to.
-pub fn traced(log: &Path, calls: &[&str]) -> Command {
+pub(crate) fn traced(log: &Path, calls: &[&str]) -> Command {
     let mut command = with_own_run();
     command.args(["strace", "-f", "-qqq", "-y", "-s", "256", "-o"]).arg(log);
     if !calls.is_empty() {
@@ -166,7 +166,7 @@ pub fn traced(log: &Path, calls: &[&str]) -> Command {
 }
 
 /// The binary, with something done to the `when`th call of a kind.
-pub fn injected(log: &Path, call: &str, what: &str, when: u32) -> Command {
+pub(crate) fn injected(log: &Path, call: &str, what: &str, when: u32) -> Command {
     let mut command = with_own_run();
     command
         .args([OsStr::new("strace"), OsStr::new("-f"), OsStr::new("-qqq"), OsStr::new("-o")])
@@ -178,12 +178,12 @@ pub fn injected(log: &Path, call: &str, what: &str, when: u32) -> Command {
 }
 
 /// Whether the call was made that something was to be done to.
-pub fn happened(log: &Path) -> Result<bool> {
+pub(crate) fn happened(log: &Path) -> Result<bool> {
     let text = std::fs::read_to_string(log)?;
     Ok(text.contains("(INJECTED)") || text.contains("+++ killed by SIGKILL"))
 }
 
 /// The changing calls of a run of the binary, in their order.
-pub fn changing(log: &Path) -> Result<Vec<Call>> {
+pub(crate) fn changing(log: &Path) -> Result<Vec<Call>> {
     Ok(calls(log)?.into_iter().filter(Call::changes).collect())
 }

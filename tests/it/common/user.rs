@@ -22,7 +22,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use super::changes::Noise;
 
 /// Who does it.
-pub const USER: u32 = 1000;
+pub(crate) const USER: u32 = 1000;
 
 /// Names of directories above persisted paths, which a user may use for anything, and names that mean
 /// something to the tool elsewhere.
@@ -55,18 +55,18 @@ const REMEMBERED: usize = 200;
 type Done = Result<String, Errno>;
 
 /// A user at work.
-pub struct User {
+pub(crate) struct User {
     noise: Noise,
     /// Directories that belong to the user, in directories that do not.
     homes: Vec<OwnedFd>,
     /// Whether there are subvolumes here.
     subvolumes: bool,
     made: Vec<OwnedFd>,
-    pub log: Vec<String>,
+    pub(crate) log: Vec<String>,
 }
 
 /// Does as uid 1000 whatever the seed says in these directories, and answers what was done.
-pub fn acts(seed: u64, homes: Vec<OwnedFd>, subvolumes: bool) -> Result<Vec<String>> {
+pub(crate) fn acts(seed: u64, homes: Vec<OwnedFd>, subvolumes: bool) -> Result<Vec<String>> {
     let act = move || -> Result<Vec<String>> {
         let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
         set_thread_groups(&[])?;
