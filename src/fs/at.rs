@@ -12,8 +12,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags, fsync, mkdirat,
-    openat, openat2, renameat, statx, unlinkat,
+    AtFlags, FileType, IFlags, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags, fsync,
+    ioctl_getflags, ioctl_setflags, mkdirat, openat, openat2, renameat, statx, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -92,33 +92,74 @@ pub fn ensure_directory(parent: impl AsFd, name: impl Arg) -> Result<(), Errno> 
 const UNFINISHED: &CStr = c"new";
 
 /// Writes the small file `name` into `directory`, readable by root alone. When this returns, the file
-/// survives a power cut with its name and content; until then the file that had the name before does.
+/// survives a power cut with its name and content; until then the file that had the name before does,
+/// whose flags do not keep it from being replaced.
 ///
 /// # Errors
 /// As creating, writing, syncing and renaming a file. What was written is removed again.
 pub fn write_durably(directory: impl AsFd, name: impl Arg, content: &[u8]) -> io::Result<()> {
-    let directory = directory.as_fd();
-    let remove = || present(unlinkat(directory, UNFINISHED, AtFlags::empty()));
+    let (directory, name) = (directory.as_fd(), name.into_c_str()?);
+    let is_file = |status: &Statx| kind(status) != FileType::Directory;
+    let unfinished = free_name(directory, UNFINISHED, is_file)?;
+    let unlink = || present(unlinkat(directory, &*unfinished, AtFlags::empty()));
+    let remove = || through_flags(directory, &unfinished, unlink);
     let write = || -> io::Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let made = openat(directory, UNFINISHED, flags, Mode::RUSR | Mode::WUSR)?;
+        let made = openat(directory, &*unfinished, flags, Mode::RUSR | Mode::WUSR)?;
         let mut file = File::from(made);
         file.write_all(content)?;
         // Its name must not be durable before its bytes are.
         file.sync_all()?;
-        Ok(renameat(directory, UNFINISHED, directory, name)?)
+        let rename = || Ok(renameat(directory, &*unfinished, directory, &*name)?);
+        through_flags(directory, &name, rename)
     };
     remove()?;
     if let Err(error) = write() {
         return Err(match remove() {
             Ok(_) => error,
             Err(left) => {
-                let words = format!("{error}; and {UNFINISHED:?} is left over: {left}");
+                let words = format!("{error}; and {unfinished:?} is left over: {left}");
                 io::Error::new(error.kind(), words)
             }
         });
     }
     Ok(fsync(directory)?)
+}
+
+/// Replaces or removes the file `name`, once more without its flags where those forbid it.
+fn through_flags<T>(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    change: impl Fn() -> io::Result<T>,
+) -> io::Result<T> {
+    match change() {
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+            let file = open_file(directory, name).map_err(|_| error)?;
+            let flags = ioctl_getflags(&file)?;
+            ioctl_setflags(&file, flags.difference(IFlags::IMMUTABLE | IFlags::APPEND))?;
+            change()
+        }
+        changed => changed,
+    }
+}
+
+/// `name`, or the first of `name~1`, `name~2` and so on that nothing has but what `may_have` it.
+///
+/// # Errors
+/// As statx(2).
+pub fn free_name(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    may_have: impl Fn(&Statx) -> bool,
+) -> io::Result<CString> {
+    let mut free = name.to_owned();
+    let mut number = 0_u32;
+    while present(status(parent, &free))?.is_some_and(|status| !may_have(&status)) {
+        number += 1;
+        let text = [name.to_bytes(), format!("~{number}").as_bytes()].concat();
+        free = CString::new(text).map_err(|_| Errno::INVAL)?;
+    }
+    Ok(free)
 }
 
 /// The content of the small file `name` in `directory`; `None` when there is none.

@@ -189,7 +189,7 @@ pub fn count(root: BorrowedFd<'_>, number: u64, rules: &Rules) -> anyhow::Result
         let was = Settled::look(root).context("cannot look at the root")?;
         let made = tree::unseal(root)
             .context("cannot clear the flags of the root")
-            .and_then(|_| crate::own::ensure_own_directory(root));
+            .and_then(|_| crate::own::ensure_own_directory(root).map(drop));
         let settled = was.settle(root).context("cannot set the times and flags of the root");
         match (made, settled) {
             (Err(error), Err(left)) => return Err(error.context(format!("and then: {left:#}"))),
@@ -213,7 +213,7 @@ pub fn now() -> Option<u64> {
 /// # Errors
 /// The file that could not be written.
 pub fn write(root: BorrowedFd<'_>, manifest: &Manifest) -> anyhow::Result<()> {
-    let own = own_directory(root)?;
+    let own = crate::own::ensure_own_directory(root)?;
     let text = serde_json::to_string_pretty(manifest).context("BUG: the manifest is not JSON")?;
     for (name, text) in [(MANIFEST, text), (GENERATION, manifest.generation.to_string())] {
         at::write_durably(&own, name, (text + "\n").as_bytes())

@@ -22,12 +22,11 @@ use crate::config::Keep;
 use crate::fs::at;
 use crate::generations::retention::{self, Dated, Expired, Reason};
 use crate::keep::carry::TRASH;
-use crate::own::own_directory;
 use crate::own::state;
 use crate::own::trusted_own_directory;
 use crate::rules::OWN_DIRECTORY;
 use crate::text::exact_number;
-use crate::tree::{self, make_own_directory};
+use crate::tree;
 
 /// The newest format of [`Replaced`] that this version knows.
 const VERSION: u32 = 1;
@@ -160,12 +159,8 @@ pub fn keep(
     from: (BorrowedFd<'_>, &CStr),
     replaced: &Replaced,
 ) -> anyhow::Result<u64> {
-    let own = own_directory(root)?;
-    let trash = at::c_name(TRASH.as_ref())?;
-    if at::present(at::status(own.as_fd(), &trash))?.is_none() {
-        make_own_directory(own.as_fd(), &trash)?;
-    }
-    let trash = at::open_directory(own.as_fd(), &trash)?;
+    let own = crate::own::ensure_own_directory(root)?;
+    let trash = crate::own::ensure_directory(own.as_fd(), &at::c_name(TRASH.as_ref())?)?;
     let mut number = 1;
     let is = |name: CString| at::present(at::status(trash.as_fd(), &name));
     while is(replaced_name(number)?)?.is_some() || is(record_name(number)?)?.is_some() {

@@ -150,14 +150,15 @@ fn enter(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Level> {
         if is_mounted { error.context("something is mounted in it; unmount that") } else { error }
     })?;
     let identity = identity(fd.as_fd()).with_context(|| cannot("look at", name))?;
-    make_writable(fd.as_fd(), identity).with_context(|| cannot("make writable", name))?;
+    make_writable(fd.as_fd()).with_context(|| cannot("make writable", name))?;
     unseal(fd.as_fd()).with_context(|| cannot("clear the flags of", name))?;
     Ok(Level { name: name.to_owned(), identity, fd: Some(fd), inside: Vec::new() })
 }
 
-/// Nothing can be removed from a subvolume of btrfs that is read-only, and its owner can make it so.
-fn make_writable(directory: BorrowedFd<'_>, (_, inode): Identity) -> anyhow::Result<()> {
-    let kind = btrfs::entry_kind(inode);
+/// Nothing can be made in or removed from a subvolume of btrfs that is read-only, and its owner can make
+/// it so.
+pub(crate) fn make_writable(directory: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let kind = btrfs::entry_kind(at::status_of(directory)?.stx_ino);
     if kind == btrfs::EntryKind::SubvolumeRoot && btrfs::is_btrfs(directory)? {
         btrfs::set_read_only(directory, false)?;
     }

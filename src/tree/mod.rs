@@ -38,6 +38,7 @@ pub(crate) use attributes::{Created, Handle, Scratch, Source, set_times};
 pub use attributes::{seal, unseal};
 pub(crate) use bring::own_directory as make_own_directory;
 pub use bring::{Brought, bring};
+pub(crate) use clear::make_writable;
 pub use clear::{doom, exchange, remove, remove_single, remove_telling, rename};
 pub use compare::{Difference, Side, differences};
 pub use copy::{Copied, Restored};

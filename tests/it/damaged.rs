@@ -1,11 +1,14 @@
 //! What lies in `.darlings` or among the generations is damaged, half written, or a newer version's;
 //! and two runs that begin at the same moment.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
+use crate::common::directory::{Volume, on_both};
 use crate::common::{self, Machine, Ran, put, strace};
 use anyhow::{Context as _, Result, ensure};
-use darlings_testkit::loopfs::run;
+use darlings_testkit::loopfs::{Filesystem, run};
 use darlings_testkit::{Attribute, capability, capture, plant, skip_unless};
 use rustix::fs::{FlockOperation, flock};
 
@@ -228,4 +231,225 @@ fn where_nothing_says_whether_the_exchange_was_made_nothing_is_removed() -> Resu
     machine.reset_well()?;
     assert_eq!(machine.kept()?, ["1", "2"]);
     machine.close()
+}
+
+/// What root can do by mistake to a directory of the tool's own. Nothing of it is worth a boot without
+/// a reset, and `check` knows that: the helpers compare the two.
+fn damage(own: &Path, number: usize) -> Result<bool> {
+    let instead_of = |name: &str| -> Result<()> {
+        let at = own.join(name);
+        if at.exists() { Ok(std::fs::rename(&at, own.join("elsewhere"))?) } else { Ok(()) }
+    };
+    match number {
+        0 => plant::flag(&own.join("generation"), Attribute::Immutable)?,
+        1 => plant::flag(&own.join("manifest"), Attribute::AppendOnly)?,
+        2 => put(own, "new/file", "root's")?,
+        3 => {
+            put(own, "new", "half written")?;
+            plant::flag(&own.join("new"), Attribute::Immutable)?;
+        }
+        4 | 5 => {
+            let home = if own.join("generations").exists() { "generations" } else { "trash" };
+            instead_of(home)?;
+            if number == 4 { put(own, home, "root's")? } else { symlink("/", own.join(home))? }
+        }
+        6 => {
+            let home = if own.join("generations").exists() { "generations" } else { "trash" };
+            std::fs::create_dir_all(own.join(home))?;
+            plant::flag(&own.join(home), Attribute::Immutable)?;
+        }
+        7 => {
+            std::fs::create_dir_all(own.join("attic"))?;
+            plant::flag(&own.join("attic"), Attribute::Immutable)?;
+        }
+        8 => {
+            instead_of("attic")?;
+            put(own, "attic", "root's")?;
+        }
+        9 => put(own, "reset", "root's")?,
+        10 => plant::flag(own, Attribute::Immutable)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+#[test]
+fn whatever_root_did_to_the_tools_own_directory_of_a_subvolume_it_is_reset() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for strategy in ["rollback", "carry"] {
+        for number in 0.. {
+            let mut machine = machine()?.persist("/formerly", &[]);
+            strategy.clone_into(&mut machine.strategy);
+            let live = machine.volume.live();
+            put(&live, "formerly/file", "kept")?;
+            machine.reset_well()?;
+            put(&live, "etc/erased", "erased")?;
+            // Into the attic.
+            machine.rules.pop();
+            if !damage(&live.join(".darlings"), number)? {
+                break;
+            }
+            machine.reset_well().with_context(|| format!("{strategy}, damage {number}"))?;
+            assert_eq!(std::fs::read_to_string(live.join("keep/file"))?, "kept");
+            assert_eq!(
+                std::fs::read_to_string(live.join(".darlings/attic/2/formerly/file"))?,
+                "kept"
+            );
+            assert!(!live.join("etc/erased").exists());
+            machine.reset_well()?;
+            assert_eq!(machine.kept()?, ["1", "2", "3"]);
+            machine.close()?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn whatever_root_did_to_the_tools_own_directory_in_a_directory_it_is_reset() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    skip_unless!(capability::root_and_xfs(), Ok(()));
+    on_both(|filesystem| {
+        for number in 0.. {
+            let (volume, expected) = Volume::experienced(filesystem)?;
+            if !damage(&volume.live().join(".darlings"), number)? {
+                return volume.close();
+            }
+            volume.reset().with_context(|| format!("damage {number}"))?;
+            // What would have come back was moved elsewhere.
+            if number != 8 {
+                assert_eq!(volume.tree()?.diff_lines(&expected), "", "damage {number}");
+            }
+            let generation = volume.live().join(".darlings/generations/3/root/clutter/file");
+            assert_eq!(std::fs::read_to_string(generation)?, "erased");
+            volume.reset()?;
+            volume.close()?;
+        }
+        Ok(())
+    })
+}
+
+fn subvolume(at: &Path) -> Result<()> {
+    run(Command::new("btrfs").args(["subvolume", "create"]).arg(at)).map(drop)
+}
+
+#[test]
+fn subvolumes_in_the_tools_own_directory_are_in_no_way_or_known_before_a_reset_begins() -> Result<()>
+{
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for strategy in ["rollback", "carry"] {
+        let mut machine = machine()?.persist("/formerly", &[]);
+        strategy.clone_into(&mut machine.strategy);
+        let live = machine.volume.live();
+        put(&live, "formerly/file", "kept")?;
+        machine.reset_well()?;
+        let trash = live.join(".darlings/trash");
+        if trash.exists() {
+            std::fs::rename(&trash, live.join(".darlings/elsewhere"))?;
+        }
+        subvolume(&live.join(".darlings/trash"))?;
+        subvolume(&live.join(".darlings/reset"))?;
+        put(&live, ".darlings/trash/1/file", "trash")?;
+        machine.reset_well()?;
+        assert!(!live.join(".darlings/trash/1").exists());
+        // As it comes, and with something to put into it.
+        subvolume(&live.join(".darlings/attic"))?;
+        machine.reset_well()?;
+        machine.rules.pop();
+        let ran = machine.reset()?;
+        assert_eq!(ran.code, Some(10), "{}", ran.stderr);
+        let words = "/: \".darlings/attic\" in \"@\" is a subvolume, into which nothing that is no longer \
+                     persisted can be put; put a directory in its place\n";
+        assert!(ran.stderr.ends_with(words), "{}", ran.stderr);
+        std::fs::remove_dir(live.join(".darlings/attic"))?;
+        machine.reset_well()?;
+        assert_eq!(std::fs::read_to_string(live.join(".darlings/attic/4/formerly/file"))?, "kept");
+        machine.close()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_directory_is_not_reset_into_a_subvolume_of_its_own_and_goes_on_whatever_root_did_meanwhile()
+-> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    let volume = Volume::new(Filesystem::Btrfs)?;
+    volume.reset()?;
+    for name in ["generations", "attic"] {
+        let at = volume.live().join(".darlings").join(name);
+        let elsewhere = volume.fs.path().join(name);
+        if at.exists() {
+            std::fs::rename(&at, &elsewhere)?;
+        }
+        subvolume(&at)?;
+        let ran = volume.run(&[])?;
+        assert_eq!(ran.code, Some(10), "{}", ran.stderr);
+        let words = format!(
+            "/: \".darlings/{name}/1\" lies in the subvolume \".darlings/{name}\", out of which and into \
+             which nothing can be moved; put a directory in its place, or configure the volume with \
+             `btrfs` instead of `dir`\n"
+        );
+        assert!(ran.stderr.ends_with(&words), "{}", ran.stderr);
+        std::fs::remove_dir(&at)?;
+        if elsewhere.exists() {
+            std::fs::rename(elsewhere, at)?;
+        }
+    }
+    volume.reset()?;
+    volume.close()?;
+    // Interrupted when everything is moved and nothing of it written down: then the manifest, the counter
+    // and both copies of the journal are renamed.
+    let (twin, _) = Volume::experienced(Filesystem::Ext4)?;
+    let renames = twin.points()?.iter().filter(|(call, _)| call == "renameat").count();
+    twin.close()?;
+    for number in [0, 1, 4, 6, 7, 10] {
+        let (volume, expected) = Volume::experienced(Filesystem::Ext4)?;
+        volume.inject("renameat", "signal=SIGKILL", u32::try_from(renames)? - 3)?;
+        let own = volume.live().join(".darlings");
+        assert!(own.join("reset/journal").exists());
+        assert!(damage(&own, number)?);
+        volume.reset().with_context(|| format!("damage {number}"))?;
+        assert_eq!(volume.tree()?.diff_lines(&expected), "", "damage {number}");
+        volume.close()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn whatever_root_did_beside_the_generations_the_subvolume_is_reset() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    for strategy in ["rollback", "carry"] {
+        let mut machine = machine()?;
+        strategy.clone_into(&mut machine.strategy);
+        machine.reset_well()?;
+        let own = machine.at("@darlings/root/.darlings");
+        let read_only = |at: &Path| -> Result<()> {
+            run(Command::new("btrfs").args(["property", "set", "-ts"]).arg(at).args(["ro", "true"]))
+                .map(drop)
+        };
+        plant::flag(&own.join("record"), Attribute::Immutable)?;
+        machine.reset_well().context("an immutable record")?;
+        plant::flag(&own, Attribute::Immutable)?;
+        machine.reset_well().context("an immutable directory")?;
+        put(&own, "new/file", "root's")?;
+        machine.reset_well().context("a directory in place of the new record")?;
+        for inner in ["", "inner", "inner/below", "directory/below"] {
+            let at = own.join("next").join(inner);
+            std::fs::create_dir_all(at.parent().context("no parent")?)?;
+            subvolume(&at)?;
+        }
+        read_only(&own.join("next/inner/below"))?;
+        read_only(&own.join("next/inner"))?;
+        machine.reset_well().context("subvolumes nested in a stage")?;
+        let record = std::fs::read(own.join("record"))?;
+        std::fs::remove_dir_all(&own)?;
+        subvolume(&own)?;
+        std::fs::write(own.join("record"), record)?;
+        subvolume(&own.join("next"))?;
+        read_only(&own)?;
+        machine.reset_well().context("a read-only subvolume")?;
+        assert_eq!(machine.kept()?, ["1", "2", "3", "4", "5", "6"]);
+        machine.close()?;
+    }
+    Ok(())
 }

@@ -487,7 +487,7 @@ fn on_btrfs_read_only_subvolumes_move_and_out_of_a_subvolume_nothing_does() -> R
     let told = ran(command(&[], &["reset"], &config))?;
     assert_eq!(told.code, Some(10), "{}", told.stderr);
     let why = "no volume was reset; all are as they were: /: \"home/mia/.local/share\" lies in the \
-               subvolume \"home\", out of which nothing can be moved; ";
+               subvolume \"home\", out of which and into which nothing can be moved; ";
     assert!(told.stderr.contains(why), "{}", told.stderr);
     assert_eq!(capture(&live)?.diff_lines(&before), "");
 

@@ -60,8 +60,7 @@ impl Adopted {
 
 /// Keeps purges, recoveries and other adoptions away until it is closed.
 pub(super) fn lock(live: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
-    crate::own::ensure_own_directory(live)?;
-    let own = own_directory(live)?;
+    let own = crate::own::ensure_own_directory(live)?;
     flock(&own, FlockOperation::NonBlockingLockExclusive).with_context(|| {
         format!("another run is at work in {OWN_DIRECTORY}, a purge perhaps; wait for it")
     })?;

@@ -31,7 +31,6 @@ use rustix::fs::{FileType, IFlags, Mode, mkdirat, syncfs};
 use crate::fs::at;
 use crate::keep::attic::ATTIC;
 use crate::keep::trees::Trees;
-use crate::own::own_directory;
 use crate::own::state::Manifest;
 use crate::rules::Rules;
 use crate::tree::{self, Settled};
@@ -234,8 +233,7 @@ fn make_attic(
 /// Makes [`WORK`] anew, and the tool's own directory if there is none.
 fn make_work(root: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
     tree::unseal(root).context("cannot clear the flags of the root")?;
-    crate::own::ensure_own_directory(root)?;
-    let own = own_directory(root)?;
+    let own = crate::own::ensure_own_directory(root)?;
     tree::remove(own.as_fd(), c"reset").with_context(|| format!("cannot empty {WORK}"))?;
     let make = || -> anyhow::Result<OwnedFd> {
         mkdirat(&own, c"reset", Mode::RWXU)?;

@@ -14,10 +14,9 @@ use super::layout::{ASIDE, Move, ROOT, WORK, Why};
 use super::{Aside, GENERATIONS, TRASH, moves, seal_all, work_directory};
 use crate::fs::at;
 use crate::keep::attic::{ATTIC, List};
-use crate::own::own_directory;
 use crate::own::state::{self, Manifest};
 use crate::text::exact_number;
-use crate::tree::{self};
+use crate::tree;
 
 /// The manifest of the tree that a generation in [`GENERATIONS`] was.
 const MANIFEST: &CStr = c"manifest";
@@ -46,7 +45,7 @@ pub(super) fn begin_attic(work: BorrowedFd<'_>, listed: &[PathBuf]) -> anyhow::R
 /// # Errors
 /// What could not be moved or removed.
 pub fn finish(root: BorrowedFd<'_>, journal: &Journal, aside: Aside) -> anyhow::Result<()> {
-    let own = own_directory(root)?;
+    let own = crate::own::ensure_own_directory(root)?;
     let home = match aside {
         Aside::Trash => TRASH,
         Aside::Generation => {
@@ -54,12 +53,9 @@ pub fn finish(root: BorrowedFd<'_>, journal: &Journal, aside: Aside) -> anyhow::
             GENERATIONS
         }
     };
-    at::ensure_directory(&own, home).with_context(|| format!("cannot make {home:?}"))?;
-    let (work, home) = (
-        at::open_beneath(root, Path::new(WORK)).with_context(|| format!("cannot open {WORK}"))?,
-        at::open_directory(own.as_fd(), &at::c_name(home.as_ref())?)
-            .with_context(|| format!("cannot open {home:?}"))?,
-    );
+    let work =
+        at::open_beneath(root, Path::new(WORK)).with_context(|| format!("cannot open {WORK}"))?;
+    let home = crate::own::ensure_directory(own.as_fd(), &at::c_name(home.as_ref())?)?;
     let number = journal.generation();
     let name = at::c_name(number.to_string().as_ref())?;
     moves::move_as(&work, &at::c_name(ASIDE.as_ref())?, &home, &name)?;
@@ -104,9 +100,8 @@ fn store(own: &OwnedFd, work: &OwnedFd, number: u64) -> anyhow::Result<()> {
     if there.is_none() {
         return Ok(());
     }
-    at::ensure_directory(own, ATTIC).context("cannot make the attic")?;
     let name = at::c_name(ATTIC.as_ref())?;
-    let attic = at::open_directory(own.as_fd(), &name).context("cannot open the attic")?;
+    let attic = crate::own::ensure_directory(own.as_fd(), &name)?;
     let is = |directory: &OwnedFd, name: &CStr| -> anyhow::Result<bool> {
         Ok(at::present(at::status(directory.as_fd(), name))?.is_some())
     };

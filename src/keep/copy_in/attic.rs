@@ -73,10 +73,7 @@ impl Restoration<'_> {
     fn make_attic(&self, generation: u64) -> anyhow::Result<OwnedFd> {
         let own = own_directory(self.trees.target)?;
         let name = at::c_name(ATTIC.as_ref())?;
-        if at::present(at::status(own.as_fd(), &name))?.is_none() {
-            mkdirat(&own, &name, Mode::RWXU)?;
-        }
-        let attic = at::open_directory(own.as_fd(), &name)?;
+        let attic = crate::own::ensure_directory(own.as_fd(), &name)?;
         let list = serde_json::to_vec_pretty(&List::new(&self.attic.stores))?;
         at::write_durably(&attic, format!("{generation}.json"), &list)?;
         let number = at::c_name(generation.to_string().as_ref())?;

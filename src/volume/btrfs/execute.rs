@@ -157,8 +157,15 @@ impl Btrfs {
     }
 
     fn discard(&mut self, leftover: &Path) -> anyhow::Result<()> {
+        self.own_home()?;
         let Named { parent, name } = self.named(leftover)?;
-        delete(&parent, &name)
+        if !leftover.ends_with(NEXT) {
+            return delete(&parent, &name);
+        }
+        // Nothing in it is worth keeping, whoever made subvolumes there.
+        let next = at::open_directory(parent.as_fd(), &at::c_name(&name)?)
+            .with_context(|| format!("cannot open {leftover:?}"))?;
+        Ok(fs::delete_subvolume_recursive(self.top()?, fs::subvolume_id(&next)?).map(drop)?)
     }
 
     /// The generations directory, made when it is not there.
@@ -201,11 +208,12 @@ impl Btrfs {
     /// The tool's own directory in that of the generations, made when it is not there.
     pub(super) fn own_home(&mut self) -> anyhow::Result<OwnedFd> {
         let home = self.work_home()?.as_fd();
-        if crate::own::trusted_own_directory(home)?.is_none() {
-            crate::own::ensure_own_directory(home)?;
+        let is_new = crate::own::trusted_own_directory(home)?.is_none();
+        let own = crate::own::ensure_own_directory(home)?;
+        if is_new {
             self.work.made.push(self.source.generations.join(OWN_DIRECTORY));
         }
-        crate::own::own_directory(self.work_home()?.as_fd())
+        Ok(own)
     }
 
     /// Where a stage is made, which nobody else uses.

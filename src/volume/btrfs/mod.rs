@@ -255,6 +255,7 @@ impl Btrfs {
             !nested.any(|outer| back.from != *outer && back.from.starts_with(outer))
                 && !outermost.iter().any(|outer| back.path.starts_with(outer))
         });
+        self.check_attic(&facts)?;
         self.check_swap(&previous, &facts)?;
         if self.options.asked == Asked::Reset {
             self.check_room(&previous, blank.as_ref())?;

@@ -24,11 +24,13 @@ impl Btrfs {
         self.standing = Standing::Reset;
         self.ensure_recorded()?;
         let old = self.old()?;
+        let number = self.work.generation;
         let seals = match self.work.live_was.take() {
-            Some((seals, _)) => seals,
+            Some((seals, _)) => Some(seals),
             // It completes a run that was interrupted, which had written them down if it got so far.
-            None => self.noted_seals(self.work.generation)?.unwrap_or_else(IFlags::empty),
+            None => noted_seals(self.work_home()?, number)?,
         };
+        let seals = seals.unwrap_or_else(IFlags::empty);
         self.name_generation(&old, &ready_name(self.work.generation), kept, seals)
     }
 
@@ -59,7 +61,7 @@ impl Btrfs {
 
     /// [`Btrfs::name_generation`] from where an interrupted run had got to.
     pub(super) fn seal_kept(&mut self, number: u64) -> anyhow::Result<()> {
-        let seals = self.noted_seals(number)?.unwrap_or_else(IFlags::empty);
+        let seals = noted_seals(self.work_home()?, number)?.unwrap_or_else(IFlags::empty);
         let name = at::c_name(number.to_string().as_ref())?;
         let tree = at::present(at::open_directory(self.work_home()?.as_fd(), &name))
             .with_context(|| format!("cannot open generation {number}"))?;
@@ -90,19 +92,20 @@ impl Btrfs {
             .with_context(|| format!("cannot write {name:?} into the generations directory"))
     }
 
-    fn noted_seals(&mut self, number: u64) -> anyhow::Result<Option<IFlags>> {
-        let name = seals_name(number);
-        let cannot = || format!("cannot read {name:?} in the generations directory");
-        let text = at::read_optional(self.work_home()?, &at::c_name(name.as_ref())?);
-        let Some(text) = text.with_context(cannot)? else { return Ok(None) };
-        let bits = String::from_utf8_lossy(&text).trim_end().parse().with_context(cannot)?;
-        Ok(Some(IFlags::from_bits_retain(bits)))
-    }
-
     pub(super) fn forget_seals(&mut self, number: u64) -> anyhow::Result<()> {
         let name = seals_name(number);
         at::present(unlinkat(self.work_home()?, name.as_str(), AtFlags::empty()))
             .map(drop)
             .with_context(|| format!("cannot remove {name:?} from the generations directory"))
     }
+}
+
+/// The flags that the root of a generation shall have, as they were written down beside it.
+pub(super) fn noted_seals(home: &OwnedFd, number: u64) -> anyhow::Result<Option<IFlags>> {
+    let name = seals_name(number);
+    let cannot = || format!("cannot read {name:?} in the generations directory");
+    let text = at::read_optional(home, &at::c_name(name.as_ref())?);
+    let Some(text) = text.with_context(cannot)? else { return Ok(None) };
+    let bits = String::from_utf8_lossy(&text).trim_end().parse().with_context(cannot)?;
+    Ok(Some(IFlags::from_bits_retain(bits)))
 }

@@ -8,14 +8,17 @@ use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as fs;
 use rustix::fs::FileType;
 
-use super::plan::{Facts, moving};
+use super::naming::noted_seals;
+use super::plan::{Facts, NEXT, moving};
 use super::{Btrfs, each_directory, swap};
 use crate::config::Strategy;
 use crate::fs::at;
 use crate::generations::Space;
+use crate::keep::attic::ATTIC;
 use crate::names::shown;
+use crate::rules::OWN_DIRECTORY;
 use crate::text::bytes_in_words;
-use crate::tree::{self};
+use crate::tree;
 use crate::volume::{LEAST_ROOM, OnlyNow, Standing, ensure_copy_fits, ensure_room, mounts};
 
 impl Btrfs {
@@ -116,6 +119,22 @@ impl Btrfs {
                 self.source.generations.join(name),
                 at::kind_name(kind)
             );
+            if name == NEXT {
+                continue;
+            }
+            // Should it be taken for a leftover by mistake, it is not deleted with what is kept.
+            let root = at::open_directory(home.as_fd(), &at::c_name(name.as_ref())?)?;
+            if let Some(nested) = fs::nested_subvolumes(&root)?.first() {
+                bail!(
+                    "{:?} on {device:?} is left of an interrupted run, and holds the subvolume {:?}, which \
+                     is not deleted with it; move that away",
+                    self.source.generations.join(name),
+                    nested.path
+                );
+            }
+        }
+        for number in facts.unsealed() {
+            noted_seals(home, number)?;
         }
         Ok(())
     }
@@ -165,6 +184,18 @@ impl Btrfs {
             let needed = with_nodes(size.transpose()?.unwrap_or(0));
             ensure_copy_fits(what, (needed, metadata.available), " of metadata")?;
         }
+        Ok(())
+    }
+
+    /// A subvolume moves as it is, and only after everything else was put into its place.
+    pub(super) fn check_attic(&self, facts: &Facts) -> anyhow::Result<()> {
+        let attic = Path::new(OWN_DIRECTORY).join(ATTIC);
+        ensure!(
+            facts.looked.attic.stores.is_empty() || !facts.nested.contains(&attic),
+            "{attic:?} in {:?} is a subvolume, into which nothing that is no longer persisted can be put; \
+             put a directory in its place",
+            self.source.subvolume
+        );
         Ok(())
     }
 

@@ -18,7 +18,6 @@ use crate::cmdline::Which;
 use crate::errors;
 use crate::fs::at;
 use crate::generations;
-use crate::own::own_directory;
 use crate::own::state::{self, Manifest};
 use crate::tree::{self, Settled};
 
@@ -114,10 +113,9 @@ impl Btrfs {
         let root = staged.as_fd();
         let was = Settled::look(root).context("cannot look at the root")?;
         tree::unseal(root).context("cannot clear the flags of the root")?;
-        crate::own::ensure_own_directory(root)?;
+        let own = crate::own::ensure_own_directory(root)?;
         // The generation may have been live while a reset was interrupted.
-        tree::remove(own_directory(root)?.as_fd(), c"reset")
-            .context("cannot remove an old journal")?;
+        tree::remove(own.as_fd(), c"reset").context("cannot remove an old journal")?;
         let before = state::manifest(root).unwrap_or_else(|error| {
             warn!("generation {of}: {error:#}");
             None

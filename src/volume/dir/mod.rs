@@ -26,6 +26,7 @@ use crate::config;
 use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 use crate::fs::at;
 use crate::generations::Space;
+use crate::keep::attic::ATTIC;
 use crate::keep::carry::{self, GENERATIONS, Journal, Roots, Stage};
 use crate::keep::copy_in::Outcome;
 use crate::keep::room::Room;
@@ -223,7 +224,7 @@ impl Dir {
         Ok(plan(&self.volume, &self.source, self.generation, stage, &self.looked))
     }
 
-    /// On btrfs nothing can be moved out of a subvolume, so what is moved must not lie in one. A
+    /// On btrfs nothing can be moved out of a subvolume or into one, so nothing of it may lie in one. A
     /// volume that is a subvolume itself can be reset all the same, as `btrfs`.
     fn check_subvolumes(&self) -> anyhow::Result<()> {
         let root = self.root.as_fd();
@@ -231,18 +232,20 @@ impl Dir {
             return Ok(());
         }
         let Looked { paths, excluded, attic, .. } = &self.looked;
+        let own = [GENERATIONS, ATTIC].map(|name| Path::new(OWN_DIRECTORY).join(name).join("1"));
         let there = |it: &&Surveyed| matches!(it.state, State::Present { .. });
         let moved = paths.iter().filter(there).map(Surveyed::source);
         let moved = moved.chain(excluded.iter().map(|(path, _)| path.as_path()));
         let returned = attic.inside.iter().flat_map(|it| [it.from.as_path(), it.path.as_path()]);
-        for path in moved.chain(returned).chain(attic.stores.iter().map(PathBuf::as_path)) {
+        let stores = attic.stores.iter().map(PathBuf::as_path);
+        for path in moved.chain(returned).chain(stores).chain(own.iter().map(PathBuf::as_path)) {
             for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
                 let status = at::status_beneath(root, above)
                     .with_context(|| format!("cannot look at {above:?}"))?;
                 let kind = status.map(|status| btrfs::entry_kind(status.stx_ino));
                 ensure!(
                     kind != Some(btrfs::EntryKind::SubvolumeRoot),
-                    "{path:?} lies in the subvolume {above:?}, out of which nothing can be moved; put a \
+                    "{path:?} lies in the subvolume {above:?}, out of which and into which nothing can be moved; put a \
                      directory in its place, or configure the volume with `btrfs` instead of `dir`"
                 );
             }
