@@ -50,13 +50,13 @@ rustPlatform.buildRustPackage {
 
   nativeBuildInputs = [ installShellFiles ] ++ lib.optional withZfs patchelf;
 
-  # The binary writes them itself, which it cannot where it is built for another machine.
+  # Built apart, so that what it needs gets into nothing that is installed. It cannot run where the build
+  # is for another machine.
   postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
-    for shell in bash fish zsh; do
-      $out/bin/darlings completions $shell >completion.$shell
-      installShellCompletion --cmd darlings --$shell completion.$shell
-    done
-    $out/bin/darlings man man
+    xtask() { cargo run --quiet --offline --release --package=xtask -- "$@"; }
+    xtask completions completions
+    installShellCompletion completions/darlings.{bash,fish} completions/_darlings
+    xtask man man
     installManPage man/*
   '';
 

@@ -16,7 +16,7 @@ use crate::volume::Options;
 
 mod adopt;
 mod check;
-mod completions;
+mod complete;
 mod diff;
 mod explain;
 mod generations;
@@ -24,7 +24,6 @@ mod history;
 mod init;
 mod initrd_needs;
 mod log;
-mod manual;
 mod progress;
 mod purge;
 mod ready;
@@ -101,13 +100,9 @@ enum Command {
     /// Prints the lines to add to the configuration. What depends on the machine is commented out.
     #[command(after_help = suggest::EXIT_CODES)]
     Suggest(suggest::Arguments),
-    /// Print a script that makes a shell complete this command line
-    Completions(completions::Arguments),
-    /// Write the manual pages
-    ///
-    /// One for each command, with what `--help` says, and darlings.toml(5). For who packages darlings;
-    /// they need nothing of the machine.
-    Man(manual::Arguments),
+    /// Print what may stand in a place of the command line, for the shells' completions
+    #[command(hide = true)]
+    Complete(complete::Arguments),
     /// List what an initrd needs for the volumes
     #[command(hide = true)]
     InitrdNeeds(initrd_needs::Arguments),
@@ -147,6 +142,12 @@ struct ResetArguments {
 /// A reset failed while every volume is complete, and the configuration says to boot.
 const BOOT_ANYWAY: u8 = 10;
 
+/// The command line, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command line. The only place that prints.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -165,10 +166,7 @@ pub fn main() -> ExitCode {
         Command::Recover(arguments) => return recover::run(&arguments),
         Command::Status(arguments) => return status::run(&arguments),
         Command::Suggest(arguments) => return suggest::run(&arguments),
-        Command::Completions(arguments) => {
-            return completions::run(&Cli::command(), &arguments);
-        }
-        Command::Man(arguments) => return manual::run(Cli::command(), &arguments),
+        Command::Complete(arguments) => return complete::run(&arguments),
         Command::InitrdNeeds(arguments) => return initrd_needs::run(&arguments),
     };
     // Nobody knows what a bug left half done, so the machine stops, with words.

@@ -62,6 +62,27 @@ fn generations_are_listed_with_what_ended_them() -> Result<()> {
     machine.close()
 }
 
+#[test]
+fn a_shell_is_told_the_generations_and_the_paths_that_only_they_have() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let machine = machine_after(2)?;
+    for (number, time) in [(1, 1_767_225_600), (2, 1_767_312_059)] {
+        machine.ended(number, Some(time))?;
+    }
+    let complete = |arguments: &[&str], values: &str| -> Result<()> {
+        machine.say(&[&["complete"], arguments].concat())?.is(0, values, "");
+        Ok(())
+    };
+    complete(&["volumes"], "/\ta volume\n")?;
+    complete(&["generations"], "2\t/, 2026-01-02 00:00 UTC\n1\t/, 2026-01-01 00:00 UTC\n")?;
+    complete(&["generations", "1"], "1\t/, 2026-01-01 00:00 UTC\n")?;
+    complete(&["paths", "/"], "/etc/\tgeneration 2\n/keep/\tgeneration 2\n/of/\tgeneration 2\n")?;
+    complete(&["paths", "/k"], "/keep/\tgeneration 2\n")?;
+    complete(&["paths", "/of/"], "/of/1\tgeneration 1\n/of/2\tgeneration 2\n")?;
+    complete(&["paths", "/nowhere/"], "")?;
+    machine.close()
+}
+
 /// A machine whose `/keep/file` is a new thing after each reset: see the test.
 fn changing() -> Result<Machine> {
     let machine = Machine::new(|_| Ok(()), |_| Ok(()))?.persist("/keep", &[]);

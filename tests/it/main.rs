@@ -53,7 +53,6 @@ mod recover_trash;
 mod report;
 mod reset_interrupted;
 mod rules;
-mod shells;
 mod status;
 mod suggest;
 mod two_systems;

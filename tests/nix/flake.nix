@@ -102,7 +102,7 @@ in
   shellPackages = lib.length outputs.devShells.x86_64-linux.default.packages;
   package = {
     inherit (darlings) pname postFixup;
-    runsWhenBuilt = lib.hasInfix "$out/bin/darlings man" darlings.postInstall;
+    runsWhenBuilt = lib.hasInfix "xtask man" darlings.postInstall;
     inherit (darlings.meta) mainProgram;
     inherit (darlings.passthru) libraries;
   };

@@ -4,7 +4,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use roff::{Inline, Roff, bold, italic, roman};
 
 /// Appends a text. A table becomes a list of what its first column explains by the others.
-pub(super) fn render(text: &str, roff: &mut Roff) {
+pub(crate) fn render(text: &str, roff: &mut Roff) {
     let mut page =
         Page { roff, line: Vec::new(), strong: false, italic: false, place: Place::Text };
     for event in Parser::new_ext(text, Options::ENABLE_TABLES) {

@@ -4,7 +4,7 @@ use roff::{Roff, bold, roman};
 
 /// A list begins with a line that ends in a colon; its items are indented, with two spaces or more
 /// between what is explained and the explanation. It becomes a section of its own.
-pub(super) fn render(text: &str, roff: &mut Roff) {
+pub(crate) fn render(text: &str, roff: &mut Roff) {
     for block in text.split("\n\n").filter(|block| !block.trim().is_empty()) {
         if let Some(List { heading, note, items }) = list(block) {
             roff.control("SH", [heading.as_str()]);
