@@ -14,11 +14,11 @@ use linux_raw_sys::btrfs::{
 };
 
 use crate::error::Result;
+use crate::ids::ROOT_INODE;
 use crate::ioctl::{FEW, MANY};
 use crate::search::{
     DirItem, INODE_REF_KEY, InodeItem, Key, OWN_TREE, inode_extref_directories, range,
 };
-use crate::subvolume::ROOT_INODE;
 
 /// What was changed in a subvolume after a transaction; see [`changes_after`].
 ///

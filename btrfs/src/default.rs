@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 
 use linux_raw_sys::btrfs::{BTRFS_DIR_ITEM_KEY, BTRFS_ROOT_TREE_DIR_OBJECTID};
 
-use crate::TOP_LEVEL;
 use crate::error::{Error, Result, Subject, ioctl_meaning};
+use crate::ids::TOP_LEVEL;
 use crate::ioctl;
 use crate::search::{DirItem, ROOT_TREE, items};
 

@@ -47,6 +47,7 @@ mod changes;
 mod default;
 mod devices;
 mod error;
+mod ids;
 mod ioctl;
 mod mount;
 mod nested;
@@ -63,6 +64,7 @@ pub use changes::{Changes, changes_after};
 pub use default::{default_subvolume, set_default_subvolume};
 pub use devices::Devices;
 pub use error::{Error, ErrorKind, Result, Subject};
+pub use ids::{ROOT_INODE, STUB_INODE, TOP_LEVEL};
 pub use mount::{mount_top_level, sync, unmount, wake_cleaner};
 pub use nested::{
     Nested, delete_subvolume_recursive, is_cleaned, nested_subvolumes, open_subvolume,
@@ -73,9 +75,9 @@ pub use rename::{exchange, rename, rename_noreplace};
 pub use seals::{project, set_project, set_seals};
 pub use space::{Metadata, records_size};
 pub use subvolume::{
-    Access, EntryKind, ROOT_INODE, STUB_INODE, SubvolumeInfo, TOP_LEVEL, create_subvolume,
-    delete_subvolume, delete_subvolume_by_id, entry_kind, filesystem_uuid, is_btrfs, is_read_only,
-    set_read_only, snapshot, subvolume_id, subvolume_info,
+    Access, EntryKind, SubvolumeInfo, create_subvolume, delete_subvolume, delete_subvolume_by_id,
+    entry_kind, filesystem_uuid, is_btrfs, is_read_only, set_read_only, snapshot, subvolume_id,
+    subvolume_info,
 };
 pub use uuid::{NotAUuid, Uuid, subvolume_with_uuid};
 pub use xattrs::xattr_names;

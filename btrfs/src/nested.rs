@@ -14,14 +14,14 @@ use rustix::io::Errno;
 
 use crate::default::default_subvolume;
 use crate::error::{Error, ErrorKind, Result, Subject, ioctl_meaning, usual_meaning};
+use crate::ids::{ROOT_INODE, TOP_LEVEL};
 use crate::ioctl;
 use crate::quota::subvolume_limits;
 use crate::search::{
     INODE_REF_KEY, ROOT_TREE, RootRef, inode_ref_name, items, malformed, root_item_flags,
 };
 use crate::subvolume::{
-    ROOT_INODE, TOP_LEVEL, delete_subvolume, delete_subvolume_by_id, refuse_top_level,
-    set_read_only, subvolume_id,
+    delete_subvolume, delete_subvolume_by_id, refuse_top_level, set_read_only, subvolume_id,
 };
 
 const OPENING: &str = "opening the directory";

@@ -3,10 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use linux_raw_sys::btrfs::{
-    BTRFS_EMPTY_SUBVOL_DIR_OBJECTID, BTRFS_FIRST_FREE_OBJECTID, BTRFS_FS_TREE_OBJECTID,
-    BTRFS_ROOT_SUBVOL_RDONLY, BTRFS_SUBVOL_RDONLY,
-};
+use linux_raw_sys::btrfs::{BTRFS_ROOT_SUBVOL_RDONLY, BTRFS_SUBVOL_RDONLY};
 use rustix::fs::{Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
@@ -14,18 +11,9 @@ use crate::default::default_subvolume;
 use crate::error::{
     Error, ErrorKind, Result, Subject, component, ioctl_meaning, on_btrfs, usual_meaning,
 };
+use crate::ids::{ROOT_INODE, STUB_INODE, TOP_LEVEL};
 use crate::ioctl;
 use crate::uuid::Uuid;
-
-/// The id of the top level, which holds every other subvolume and cannot be deleted.
-pub const TOP_LEVEL: u64 = BTRFS_FS_TREE_OBJECTID as u64;
-
-/// The inode number of every subvolume's root directory.
-pub const ROOT_INODE: u64 = BTRFS_FIRST_FREE_OBJECTID as u64;
-
-/// The inode number of every stub: the empty directory that a snapshot shows
-/// where its source has a nested subvolume.
-pub const STUB_INODE: u64 = BTRFS_EMPTY_SUBVOL_DIR_OBJECTID as u64;
 
 /// What a directory entry is to btrfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

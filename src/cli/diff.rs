@@ -224,7 +224,7 @@ impl<'c> Target<'c> {
             bail!(
                 "there is nothing at {}, neither now nor in what it is compared with; symbolic links on \
                  the way are not followed",
-                shown(&diff::shown_path(&volume.mount_point, &self.only))
+                shown(&diff::in_running_system(&volume.mount_point, &self.only))
             );
         }
         view.finish(&told.totals)?;

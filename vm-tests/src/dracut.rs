@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::image::{self, Boot};
+use crate::boot_files::{self, BootFiles};
 use crate::{Filesystem, program};
 
 /// What the project ships, and where a package puts it.
@@ -31,7 +31,7 @@ const HOSTID: &str = "dlng";
 
 /// Makes the initrd of a machine with this configuration, in `scratch`.
 pub(crate) fn initrd(
-    boot: &Boot,
+    boot: &BootFiles,
     configuration: &str,
     darlings: &Path,
     scratch: &Path,
@@ -48,7 +48,7 @@ pub(crate) fn initrd(
         .and_then(|()| fs::copy(darlings, &binary))
         .with_context(|| format!("cannot install {}", darlings.display()))?;
     let initrd = scratch.join("initrd");
-    program::run(Command::new(image::recipe_path("initrd-dracut")).args([
+    program::run(Command::new(boot_files::recipe_path("initrd-dracut")).args([
         boot.debian().as_path(),
         &installed,
         &initrd,

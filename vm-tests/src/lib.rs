@@ -2,7 +2,8 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`image`] | builds the kernel, the initrds and the filled disks once, and keeps them |
+//! | [`boot_files`] | builds the kernel and the initrds once, and keeps them |
+//! | [`image`] | fills the disks of installed machines once, and keeps them |
 //! | [`archive`] | writes the extra cpio that carries a test's files into the initrd |
 //! | [`disk`] | throw-away disks |
 //! | `dracut` | an initrd that dracut makes with the project's module |
@@ -21,7 +22,9 @@
 pub mod accelerator;
 pub mod archive;
 pub mod bench;
+pub mod boot_files;
 pub mod capability;
+mod child;
 pub mod disk;
 mod dracut;
 pub mod image;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use darlings_vm_tests::boot_files::BootFiles;
 use darlings_vm_tests::disk::Disk;
-use darlings_vm_tests::image::{Boot, Image};
+use darlings_vm_tests::image::Image;
 use darlings_vm_tests::{Filesystem, bench, capability, run};
 
 #[derive(Parser)]
@@ -126,7 +127,7 @@ fn work(cli: Cli) -> Result<u8> {
             command.memory = memory;
             command.limit = Duration::from_secs(limit);
             command.stream = true;
-            let finished = command.run(&Boot::get()?)?;
+            let finished = command.run(&BootFiles::get()?)?;
             if console {
                 eprintln!("{}\nthe guest took {:.1?}", finished.console, finished.took);
             }

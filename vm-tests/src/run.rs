@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 
 use crate::Filesystem;
 use crate::archive::Archive;
+use crate::boot_files::BootFiles;
 use crate::disk::Disk;
-use crate::image::Boot;
 use crate::qemu::{Ended, Guest};
 
 /// The first program of a guest that boots no root.
@@ -69,7 +69,7 @@ impl Command {
 
     /// Runs it. An exit status of the command is a result; a guest that dies or
     /// reaches the limit is an error that holds its console.
-    pub fn run(&self, boot: &Boot) -> Result<Finished> {
+    pub fn run(&self, boot: &BootFiles) -> Result<Finished> {
         let ended = self.guest(boot)?;
         let status = ended.status.trim().strip_prefix("exit ").and_then(|code| code.parse().ok());
         match status {
@@ -90,7 +90,7 @@ impl Command {
     }
 
     /// Runs it until the guest switches itself off without an exit status; gives its output.
-    pub fn run_until_off(&self, boot: &Boot) -> Result<String> {
+    pub fn run_until_off(&self, boot: &BootFiles) -> Result<String> {
         let ended = self.guest(boot)?;
         let output = String::from_utf8_lossy(&ended.output).into_owned();
         if ended.timed_out || !ended.status.is_empty() {
@@ -99,7 +99,7 @@ impl Command {
         Ok(output)
     }
 
-    fn guest(&self, boot: &Boot) -> Result<Ended> {
+    fn guest(&self, boot: &BootFiles) -> Result<Ended> {
         let mut extra = Archive::default();
         extra.file("/darlings-vm/init", 0o755, INIT.as_bytes())?;
         extra.file(
@@ -128,7 +128,7 @@ impl Command {
     }
 
     /// Runs it and insists on exit status 0; its output is the answer.
-    pub fn succeed(&self, boot: &Boot) -> Result<String> {
+    pub fn succeed(&self, boot: &BootFiles) -> Result<String> {
         let finished = self.run(boot)?;
         let output = String::from_utf8_lossy(&finished.output).into_owned();
         if finished.status != 0 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use darlings_vm_tests::image::Boot;
+use darlings_vm_tests::boot_files::BootFiles;
 use darlings_vm_tests::machine::built_tests;
 use darlings_vm_tests::{Filesystem, capability, run};
 
@@ -20,7 +20,7 @@ fn every_operation_does_on_real_pools_what_it_says() -> Result<()> {
     command.files =
         vec![(built_tests("darlings-zfs", "operations")?, "/usr/bin/operations".to_owned())];
     command.limit = Duration::from_secs(1200);
-    let said = command.succeed(&Boot::get()?)?;
+    let said = command.succeed(&BootFiles::get()?)?;
     print!("{}", run::told(&said));
     ensure!(said.contains("test result: ok. "), "the guest did not run them");
     ensure!(!said.contains("SKIPPED: "), "the guest skipped some");

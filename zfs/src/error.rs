@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::Errno;
-use crate::rollback::{Progress, Refusal};
+use crate::errno::Errno;
+use crate::refusal::{Progress, Refusal};
 
 /// An operation on ZFS that failed.
 ///

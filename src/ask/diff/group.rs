@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Change, Entry};
+use super::entry::{Change, Entry};
 
 /// How much a file counts beside its bytes: many small ones matter as one large one does.
 const FILE: u64 = 64 * 1024;
@@ -233,7 +233,7 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Fate, Kind};
+    use super::super::entry::{Fate, Kind};
     use super::*;
 
     fn entry(path: &str, bytes: u64) -> Entry<'_> {

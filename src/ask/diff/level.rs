@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
-use super::Kind;
-use super::managed::{self, Managed};
+use super::entry::{Kind, Managed};
+use super::managed;
 use super::marks::Both;
 use crate::fs::at;
 use crate::rules::Node;

@@ -7,35 +7,10 @@ use std::path::PathBuf;
 
 use rustix::fs::readlinkat;
 use rustix::io::Errno;
-use serde::Serialize;
 
-use super::{Kind, shown_path};
+use super::entry::in_running_system;
+use super::entry::{Kind, Managed};
 use crate::volume;
-
-/// Why nobody will miss an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Managed {
-    /// A symbolic link into `/nix/store` or `/etc/static`, which NixOS makes at each activation.
-    NixLink,
-    /// A socket: it is of use only while somebody listens.
-    Socket,
-    /// A directory with nothing in it.
-    EmptyDirectory,
-    /// A directory where something is mounted, as one is made for.
-    MountPoint,
-}
-
-impl Managed {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::NixLink => "link of NixOS",
-            Self::Socket => "socket",
-            Self::EmptyDirectory => "empty directory",
-            Self::MountPoint => "mount point",
-        }
-    }
-}
 
 /// Where NixOS' own links point.
 const GENERATED: [&[u8]; 2] = [b"/nix/store", b"/etc/static"];
@@ -54,7 +29,7 @@ impl System {
 
     /// Whether something is mounted at a path below the volume's root.
     pub(super) fn is_mount_point(&self, path: &std::path::Path) -> bool {
-        self.mount_points.contains(&shown_path(&self.volume, path))
+        self.mount_points.contains(&in_running_system(&self.volume, path))
     }
 }
 

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `walk` | two trees side by side, entry by entry, by the rules |
 //! | `level` | the directories on the way down |
+//! | `entry` | what a difference is |
 //! | `compare` | whether two entries of the same name are the same |
 //! | `marks` | which directories need not be looked into, because nothing changed below them |
 //! | `managed` | what the system makes again by itself |
@@ -18,11 +19,9 @@
 //! | `words` | names of owners |
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use rustix::fs::FileType;
-use serde::Serialize;
 
 use crate::config;
 use crate::fs::reserved::Reserved;
@@ -32,6 +31,7 @@ use crate::keep::survey::survey;
 use crate::own::state::{self, Moment};
 
 mod compare;
+mod entry;
 mod group;
 mod level;
 mod managed;
@@ -42,7 +42,7 @@ mod walk;
 mod words;
 
 pub use compare::Aspect;
-pub use managed::Managed;
+pub use entry::{Change, Entry, Fate, Kind, Managed, in_running_system};
 pub(crate) use managed::is_generated;
 pub use totals::{Amount, Totals};
 pub use words::Owners;
@@ -50,99 +50,6 @@ pub use words::Owners;
 use compare::Comparer;
 use marks::Marks;
 use walk::{Trees, Walk};
-
-/// One difference.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<'a> {
-    /// Below the volume's root; empty for the root itself.
-    pub path: &'a Path,
-    /// What is different.
-    pub change: Change,
-    /// What becomes of it in the next reset. Between two generations always [`Fate::Erased`], which
-    /// says nothing there.
-    pub fate: Fate,
-    /// What it is now; of what was removed, what it was.
-    pub kind: Kind,
-    /// In what it differs, if it was changed.
-    pub aspects: &'a [Aspect],
-    /// The size of a file, or the length of a symbolic link's target, in bytes; else 0.
-    pub bytes: u64,
-    /// Who owns it.
-    pub uid: u32,
-    /// And its group.
-    pub gid: u32,
-    /// Its permissions, with setuid, setgid and sticky.
-    pub mode: u32,
-    /// When its content was changed, in seconds since 1970.
-    pub modified: i64,
-    /// Why nobody will miss it, if the system makes it again by itself.
-    pub managed: Option<Managed>,
-}
-
-/// How an entry differs from the blank, or from the older generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Change {
-    /// The blank does not have it: it would vanish.
-    New,
-    /// The blank has another one: it would be reverted.
-    Changed,
-    /// The blank has it, and the live volume does not: it would come back.
-    Removed,
-}
-
-/// What becomes of a difference in the next reset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fate {
-    /// It is gone, but for the generation.
-    Erased,
-    /// It was persisted at the last reset and is no longer declared, so it goes to the attic.
-    Attic,
-}
-
-/// What an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A btrfs subvolume nested in the volume.
-    Subvolume,
-    /// A symbolic link.
-    Symlink,
-    /// A named pipe.
-    Fifo,
-    /// A socket.
-    Socket,
-    /// A character device.
-    CharacterDevice,
-    /// A block device.
-    BlockDevice,
-}
-
-impl Kind {
-    /// Whether other entries can be in it.
-    #[must_use]
-    pub fn holds_entries(self) -> bool {
-        matches!(self, Self::Directory | Self::Subvolume)
-    }
-
-    fn of(kind: FileType) -> Option<Self> {
-        Some(match kind {
-            FileType::RegularFile => Self::File,
-            FileType::Directory => Self::Directory,
-            FileType::Symlink => Self::Symlink,
-            FileType::Fifo => Self::Fifo,
-            FileType::Socket => Self::Socket,
-            FileType::CharacterDevice => Self::CharacterDevice,
-            FileType::BlockDevice => Self::BlockDevice,
-            FileType::Unknown => return None,
-        })
-    }
-}
 
 /// What is looked at, and how.
 #[derive(Debug, Clone, Copy, Default)]
@@ -280,10 +187,4 @@ fn reserved(new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> anyhow::Result<
         .flatten()
         .map(|root| Reserved::of(root).context("cannot look at the root"))
         .collect()
-}
-
-/// The path of an entry in the running system.
-#[must_use]
-pub fn shown_path(mount_point: &Path, path: &Path) -> PathBuf {
-    if path.as_os_str().is_empty() { mount_point.to_owned() } else { mount_point.join(path) }
 }

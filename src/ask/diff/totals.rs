@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Change, Entry, Fate, Managed};
+use super::entry::{Change, Entry, Fate, Managed};
 
 /// How much there is of something.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

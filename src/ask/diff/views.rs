@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::compare::Aspect;
+use super::entry::in_running_system;
+use super::entry::{Change, Entry, Fate, Kind, Managed};
 use super::group::{Groups, Line};
+use super::totals::Amount;
 use super::totals::{Totals, counted};
 use super::words::{Owners, is_person};
-use super::{Amount, Aspect, Change, Entry, Fate, Kind, Managed, shown_path};
 use crate::names::shown;
 use crate::paint::Paint;
 use crate::text::bytes_in_words;
@@ -39,7 +42,7 @@ pub struct Style<'a> {
 
 impl Style<'_> {
     fn path(&self, path: &Path) -> String {
-        shown(&shown_path(self.mount_point, path))
+        shown(&in_running_system(self.mount_point, path))
     }
 
     fn mark(&self, entry: &Entry<'_>) -> String {
@@ -377,7 +380,7 @@ impl View for Json<'_> {
         if entry.managed.is_some() && !self.style.all {
             return Ok(());
         }
-        let path = shown_path(self.style.mount_point, entry.path);
+        let path = in_running_system(self.style.mount_point, entry.path);
         let json = JsonEntry {
             path: path.to_string_lossy().into_owned(),
             path_bytes: path.to_str().is_none().then(|| path.as_os_str().as_bytes()),

@@ -18,13 +18,14 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::compare::{Aspect, Comparer, Side};
+use super::entry::{Change, Entry, Fate, Kind, Managed};
 use super::level::{
     Level, Pair, Place, Reading, Ruled, is_gone, managed_entry, open, opened, status,
     status_of_directory,
 };
-use super::managed::{Managed, System};
+use super::managed::System;
 use super::marks::{Both, Marks};
-use super::{Change, Done, Entry, Fate, Kind, Watch};
+use super::{Done, Watch};
 use crate::fs::at;
 use crate::fs::reserved::Reserved;
 use crate::rules::Rules;

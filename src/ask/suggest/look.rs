@@ -9,9 +9,9 @@ use anyhow::Context as _;
 use rustix::fs::{FileType, readlinkat};
 use rustix::io::Errno;
 
+use super::found::{Found, Kind, State};
 use super::known::Known;
 use super::pattern::{has_star, matches};
-use super::{Found, Kind, State};
 use crate::ask::diff::is_generated;
 use crate::config::{Config, Volume};
 use crate::fs::at;

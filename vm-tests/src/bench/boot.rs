@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Settings, append, lines};
+use super::results::{Settings, append, lines};
 use crate::Filesystem;
 use crate::machine::{Boot, Machine, Moment};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use darlings_vm_tests::boot_files::BootFiles;
 use darlings_vm_tests::disk::Disk;
-use darlings_vm_tests::image::Boot;
 use darlings_vm_tests::machine::built;
 use darlings_vm_tests::{Filesystem, capability, run};
 use tempfile::TempDir;
@@ -45,7 +45,7 @@ fn check(test: &str, checks: &[&str]) -> Result<()> {
     let mut command = guest(&scratch, DISKS, &all.join(" && "))?;
     command.limit = LIMIT;
     command.disks = vec![Disk::blank(scratch.path().join("disk"), "root", 256 << 20)?];
-    let said = command.succeed(&Boot::get()?)?;
+    let said = command.succeed(&BootFiles::get()?)?;
     print!("{}", run::told(&said));
     let done = said.lines().filter(|line| line.starts_with("ok: ")).count();
     ensure!(done == all.len(), "{done} of {} were done", all.len());
@@ -77,7 +77,7 @@ fn nothing_is_reset_below_a_machine_that_sleeps_and_it_wakes_up_whole() -> Resul
         Disk::blank(scratch.path().join("disk"), "root", 160 << 20)?,
         Disk::blank(scratch.path().join("swap"), "swap", 1 << 30)?,
     ];
-    let boot = Boot::get()?;
+    let boot = BootFiles::get()?;
     let mut sleeper = guest(&scratch, SLEEP, "exec bash /check")?;
     sleeper.disks = disks.clone();
     sleeper.memory = 768;

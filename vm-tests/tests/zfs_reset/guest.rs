@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs, panic};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use darlings_vm_tests::boot_files::BootFiles;
 use darlings_vm_tests::disk::Disk;
-use darlings_vm_tests::image::Boot;
 use darlings_vm_tests::machine::built;
 use darlings_vm_tests::{Filesystem, capability, run};
 
@@ -76,7 +76,7 @@ pub(crate) fn in_guest_with(
     command.disks = disks(scratch.path())?;
     command.limit = LIMIT;
     command.stream = env::args().any(|argument| argument == "--nocapture");
-    let said = command.succeed(&Boot::get()?)?;
+    let said = command.succeed(&BootFiles::get()?)?;
     ensure!(
         said.contains("test result: ok. 1 passed"),
         "the guest did not run {test}:\n{}",
