@@ -130,9 +130,10 @@ let
     filter (lib.any (it: !(it ? kind))) (twice (it: it.path) (entries ++ exclusions))
   );
 
-  undeclared = map (
-    name: wrong "darlings.users.${name}: there is no such user in users.users; declare one, or correct the name."
-  ) (filter (name: !(config.users.users ? ${name})) (lib.attrNames cfg.users));
+  undeclared = mapAttrsToList (
+    name: user:
+    wrong "darlings.users.${name}${lib.optionalString (user.username != name) ".username"}: there is no such user in users.users; declare one, or correct the name."
+  ) (filterAttrs (_: user: !(config.users.users ? ${user.username})) cfg.users);
 
   # --- volumes -----------------------------------------------------------------
 

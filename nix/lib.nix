@@ -231,6 +231,10 @@ let
       );
     in
     { ${key} = given.${key}; }
+    # preservation makes what a link leads to only if asked to.
+    // optionalAttrs (key == "file" && (given.how or null) == "symlink") {
+      create = given.createLinkTarget or false;
+    }
     // known given
     // optionalAttrs (known above != { }) { parentDirectory = known above; };
 
@@ -261,14 +265,19 @@ let
       files = map (entryFrom "file") (taken "${name}.files" (store.files or [ ]));
     };
 
+  # Whose paths they are, which is the user of that name in that user's home unless a store says otherwise.
+  ofPerson = [
+    "home"
+    "username"
+  ];
+
   storeFrom =
     taken: name: store:
     pathsFrom taken name store
     // {
       users = mapAttrs (
         user: paths:
-        pathsFrom taken "${name}.users.${user}" paths
-        // optionalAttrs (paths ? home) { inherit (paths) home; }
+        pathsFrom taken "${name}.users.${user}" paths // lib.getAttrs (filter (key: paths ? ${key}) ofPerson) paths
       ) (taken "${name}.users" (store.users or { }));
     };
 
@@ -283,6 +292,17 @@ let
       );
       users = lib.unique (concatMap (store: lib.attrNames store.users) all);
       ofUser = name: map (store: store.users.${name} or { }) all;
+      person =
+        name:
+        lib.zipAttrsWith (
+          key: values:
+          if lib.length (lib.unique values) > 1 then
+            throw "darlings: ${function}: users.${name}.${key} is ${
+              concatMapStringsSep " in one store and " (value: "\"${value}\"") (lib.unique values)
+            } in another; translate the stores one by one, and rename the user's attribute in one result (`username` says whose it is)."
+          else
+            lib.head values
+        ) (map (user: lib.getAttrs (filter (key: user ? ${key}) ofPerson) user) (ofUser name));
     in
     {
       directories = concatMap (store: store.directories) all;
@@ -293,9 +313,7 @@ let
           directories = concatMap (user: user.directories or [ ]) (ofUser name);
           files = concatMap (user: user.files or [ ]) (ofUser name);
         }
-        // lib.foldl' (home: user: home // optionalAttrs (user ? home) { inherit (user) home; }) { } (
-          ofUser name
-        )
+        // person name
       );
     };
 in

@@ -11,7 +11,6 @@ rec {
   # Of a user.
   user = {
     inherit (store) commonMountOptions;
-    username = "the attribute's name is the user's";
   };
 
   # Of one path.

@@ -49,9 +49,14 @@ in
           environment.systemPackages = [ cfg.package ];
 
           # Stage 1 mounts what it has reset; nobody else may come first.
-          fileSystems = lib.genAttrs (lib.attrNames cfg.volumes) (_: {
-            neededForBoot = true;
-          });
+          # A name with a slash at its end is one of the assertions, which nixpkgs' own error would hide.
+          fileSystems =
+            let
+              inherit (resolved.functions) isAbsolute normalize;
+            in
+            lib.genAttrs (map normalize (lib.filter isAbsolute (lib.attrNames cfg.volumes))) (_: {
+              neededForBoot = true;
+            });
 
           boot.initrd.systemd = {
             contents."/etc/darlings.toml".source = toml;

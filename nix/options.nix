@@ -57,7 +57,7 @@ let
       type = nullOr str;
       default = null;
       example = "u=rwx,g=rx,o=";
-      description = "The mode of ${who} when it is made, in octal or as chmod(1) writes what a mode shall be. The default is 0755 for directories and 0644 for files.";
+      description = "The mode of ${who} when it is made, in octal or as chmod(1) writes what a mode shall be. The default is 0755 for directories, 0644 for files, and a user's `homeMode` for that user's home itself.";
     };
   };
 
@@ -69,8 +69,8 @@ let
       description = ''
         Whether to make it when it is missing, with its owner and mode. What is there is never changed.
 
-        By default directories are made, and a file only if its owner or mode is given: an empty file
-        is not for everybody the same as none.
+        By default directories are made, and a file only if its owner or mode is given or
+        `darlings.createFiles` is set: many programs treat an empty file differently from a missing one.
       '';
     };
     exclude = mkOption {
@@ -315,7 +315,7 @@ in
     };
 
     users = mkOption {
-      type = attrsOf (submodule {
+      type = attrsOf (submodule ({ name, ... }: {
         options =
           paths {
             directories = [
@@ -328,21 +328,38 @@ in
             files = [ ".bash_history" ];
           }
           // {
+            username = mkOption {
+              type = str;
+              default = name;
+              defaultText = literalExpression "<name>";
+              example = "mia";
+              description = "The user whose paths these are, where the attribute has another name.";
+            };
             home = mkOption {
               type = nullOr str;
               default = null;
-              defaultText = literalExpression "config.users.users.<name>.home";
+              defaultText = literalExpression "config.users.users.<username>.home";
               example = "/home/mia";
               description = "The home that the paths are relative to.";
             };
           }
           // withoutMeaning reasons.user;
-      });
+      }));
       default = { };
       example = {
         mia.directories = [ "projects" ];
       };
       description = "What is kept below the homes of users, relative to them.";
+    };
+
+    createFiles = mkOption {
+      type = bool;
+      default = false;
+      example = true;
+      description = ''
+        Whether files that are missing are made, empty, unless their `create` is `false`. preservation
+        makes them so; impermanence does not.
+      '';
     };
 
     initrd.requires = mkOption {

@@ -166,17 +166,28 @@ let
     owner: option: kind: given:
     let
       parent = orElse given.parentDirectory given.parent;
+      path = if owner.home == null then normalize given.${kind} else below owner.home given.${kind};
     in
     {
-      inherit option kind;
+      inherit option kind path;
       inherit (owner) home;
       text = given.${kind};
-      path = if owner.home == null then normalize given.${kind} else below owner.home given.${kind};
       user = orElse given.user owner.user;
       group = orElse given.group owner.group;
-      mode = orElse given.mode (if kind == "file" then "0644" else "0755");
+      mode = orElse given.mode (
+        if path == owner.home then
+          owner.homeMode
+        else if kind == "file" then
+          "0644"
+        else
+          "0755"
+      );
       create = orElse given.create (
-        kind == "directory" || given.user != null || given.group != null || given.mode != null
+        kind == "directory"
+        || cfg.createFiles
+        || given.user != null
+        || given.group != null
+        || given.mode != null
       );
       inherit owner;
       inherit (given) exclude;
@@ -198,14 +209,14 @@ let
 
   # A user who is not declared is an error that is told elsewhere; until then something must be said.
   ownerFrom =
-    name: paths:
+    paths:
     let
-      user = config.users.users.${name} or { };
+      user = config.users.users.${paths.username} or { };
     in
     {
-      user = name;
+      user = paths.username;
       group = user.group or "users";
-      home = normalize (orElse paths.home (user.home or "/home/${name}"));
+      home = normalize (orElse paths.home (user.home or "/home/${paths.username}"));
       homeMode = user.homeMode or "700";
     };
 
@@ -213,7 +224,7 @@ let
     entriesFrom rootOwns "darlings" cfg
     ++ lib.concatLists (
       mapAttrsToList (
-        name: paths: entriesFrom (ownerFrom name paths) "darlings.users.${name}" paths
+        name: paths: entriesFrom (ownerFrom paths) "darlings.users.${name}" paths
       ) cfg.users
     );
 

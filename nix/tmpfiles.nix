@@ -28,6 +28,21 @@ let
         ++ map (path: directory path entry.owner "0755") (between entry.home entry.path)
       );
 
+  # systemd-tmpfiles makes the directories above what it makes. Above a file that is only kept it makes
+  # none, and its program may not either.
+  implied =
+    entry:
+    let
+      above = parent entry.path;
+    in
+    if entry.home != null || entry.create || lib.elem above [ "/" "/etc" ] then
+      { }
+    else
+      directory above {
+        user = "root";
+        group = "root";
+      } "0755";
+
   parents =
     entry:
     if entry.parent == null then
@@ -49,5 +64,5 @@ let
 in
 # What is said of a directory itself counts more than what is said of it as a parent.
 lib.mapAttrsToList (_: tmpfilesLine) (
-  merge (map leading entries ++ map parents entries ++ map itself wanted)
+  merge (map implied entries ++ map leading entries ++ map parents entries ++ map itself wanted)
 )

@@ -471,6 +471,8 @@ fn systemd_tmpfiles_makes_what_is_missing_and_leaves_alone_what_is_there() -> Re
         "var/log",
         "etc/nix",
         "etc/nix/id_rsa",
+        "etc/ssh",
+        "etc/ssh/ssh_host_ed25519_key",
         "etc/machine-id",
     ]
     .map(|path| standing(&at(path)))
@@ -489,6 +491,8 @@ fn systemd_tmpfiles_makes_what_is_missing_and_leaves_alone_what_is_there() -> Re
             Some((0, 0, 0o755)),
             Some((5, 6, 0o2711)),
             Some((0, 0, 0o700)),
+            None,
+            Some((0, 0, 0o755)), // made above a file that is not
             None,
             None,
         ]

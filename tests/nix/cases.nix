@@ -160,6 +160,23 @@ in
     "darlings.users.tom: there is no such user in users.users; declare one, or correct the name."
   ])
 
+  (case "a user under another name" {
+    darlings.users.work = {
+      username = "mia";
+      home = "/srv/mia";
+      files = [ "/.bash_history" ];
+    };
+    darlings.directories = [ "/srv/mia/.bash_history" ];
+  } [
+    "\"darlings.directories\" and \"darlings.users.work.files\": \"/srv/mia/.bash_history\" is declared 2 times; keep one of them."
+  ])
+  (case "a user that is not there under another name" {
+    darlings.users.mia.username = "tom";
+    darlings.users.mia.files = [ "x" ];
+  } [
+    "darlings.users.mia.username: there is no such user in users.users; declare one, or correct the name."
+  ])
+
   # --- volumes
   (case "nothing to reset" {
     darlings.volumes = mkForce { };
@@ -217,7 +234,7 @@ in
   } [ "darlings.volumes.\"srv\": a mount point is an absolute path without `..`." ])
   (case "a mount point with a slash at its end" {
     darlings.volumes."/srv/" = { };
-    fileSystems."/srv/" = {
+    fileSystems."/srv" = {
       device = "rpool/srv";
       fsType = "zfs";
     };

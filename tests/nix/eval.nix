@@ -113,7 +113,7 @@ let
 
   messages =
     { config, ... }:
-    {
+    lib.deepSeq (lib.mapAttrs (_: it: it.mountPoint) config.fileSystems) {
       assertions = failed config;
       inherit (config) warnings;
     };

@@ -13,6 +13,16 @@ let
     octalMode
     tmpfilesLine
     ;
+  preserved =
+    users:
+    (functions.fromPreservation {
+      "/persist" = { inherit users; };
+      "/state".users.mia = {
+        home = "/home/mia";
+        files = [ "x" ];
+      };
+    }).users;
+  evaluates = value: (builtins.tryEval (builtins.deepSeq value true)).success;
   case = name: found: expected: { inherit name found expected; };
 in
 [
@@ -73,6 +83,49 @@ in
     "subvol=@b"
     "subvolid=5"
   ]) "@b")
+  (case "a user of preservation may have another name than the attribute, and another home"
+    (preserved {
+      work = {
+        username = "mia";
+        home = "/srv/mia";
+        directories = [ ".ssh" ];
+      };
+    }).work
+    {
+      username = "mia";
+      home = "/srv/mia";
+      directories = [ { directory = ".ssh"; } ];
+      files = [ ];
+    }
+  )
+  (case "two stores that say the same of a user, and two that do not" (map (user: evaluates (preserved { mia = user; })) [
+    { home = "/home/mia"; }
+    { home = "/srv/mia"; }
+  ]) [ true false ])
+  (case "preservation makes no file that a link leads to, unless asked"
+    (map (file: file.create or null)
+      (functions.fromPreservation {
+        "/persist".files = [
+          "/a"
+          {
+            file = "/b";
+            how = "symlink";
+            mode = "0600";
+          }
+          {
+            file = "/c";
+            how = "symlink";
+            createLinkTarget = true;
+          }
+        ];
+      }).files
+    )
+    [
+      null
+      false
+      true
+    ]
+  )
   (case "tmpfiles.d gets its quotes and no specifiers" (tmpfilesLine {
     type = "d";
     path = "/a \"b\" %h\\c";

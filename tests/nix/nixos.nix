@@ -23,14 +23,15 @@ let
     };
   };
 
-  fileSystem = types.submodule {
+  fileSystem = types.submodule ({ name, ... }: {
     options = {
+      mountPoint = any (types.addCheck types.str (it: it == "/" || !lib.hasSuffix "/" it)) name;
       device = null' types.str;
       fsType = any types.str "auto";
       options = any (types.listOf types.str) [ "defaults" ];
       neededForBoot = bool;
     };
-  };
+  });
 
   user = types.submodule (
     { name, ... }:

@@ -19,10 +19,15 @@
       }
     ];
     users.mia.directories = [ "projects" ];
+    users.whole-home = {
+      username = "tom";
+      directories = [ "/" ];
+    };
   };
 
   users.mutableUsers = false;
   users.users.mia.group = "mia";
+  users.users.tom.homeMode = "750";
   fileSystems =
     let
       on = subvolume: {

@@ -7,6 +7,7 @@ in
   darlings = lib.mkMerge [
     {
       enable = true;
+      createFiles = true;
       volumes."/".keep.generations = 5;
     }
     (functions.fromPreservation {

@@ -23,6 +23,7 @@
         file = "/etc/nix/id_rsa";
         parentDirectory.mode = "0700";
       }
+      "/etc/ssh/ssh_host_ed25519_key"
     ];
     users.mia = {
       directories = [
