@@ -26,7 +26,15 @@
 
       nixosModules = rec {
         default = darlings;
-        darlings = ./nix/module.nix;
+        darlings =
+          { pkgs, ... }:
+          {
+            # Imported under both names it is still one module.
+            key = "darlings#nixosModules.darlings";
+            imports = [ ./nix/module.nix ];
+            # What is built where the machine's own nixpkgs has too old a Rust.
+            darlings.flakePackage = self.packages.${pkgs.stdenv.hostPlatform.system}.darlings or null;
+          };
       };
 
       # fromPersistence and fromPreservation: see docs/nixos.md.

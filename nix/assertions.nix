@@ -55,8 +55,11 @@ let
   excluded = concatMap (entry: map (functions.below entry.path) entry.exclude) kept;
   isKept = path: lib.elem (functions.holder (declared ++ excluded) path) declared;
 
-  # On a volume that is reset, the innermost mount counts, and not kept.
-  erased = path: lib.elem (mountOf path) mountPoints && !isKept path;
+  others = import ./others.nix { inherit config functions lib; };
+
+  # On a volume that is reset, the innermost mount counts, and neither kept nor brought from a store.
+  isLost = path: lib.elem (mountOf path) mountPoints && !isKept path;
+  erased = path: isLost path && !others.isBrought path;
 
   # One message for each volume that has some of these places, and would erase them.
   wouldErase =
@@ -316,7 +319,28 @@ let
   hidden = map (
     entry:
     "${entry.option}: ${quoted entry.path} is on ${resolved.mountedBy (mountOf entry.path)}, which is not reset, so that there is nothing to keep; remove it."
-  ) (filter resolved.isHidden entries);
+  ) (filter (entry: resolved.isHidden entry && !others.isBrought entry.path) entries);
+
+  # Where another tool's lists are still there, its mounts are what programs see.
+  beside = concatMap (
+    tool:
+    let
+      both = filter (others.brings tool) (map (entry: entry.path) entries);
+      more = lib.length both - 1;
+    in
+    optional (both != [ ])
+      "${tool.option}: ${tool.name} still puts its own ${quoted (lib.head both)}${
+        if more == 0 then "" else " and ${toString more} more"
+      } over what darlings persists there. Bring the content over with `darlings adopt`, then remove these paths from ${tool.option}."
+  ) others.tools;
+
+  erasedStores = concatMap (
+    tool:
+    map (
+      store:
+      wrong "${tool.option}.${quoted store}: the store of ${tool.name} would be erased, with all that is in it; give it a file system of its own, or persist it until `darlings adopt` has brought its content over."
+    ) (filter isLost tool.stores)
+  ) others.tools;
 in
 {
   assertions =
@@ -326,9 +350,10 @@ in
     ++ mixed
     ++ nested
     ++ undeclared
+    ++ erasedStores
     ++ aboutPaths
     ++ duplicates
     ++ excludedTwice;
 
-  warnings = meaningless ++ overlapping ++ hidden ++ system.warnings;
+  warnings = meaningless ++ overlapping ++ hidden ++ beside ++ system.warnings;
 }

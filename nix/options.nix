@@ -277,16 +277,36 @@ in
 
     package = mkOption {
       type = types.package;
-      default = pkgs.callPackage ./package.nix {
-        withZfs = lib.any (fileSystem: fileSystem.fsType == "zfs") (lib.attrValues config.fileSystems);
-        zfs = config.boot.zfs.package;
-      };
+      default =
+        let
+          ofThisMachine = {
+            withZfs = lib.any (fileSystem: fileSystem.fsType == "zfs") (lib.attrValues config.fileSystems);
+            zfs = config.boot.zfs.package;
+          };
+          own = pkgs.callPackage ./package.nix ofThisMachine;
+          inherit (config.darlings) flakePackage;
+        in
+        # Built by the flake's nixpkgs it still opens this machine's libraries of ZFS, which have to fit its
+        # kernel: an older library works in a process with a newer glibc.
+        if own.isTooNew && flakePackage != null && !flakePackage.isTooNew then
+          flakePackage.override ofThisMachine
+        else
+          own;
       defaultText = literalExpression "pkgs.callPackage ./package.nix { ... }";
       example = literalExpression "pkgs.darlings";
       description = ''
         The package. By default it finds the libraries of `boot.zfs.package` where there is a ZFS file
-        system, and has nothing to do with ZFS elsewhere.
+        system, and has nothing to do with ZFS elsewhere. It is built with this machine's nixpkgs or, where
+        the Rust of that is too old, with the nixpkgs of the flake.
       '';
+    };
+
+    flakePackage = mkOption {
+      type = nullOr types.package;
+      default = null;
+      example = literalExpression "inputs.darlings.packages.x86_64-linux.darlings";
+      internal = true;
+      description = "The flake's own build, which the flake's module fills in.";
     };
 
     volumes = mkOption {

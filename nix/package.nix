@@ -3,6 +3,7 @@
   lib,
   stdenv,
   rustPlatform,
+  rustc,
   installShellFiles,
   patchelf,
   # The user space of ZFS that fits the kernel's module; only its libraries are used.
@@ -11,6 +12,8 @@
 }:
 let
   cargo = lib.importTOML ../Cargo.toml;
+  needsRust = cargo.workspace.package.rust-version;
+  isTooNew = lib.versionOlder rustc.version needsRust;
   libraries = lib.optionals withZfs (
     map (library: "${lib.getLib zfs}/lib/${library}") [
       "libzfs_core.so.3"
@@ -67,7 +70,13 @@ rustPlatform.buildRustPackage {
   '';
 
   passthru = {
-    inherit withZfs libraries;
+    inherit
+      isTooNew
+      libraries
+      needsRust
+      withZfs
+      ;
+    hasRust = rustc.version;
   };
 
   meta = {
@@ -77,6 +86,8 @@ rustPlatform.buildRustPackage {
       asl20
     ];
     mainProgram = "darlings";
+    # The module says it in words.
+    broken = isTooNew;
     platforms = lib.platforms.linux;
   };
 }

@@ -62,7 +62,10 @@ let
     );
 
   aboutSystem =
-    optional (config.boot.isContainer or false) (
+    optional (config.darlings.package.isTooNew or false) (
+      wrong "darlings.package: darlings needs Rust ${config.darlings.package.needsRust} or newer, as nixpkgs 25.11 and later have it, and here it would be built with ${config.darlings.package.hasRust}. Use a newer nixpkgs for this machine, or let the flake have one of its own: remove inputs.darlings.inputs.nixpkgs.follows."
+    )
+    ++ optional (config.boot.isContainer or false) (
       wrong "boot.isContainer: a container has no stage 1, so darlings never resets it; set darlings.enable to false here, or reset the container's root on the host."
     )
     ++ optional (volumes == [ ]) (

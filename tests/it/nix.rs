@@ -197,7 +197,7 @@ fn the_flake_has_what_it_promises() -> Result<()> {
         },
         "default": "darlings",
         "overlaid": "darlings",
-        "module": "module.nix",
+        "module": { "imports": ["module.nix"], "builds": "darlings", "elsewhere": null },
         "shell": "/nix/store/nixpkgs/lib",
         "shellPackages": 14,
         "package": {
@@ -216,6 +216,36 @@ fn the_flake_has_what_it_promises() -> Result<()> {
         let functions = flake["outputs"]["lib"].as_array().context("no functions")?;
         ensure!(functions.contains(&json!(function)), "{functions:?}");
     }
+    Ok(())
+}
+
+/// Built by the machine's nixpkgs where that can, and for the machine's ZFS in any case.
+#[test]
+fn a_machine_whose_rust_is_too_old_takes_the_build_of_the_flake() -> Result<()> {
+    let Some(evaluated) = evaluated()? else { return Ok(()) };
+    let manifest = fs::read_to_string(here().join("Cargo.toml"))?;
+    let needs = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("rust-version = \"")?.strip_suffix('"'))
+        .context("no rust-version")?;
+    let refused = format!(
+        "darlings.package: darlings needs Rust {needs} or newer, as nixpkgs 25.11 and later have it, \
+         and here it would be built with 1.86.0. Use a newer nixpkgs for this machine, or let the flake \
+         have one of its own: remove inputs.darlings.inputs.nixpkgs.follows."
+    );
+    let libraries = json!([
+        "/nix/store/zfs-of-the-kernel/lib/libzfs_core.so.3",
+        "/nix/store/zfs-of-the-kernel/lib/libnvpair.so.3",
+    ]);
+    let built =
+        |rust: &str, said: Value| json!({ "rust": rust, "libraries": libraries, "said": said });
+    let expected = json!({
+        "new": built("1.91.1", json!([])),
+        "old": built("1.90.0", json!([])),
+        "oldWithoutFlake": built("1.86.0", json!([refused])),
+        "bothOld": built("1.86.0", json!([refused])),
+    });
+    assert_eq!(evaluated["builds"], expected);
     Ok(())
 }
 

@@ -584,6 +584,59 @@ in
   } [
     "darlings.directories: \"/srv/seed/x\" is on the mount of \"/srv/seed\" in boot.initrd.systemd.mounts, which is not reset, so that there is nothing to keep; remove it."
   ])
+  (warns "the lists of impermanence left beside ours, with the mounts it makes in stage 1"
+    {
+      environment.persistence."/nix/persist" = {
+        directories = [
+          {
+            directory = "/var/log";
+            dirPath = "/var/log";
+          }
+          { directory = "/var/lib/nixos/"; }
+        ];
+        files = [ { file = "/etc/other"; } ];
+        users.mia.directories = [ { directory = "projects"; } ];
+      };
+      boot.initrd.systemd.mounts = [
+        { where = "/sysroot/var/log"; }
+        { where = "/sysroot/var/lib/nixos"; }
+      ];
+      darlings.users.mia.directories = [ "projects/ours" ];
+    }
+    [
+      "environment.persistence: impermanence still puts its own \"/var/lib/nixos\" and 2 more over what darlings persists there. Bring the content over with `darlings adopt`, then remove these paths from environment.persistence."
+    ]
+  )
+  (warns "the lists of preservation left beside ours" {
+    preservation.enable = true;
+    preservation.preserveAt."/nix/persist" = {
+      users.work = {
+        username = "mia";
+        home = "/home/mia";
+        directories = [ { directory = "/home/mia/projects"; } ];
+      };
+    };
+    darlings.users.mia.directories = [ "projects" ];
+  } [
+    "preservation.preserveAt: preservation still puts its own \"/home/mia/projects\" over what darlings persists there. Bring the content over with `darlings adopt`, then remove these paths from preservation.preserveAt."
+  ])
+  (warns "a tool that has other paths, and one that is off" {
+    preservation.preserveAt."/nix/persist".directories = [ { directory = "/var/log"; } ];
+    environment.persistence."/nix/persist".directories = [ { directory = "/var/lib/bluetooth"; } ];
+    environment.persistence."/old" = {
+      enable = false;
+      directories = [ { directory = "/var/log"; } ];
+    };
+  } [ ])
+  (warns "ids that impermanence brings" {
+    environment.persistence."/nix/persist".directories = [ { directory = "/var/lib"; } ];
+    darlings.directories = mkForce [ "/srv" ];
+  } [ ])
+  (case "the store of impermanence on what is erased" {
+    environment.persistence."/persist".directories = [ { directory = "/srv"; } ];
+  } [
+    "environment.persistence.\"/persist\": the store of impermanence would be erased, with all that is in it; give it a file system of its own, or persist it until `darlings adopt` has brought its content over."
+  ])
   (warns "options without a meaning" {
     darlings.hideMounts = true;
     darlings.allowTrash = true;

@@ -30,19 +30,18 @@ let
     default = { };
   };
 
-  evaluate =
-    modules:
+  evaluateWith =
+    pkgs: modules:
     lib.evalModules {
       modules = [
         ../../nix/module.nix
         ./nixos.nix
-        {
-          _module.args.pkgs = pkgs;
-          darlings.package = lib.mkDefault package;
-        }
+        { _module.args.pkgs = pkgs; }
       ]
       ++ modules;
     };
+
+  evaluate = modules: evaluateWith pkgs ([ { darlings.package = lib.mkDefault package; } ] ++ modules);
 
   failed = config: map (it: it.message) (lib.filter (it: !it.assertion) config.assertions);
 
@@ -158,6 +157,64 @@ in
   optionCount = lib.length options;
 
   flake = import ./flake.nix { inherit lib; };
+
+  # Which Rust builds the package, and with which ZFS, for a machine and a flake with these.
+  builds =
+    let
+      packages = rust: {
+        writeText = storeText;
+        callPackage =
+          file: given:
+          lib.makeOverridable (import file) (
+            {
+              inherit lib;
+              stdenv = {
+                hostPlatform.system = "x86_64-linux";
+                buildPlatform.canExecute = _: true;
+              };
+              rustPlatform.buildRustPackage =
+                arguments: arguments // arguments.passthru // package // { libraries = arguments.passthru.libraries; };
+              rustc.version = rust;
+              installShellFiles = package;
+              patchelf = package;
+              zfs.outPath = "/nix/store/zfs-of-nixpkgs";
+            }
+            // given
+          );
+      };
+      build =
+        rust: flakeRust:
+        let
+          inherit
+            (evaluateWith (packages rust) [
+              preSwitchChecks
+              right
+              {
+                boot.zfs.package = {
+                  type = "derivation";
+                  name = "zfs";
+                  outPath = "/nix/store/zfs-of-the-kernel";
+                };
+                darlings.flakePackage = lib.mkIf (flakeRust != null) (
+                  (packages flakeRust).callPackage ../../nix/package.nix { }
+                );
+              }
+            ])
+            config
+            ;
+        in
+        {
+          rust = config.darlings.package.hasRust;
+          inherit (config.darlings.package) libraries;
+          said = failed config;
+        };
+    in
+    {
+      new = build "1.91.1" "1.90.0";
+      old = build "1.86.0" "1.90.0";
+      oldWithoutFlake = build "1.86.0" null;
+      bothOld = build "1.86.0" "1.86.0";
+    };
 
   # Without `enable`, and in the machine of build-vm, nothing is set.
   disabled = rendered (evaluate [

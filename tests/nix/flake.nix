@@ -28,6 +28,7 @@ let
               rustPlatform.buildRustPackage = arguments: arguments // named arguments.pname;
               installShellFiles = named "install-shell-files";
               patchelf = named "patchelf";
+              rustc.version = "1.90.0";
               zfs = named "zfs";
             }
             // given
@@ -97,7 +98,15 @@ in
 
   default = outputs.packages.x86_64-linux.default.pname;
   overlaid = (outputs.overlays.default (packagesOf "x86_64-linux") { }).darlings.pname;
-  module = baseNameOf outputs.nixosModules.default;
+  module =
+    let
+      module = outputs.nixosModules.default { pkgs = packagesOf "x86_64-linux"; };
+    in
+    {
+      imports = map baseNameOf module.imports;
+      builds = module.darlings.flakePackage.pname;
+      elsewhere = (outputs.nixosModules.default { pkgs = packagesOf "riscv64-linux"; }).darlings.flakePackage;
+    };
   shell = outputs.devShells.x86_64-linux.default.NIXPKGS_LIB;
   shellPackages = lib.length outputs.devShells.x86_64-linux.default.packages;
   package = {

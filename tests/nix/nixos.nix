@@ -77,8 +77,11 @@ in
       zfs.package = any types.raw null;
     };
     environment.etc = any (types.attrsOf source) { };
+    environment.persistence = any (types.attrsOf types.raw) { };
     environment.systemPackages = any (types.listOf types.package) [ ];
     fileSystems = any (types.attrsOf fileSystem) { };
+    preservation.enable = bool;
+    preservation.preserveAt = any (types.attrsOf types.raw) { };
     services.userborn.passwordFilesLocation = any types.str "/etc";
     system.etc.overlay.enable = bool;
     system.etc.overlay.mutable = any types.bool true;
