@@ -37,6 +37,10 @@ pub struct Options {
     pub below: Option<PathBuf>,
 }
 
+/// What an indexer or a scanner reads while a test runs would get another access time, and the test
+/// compares those.
+const QUIETLY: MountFlags = MountFlags::NOATIME;
+
 /// A mounted filesystem. [`close`](Self::close) takes it down and says whether that worked; dropping
 /// it does the same as far as it can, and prints what it could not.
 #[derive(Debug)]
@@ -179,10 +183,9 @@ impl LoopFs {
     fn mount_device(&self, at: &Path, options: &str) -> Result<()> {
         let data = std::ffi::CString::new(options)?;
         let kind = self.options.filesystem.to_string();
-        rustix::mount::mount(self.device(), at, kind, MountFlags::empty(), Some(data.as_c_str()))
-            .with_context(|| {
-                format!("cannot mount {} at {}", self.device().display(), at.display())
-            })
+        rustix::mount::mount(self.device(), at, kind, QUIETLY, Some(data.as_c_str())).with_context(
+            || format!("cannot mount {} at {}", self.device().display(), at.display()),
+        )
     }
 
     /// Unmounts everything and mounts again what was first, so that nothing comes from a cache.
@@ -198,12 +201,12 @@ impl LoopFs {
 
     /// Makes the filesystem read-only, everywhere it is mounted.
     pub fn remount_read_only(&self) -> Result<()> {
-        self.remount(MountFlags::RDONLY)
+        self.remount(QUIETLY | MountFlags::RDONLY)
     }
 
     /// Makes it writable again.
     pub fn remount_writable(&self) -> Result<()> {
-        self.remount(MountFlags::empty())
+        self.remount(QUIETLY)
     }
 
     fn remount(&self, flags: MountFlags) -> Result<()> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::common::adopting::{adopt, differences, is_brought, lines, store};
 use crate::common::{Machine, Ran, put, quoted};
 use anyhow::Result;
-use darlings_testkit::loopfs::{Filesystem, LoopFs, run};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, run, unmount};
 use darlings_testkit::{Attribute, Tree, capability, capture, fill, plant, skip_unless};
 use serde_json::json;
 
@@ -334,7 +334,7 @@ fn a_system_that_runs_on_the_store_is_filled_below_its_mounts() -> Result<()> {
     assert_eq!(again.code, Some(0), "{again:?}");
     assert_eq!(std::fs::read_to_string(machine.at("@/var/spool/mail"))?, "store");
     for path in ["var/log", "etc/machine-id", "var/spool"] {
-        run(Command::new("umount").arg(root.join(path)))?;
+        unmount(&root.join(path))?;
     }
     machine.close()
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::common::adopting::{adopt, differences, is_brought, lines, store};
 use crate::common::{self, Machine, put, quoted};
 use anyhow::Result;
-use darlings_testkit::loopfs::run;
+use darlings_testkit::loopfs::{run, unmount};
 use darlings_testkit::{Attribute, capability, capture, plant, skip_unless};
 
 /// Kills it at the `when`th of these calls; answers whether it was.
@@ -212,7 +212,7 @@ fn half_filled() -> Result<(Machine, String, PathBuf, PathBuf)> {
         if common::directory::names(&machine.at("@/log"), &[])?.len() == 1 {
             return Ok((machine, config, log, from));
         }
-        run(Command::new("umount").arg(&log))?;
+        unmount(&log)?;
         machine.close()?;
     }
     unreachable!("it ends before")
@@ -228,7 +228,7 @@ fn a_mount_point_that_is_half_filled_is_filled_to_its_end_whatever_is_mounted_th
         let rest = common::directory::names(&machine.at("@/.darlings/adopt/0/log"), &[])?;
         assert_eq!(rest.len(), 2, "{at}");
         if !is_mounted {
-            run(Command::new("umount").arg(&log))?;
+            unmount(&log)?;
         }
         if is_taken {
             put(&there, &rest[0], "of a service")?;
@@ -259,7 +259,7 @@ fn a_mount_point_that_is_half_filled_is_filled_to_its_end_whatever_is_mounted_th
         assert_eq!(filled, "", "{at}");
         assert!(!machine.at("@/.darlings/adopt").exists(), "{at}");
         if is_mounted {
-            run(Command::new("umount").arg(&log))?;
+            unmount(&log)?;
         }
         machine.close()?;
     }

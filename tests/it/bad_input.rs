@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::common::{Machine, Ran, put, quoted};
 use anyhow::{Context as _, Result};
-use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run, unmount};
 use darlings_testkit::{Attribute, Flags, Foretold, capability, capture, plant, skip_unless};
 
 /// Exit code of a failure after which the machine shall boot the previous state.
@@ -181,7 +181,7 @@ fn a_bind_mount_of_a_part_of_the_volume_is_a_mount_of_it() -> Result<()> {
     std::fs::create_dir(&at)?;
     run(Command::new("mount").arg("--bind").arg(machine.at("@/keep")).arg(&at))?;
     let told = refusal(&machine, &machine.config());
-    run(Command::new("umount").arg(&at))?;
+    unmount(&at)?;
     assert_eq!(
         told?,
         format!(

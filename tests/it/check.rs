@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::common::{Machine, Whole, put, quoted};
 use anyhow::{Context as _, Result};
-use darlings_testkit::loopfs::{Filesystem, LoopFs, run};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, run, unmount};
 use darlings_testkit::{capability, skip_unless};
 use serde_json::{Value, json};
 
@@ -257,7 +257,7 @@ fn what_only_a_bind_mount_has_is_a_problem_before_it_is_gone() -> Result<()> {
     run(Command::new("mount").args(["-t", "tmpfs", "some-tmpfs"]).arg(root.join("whole")))?;
     let (code, found) = check(&at)?;
     for path in ["adopted", "bare", "empty", "file", "whole"] {
-        run(Command::new("umount").arg(root.join(path)))?;
+        unmount(&root.join(path))?;
     }
     let device = machine.volume.fs.device().display().to_string();
     let text = found["volumes"][0].to_string();

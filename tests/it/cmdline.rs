@@ -9,7 +9,7 @@ use crate::common::cmdline::{
 };
 use crate::common::{self, Machine, Ran, put, subvolumes_of};
 use anyhow::Result;
-use darlings_testkit::loopfs::run;
+use darlings_testkit::loopfs::{run, unmount};
 use darlings_testkit::{Attribute, RelPath, Tree, capability, plant, skip_unless};
 use serde_json::{Value, json};
 
@@ -48,10 +48,10 @@ fn off_asks_neither_for_a_blank_nor_for_an_unmounted_volume() -> Result<()> {
     let mounted = machine.beside("mounted-root");
     std::fs::create_dir(&mounted)?;
     let device = machine.volume.fs.device();
-    run(Command::new("mount").args(["-o", "subvol=@"]).arg(device).arg(&mounted))?;
+    run(Command::new("mount").args(["-o", "noatime,subvol=@"]).arg(device).arg(&mounted))?;
     let off = asked(&machine, "darlings=off");
     let others = ["darlings=snapshot", "darlings=restore:1"].map(|word| asked(&machine, word));
-    run(Command::new("umount").arg(&mounted))?;
+    unmount(&mounted)?;
     well(off?, "off", "off")?;
     for ran in others {
         let ran = ran?;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::common::{put, quoted};
 use anyhow::Result;
-use darlings_testkit::loopfs::{Filesystem, LoopFs, run};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, run, unmount};
 use darlings_testkit::{capability, skip_unless};
 
 #[test]
@@ -38,7 +38,7 @@ fn a_directory_is_compared_without_what_is_the_filesystems_own_or_mounted_in_it(
     };
     let told = diff(&["--flat"])?;
     let since = diff(&["--since", "1"])?;
-    run(Command::new("umount").arg(&mounted))?;
+    unmount(&mounted)?;
     let lines = format!(
         "-        3 B  root      {}/etc/new\n{}: the next reset erases 1 file (3 B)\n  left out, since the \
          system makes them again (--all shows them): 1 mount point\n",

@@ -539,3 +539,36 @@ fn a_counter_or_a_manifest_of_a_directory_that_is_damaged_is_made_anew() -> Resu
     assert_eq!(std::fs::read_to_string(own.join("generation"))?, "21\n");
     volume.close()
 }
+
+/// In a mount namespace where each access counts, and where nobody else looks.
+#[test]
+fn what_a_reset_or_a_command_reads_has_the_access_time_that_it_had() -> Result<()> {
+    skip_unless!(capability::root_and_ext4(), Ok(()));
+    skip_unless!(capability::root_and_xfs(), Ok(()));
+    on_both(|filesystem| {
+        let (volume, expected) = Volume::experienced(filesystem)?;
+        let top = volume.fs.path();
+        let script = "mount -o remount,bind,strictatime \"$0\"; exec \"$@\"";
+        let counting = ["sh", "-ec", script, top.to_str().unwrap()];
+        let before = capture(top)?;
+        for (arguments, code) in [
+            (&["check"][..], 0),
+            (&["diff"], 1),
+            (&["explain", "/keep/file"], 0),
+            (&["generations"], 0),
+            (&["history", "/keep/file"], 0),
+            (&["purge", "--dry-run"], 0),
+            (&["reset", "--dry-run"], 0),
+            (&["status"], 0),
+            (&["suggest"], 0),
+        ] {
+            let output = volume.command(&counting, arguments)?.output()?;
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+            assert_eq!(capture(top)?.diff_lines(&before), "", "{arguments:?}");
+        }
+        let ran = volume.run(&counting)?;
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert_eq!(volume.tree()?.diff_lines(&expected), "");
+        volume.fs.close()
+    })
+}

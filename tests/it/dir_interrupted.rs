@@ -211,7 +211,7 @@ impl<'v> Cut<'v> {
     fn mount(&self) -> Result<()> {
         std::fs::create_dir_all(&self.at)?;
         // The other one, with the same identity, is still mounted.
-        let options = if self.is_xfs()? { "loop,nouuid" } else { "loop" };
+        let options = if self.is_xfs()? { "loop,noatime,nouuid" } else { "loop,noatime" };
         run(Command::new("mount").args(["-o", options]).arg(&self.image).arg(&self.at)).map(drop)
     }
 

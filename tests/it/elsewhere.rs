@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::common::looking::Directory;
 use crate::common::{self, Machine, put, quoted};
 use anyhow::{Context as _, Result};
-use darlings_testkit::loopfs::run;
+use darlings_testkit::loopfs::{run, unmount};
 use darlings_testkit::{capability, skip_unless};
 use serde_json::{Value, json};
 
@@ -290,7 +290,7 @@ fn what_is_mounted_from_an_image_on_the_volume_is_only_as_safe_as_the_image() ->
         let text = machine.say_with(&config(&["srv/data"]), &["explain", &file])?.stdout;
         Ok((erased, undeclared, kept, text))
     })();
-    run(Command::new("umount").arg(at("srv/data/mounted")))?;
+    unmount(Path::new(&at("srv/data/mounted")))?;
     run(Command::new("losetup").args(["--detach", &device]))?;
     let (erased, undeclared, kept, text) = looked?;
     let words = format!(

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 
 use anyhow::Result;
 use darlings::fs::process::enter_mount_namespace;
-use darlings_testkit::loopfs::run;
+use darlings_testkit::loopfs::{run, unmount};
 use darlings_testkit::{capability, skip_unless};
 
 /// Whether something is mounted there, as this thread sees it.
@@ -45,7 +45,7 @@ fn what_somebody_unmounts_while_a_command_runs_is_not_held_by_it_and_its_own_mou
             Ok((before, is_mounted(disk)?))
         });
         let others = has_entered.recv().map(|()| is_mounted(own));
-        run(Command::new("umount").arg(disk))?;
+        unmount(disk)?;
         unmounted.send(())?;
         Ok::<_, anyhow::Error>((others??, command.join().expect("the command's thread")?))
     });

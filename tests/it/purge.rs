@@ -6,7 +6,7 @@ use crate::common::Machine;
 use crate::common::purge::{DAY, machine_after, now};
 use crate::common::put;
 use anyhow::Result;
-use darlings_testkit::loopfs::run;
+use darlings_testkit::loopfs::{run, unmount};
 use darlings_testkit::{Attribute, capability, plant, skip_unless};
 use rustix::fs::FlockOperation;
 use serde_json::json;
@@ -303,7 +303,10 @@ fn what_cannot_go_is_told_and_the_rest_goes() -> Result<()> {
     let mounted = machine.beside("generation");
     std::fs::create_dir(&mounted)?;
     let mut mount = Command::new("mount");
-    mount.args(["-o", "subvol=@darlings/root/2"]).arg(machine.volume.fs.device()).arg(&mounted);
+    mount
+        .args(["-o", "noatime,subvol=@darlings/root/2"])
+        .arg(machine.volume.fs.device())
+        .arg(&mounted);
     run(&mut mount)?;
     machine.volume.set_default("@darlings/root/3")?;
     let ran = machine.purge("generations = 1", &[])?;
@@ -324,7 +327,7 @@ fn what_cannot_go_is_told_and_the_rest_goes() -> Result<()> {
     assert_eq!(machine.kept()?, ["2", "3", "5"]);
     assert_eq!(std::fs::read_to_string(machine.at("@darlings/root/2/of/2"))?, "gone with it");
     machine.volume.set_default("@")?;
-    run(Command::new("umount").arg(&mounted))?;
+    unmount(&mounted)?;
     let ran = machine.purge("generations = 1", &[])?;
     assert_eq!((ran.code, ran.stderr), (Some(0), removed(&[2, 3], TOO_MANY)));
     machine.close()

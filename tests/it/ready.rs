@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::common::{self, Machine, put};
 use anyhow::{Context as _, Result, ensure};
-use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run, unmount};
 use darlings_testkit::{Attribute, Flags, capability, plant, skip_unless};
 use rustix::fs::FallocateFlags;
 use serde_json::Value;
@@ -524,7 +524,7 @@ fn a_directory_on_an_overlay_is_reset_only_where_the_overlay_moves_directories()
         let ran = common::directory::ran(common::directory::command(&[], &["reset"], &file));
         let (kept, erased) = (live.join("keep/file").exists(), live.join("erased").exists());
         darlings_testkit::remove::contents(&at("merged/live"))?;
-        run(Command::new("umount").arg(at("merged")))?;
+        unmount(&at("merged"))?;
         darlings_testkit::remove::contents(fs.path())?;
         let ran = ran?;
         assert_eq!((kept, erased), (true, refused), "{}", ran.stderr);

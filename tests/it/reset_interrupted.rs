@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::common::{self, Machine, Ran, put, strace, subvolumes_of};
 use anyhow::{Context as _, Result, ensure};
-use darlings_testkit::loopfs::run;
+use darlings_testkit::loopfs::{run, unmount};
 use darlings_testkit::{
     Attribute, Compare, RelPath, Tree, capability, capture, difference, plant, skip_unless,
 };
@@ -374,9 +374,9 @@ fn a_volume_that_was_begun_is_not_called_as_it_was_and_needs_no_blank_to_be_comp
     let at = machine.beside("looked-at");
     std::fs::create_dir(&at)?;
     let device = machine.volume.fs.device();
-    run(Command::new("mount").args(["-o", "subvol=@"]).arg(device).arg(&at))?;
+    run(Command::new("mount").args(["-o", "noatime,subvol=@"]).arg(device).arg(&at))?;
     let ran = machine.run(machine.config(), &[]);
-    run(Command::new("umount").arg(&at))?;
+    unmount(&at)?;
     let ran = ran?;
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     let told = format!(
