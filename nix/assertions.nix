@@ -164,7 +164,10 @@ let
     ++ optional (volume.kind == null && volume.given == [ ] && volume.unclear) (
       wrong "${of}: fileSystems.${quoted volume.mountPoint} is a bind mount, or does not say its file system; write its fsType there, or what is reset here: zfs, btrfs, or dir, which erases the directory whatever it is."
     )
-    ++ optional (volume.kind == null && volume.given == [ ] && !volume.unclear) (
+    ++ optional (volume.kind == null && volume.given == [ ] && volume.isInMemory) (
+      wrong "${of}: fileSystems.${quoted volume.mountPoint} is in memory, which a reboot empties without darlings; remove the volume. docs/tmpfs-root.md says what darlings can do for such a machine, and how its root moves to a disk."
+    )
+    ++ optional (volume.kind == null && volume.given == [ ] && !volume.unclear && !volume.isInMemory) (
       wrong "${of}: fileSystems.${quoted volume.mountPoint} is no file system on a disk, or is not there; reset what holds the files, or remove the volume."
     )
     ++ optionals (volume.kind == "zfs") (

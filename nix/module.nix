@@ -24,7 +24,10 @@ let
 
   # The configuration that is being switched to, not the one that is there. Of the fstab there is only the
   # old one; that the new one mounts nothing by a number is asserted.
-  check = "${cfg.package}/bin/darlings check --fstab /dev/null --config ${toml}";
+  # It asks zpool whether blocks are cloned, and an activation has next to nothing on its PATH.
+  check =
+    lib.optionalString (resolved.ofKind "zfs" != [ ]) "PATH=${lib.getBin config.boot.zfs.package}/bin:$PATH "
+    + "${cfg.package}/bin/darlings check --fstab /dev/null --config ${toml}";
 
   hasPreSwitchChecks = options.system ? preSwitchChecks;
 
@@ -60,6 +63,8 @@ in
 
           boot.initrd.systemd = {
             contents."/etc/darlings.toml".source = toml;
+            # For the emergency shell, whose reader is told to type it.
+            extraBin.darlings = "${cfg.package}/bin/darlings";
             # The libraries are opened at run time, so that nothing finds them by looking at the binary.
             storePaths = [ "${cfg.package}/bin/darlings" ] ++ cfg.package.libraries or [ ];
             units."darlings-reset.service" = {

@@ -127,6 +127,10 @@ let
     in
     {
       inherit name mountPoint kind;
+      isInMemory = lib.elem (fileSystem.fsType or null) [
+        "ramfs"
+        "tmpfs"
+      ];
       unclear = fileSystem.device or null != null && isUnclear fileSystem;
       inherit (volume) strategy;
       given = filter (it: volume.${it} != null) kinds;
@@ -298,6 +302,10 @@ let
     mountPoint:
     (fileSystems.${mountPoint}.neededForBoot or false) || lib.elem mountPoint alwaysNeededForBoot;
 
+  # Whether what is there is mounted when stage 1 ends. The root always is.
+  isInStage1 =
+    mountPoint: mountPoint == null || mountPoint == "/" || lib.elem mountPoint stage1Mounts || inStage1 mountPoint;
+
   # And without a fileSystems: /run is bound into every root, an overlay of /etc mounted there, and
   # whatever else is a unit of its own.
   ownMounts = [
@@ -347,6 +355,7 @@ in
     fileSystems
     functions
     isHidden
+    isInStage1
     isOnVolume
     isWhole
     kept

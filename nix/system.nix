@@ -101,20 +101,36 @@ let
     what: remedy:
     "users.mutableUsers is set, and ${what} is erased: passwords that passwd sets are gone at the next boot, and users without a declared password are locked out. Set it to false and declare passwords, or ${remedy}.";
 
+  passwordsAreLost = if shadowInOverlay then overlayLoses else erased shadow;
+
+  secrets = import ./secrets.nix {
+    inherit
+      config
+      erased
+      lib
+      listed
+      quoted
+      resolved
+      wrong
+      ;
+    # A user who is there already keeps the password that is there.
+    passwordsAreKept = config.users.mutableUsers or true && !passwordsAreLost;
+  };
+
   lost =
     optionals (config.users.mutableUsers or true) (
-      if shadowInOverlay then
-        optional overlayLoses (
+      optional passwordsAreLost (
+        if shadowInOverlay then
           lockedOut "/.rw-etc, where the overlay on /etc has /etc/shadow," "turn the overlay off"
-        )
-      else
-        optional (erased shadow) (lockedOut shadow "add ${quoted shadow} to darlings.files")
+        else
+          lockedOut shadow "add ${quoted shadow} to darlings.files"
+      )
     )
     ++
       optional (erased "/var/lib/nixos")
         "/var/lib/nixos is erased, and with it which user has which id: files that are kept may come to belong to others. Add it to darlings.directories.";
 in
 {
-  assertions = aboutSystem;
-  warnings = lost;
+  assertions = aboutSystem ++ secrets.assertions;
+  warnings = lost ++ secrets.warnings;
 }

@@ -298,7 +298,7 @@ fn every_option_has_a_description_a_type_a_default_and_an_example() -> Result<()
 fn the_module_is_inert_without_enable_and_in_the_machine_of_build_vm() -> Result<()> {
     let Some(evaluated) = evaluated()? else { return Ok(()) };
     let nothing = json!({
-        "activationScripts": {}, "assertions": [], "etc": {}, "initrd": [], "initrdContents": {},
+        "activationScripts": {}, "assertions": [], "etc": {}, "initrd": [], "initrdBin": {}, "initrdContents": {},
         "neededForBoot": [], "preSwitchChecks": {}, "requiredBy": {}, "wantedBy": {}, "warnings": [],
     });
     assert_eq!(evaluated["disabled"]["rest"], nothing);
@@ -312,7 +312,8 @@ fn the_check_is_part_of_the_activation_where_there_are_no_pre_switch_checks() ->
     let script = evaluated["old"]["rest"]["activationScripts"]["darlings-check"].as_str();
     let script = script.context("no such script")?;
     assert!(script.starts_with("if [[ -n ${NIXOS_ACTION-} ]]; then\n"), "{script}");
-    let check = format!("{BINARY} check --fstab /dev/null --config /nix/store/");
+    let zfs = "PATH=/nix/store/00000000000000000000000000000000-zfs-user/bin:$PATH";
+    let check = format!("{zfs} {BINARY} check --fstab /dev/null --config /nix/store/");
     assert!(script.contains(&check), "{script}");
     Ok(())
 }

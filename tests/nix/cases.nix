@@ -223,7 +223,7 @@ in
       fsType = mkForce "tmpfs";
     };
   } [
-    "darlings.volumes.\"/\": fileSystems.\"/\" is no file system on a disk, or is not there; reset what holds the files, or remove the volume."
+    "darlings.volumes.\"/\": fileSystems.\"/\" is in memory, which a reboot empties without darlings; remove the volume. docs/tmpfs-root.md says what darlings can do for such a machine, and how its root moves to a disk."
   ])
   (case "a relative mount point" {
     darlings.volumes."srv" = { };
@@ -460,6 +460,7 @@ in
   (case "lanzaboote" {
     boot.loader.systemd-boot.enable = false;
     boot.lanzaboote.enable = true;
+    boot.lanzaboote.pkiBundle = "/nix/persist/sbctl";
     boot.loader.efi.efiSysMountPoint = "/efi";
     fileSystems = withoutBoot;
   } [ (wouldEraseBoot "\"/efi\"") ])
@@ -503,6 +504,102 @@ in
   } [
     "darlings.package: it was built without ZFS, and \"/\" is a ZFS dataset; build it with `withZfs = true`."
   ])
+
+  # --- secrets
+  (case "agenix with keys that are erased" {
+    age.secrets.x = { };
+    age.identityPaths = [
+      "/etc/ssh/ssh_host_ed25519_key"
+      "/etc/ssh/ssh_host_rsa_key"
+    ];
+  } [
+    "age.identityPaths: \"/etc/ssh/ssh_host_ed25519_key\" and \"/etc/ssh/ssh_host_rsa_key\" would be erased, and agenix could decrypt nothing at the next boot. Persist one of them."
+  ])
+  (case "agenix with one key that is kept" {
+    age.secrets.x = { };
+    age.identityPaths = [
+      "/etc/ssh/ssh_host_ed25519_key"
+      "/etc/ssh/ssh_host_rsa_key"
+    ];
+    darlings.files = [ "/etc/ssh/ssh_host_ed25519_key" ];
+  } [ ])
+  (case "agenix without a secret" { age.identityPaths = [ "/etc/ssh/ssh_host_ed25519_key" ]; } [ ])
+  (case "agenix with a key that the configuration links" {
+    age.secrets.x = { };
+    age.identityPaths = [ "/etc/ssh/key" ];
+    environment.etc."ssh/key".source = "/nix/persist/key";
+  } [ ])
+  (case "agenix with a key that impermanence brings" {
+    age.secrets.x = { };
+    age.identityPaths = [ "/etc/ssh/key" ];
+    environment.persistence."/nix/persist".files = [ { file = "/etc/ssh/key"; } ];
+  } [ ])
+  (case "sops-nix with a key of age that is erased, beside one that is not" {
+    sops.secrets.x = { };
+    sops.age.keyFile = "/var/lib/sops-nix/key.txt";
+    sops.age.sshKeyPaths = [ "/nix/persist/key" ];
+  } [
+    "sops.age.keyFile: \"/var/lib/sops-nix/key.txt\" would be erased, and sops-nix could decrypt nothing at the next boot. Persist it."
+  ])
+  (case "sops-nix with a host key that is erased" {
+    sops.secrets.x = { };
+    sops.age.sshKeyPaths = [ "/etc/ssh/ssh_host_ed25519_key" ];
+  } [
+    "sops: \"/etc/ssh/ssh_host_ed25519_key\" would be erased, and sops-nix could decrypt nothing at the next boot. Persist it."
+  ])
+  (case "sops-nix with a key that is kept, and GnuPG's that is not" {
+    sops.secrets.x = { };
+    sops.age.sshKeyPaths = [ "/var/log/key" ];
+    sops.gnupg.home = "/root/.gnupg";
+  } [ ])
+  (case "a password from a file that is erased, and one from memory" {
+    users.users.mia.hashedPasswordFile = "/etc/secrets/mia";
+    users.users.tom.hashedPasswordFile = "/run/secrets-for-users/tom";
+  } [
+    "users.users.mia.hashedPasswordFile: \"/etc/secrets/mia\" would be erased, and the user would have no password at the next boot. Persist it."
+  ])
+  (case "a password from a file that only a new user needs" {
+    users.mutableUsers = mkForce true;
+    users.users.mia.hashedPasswordFile = "/etc/secrets/mia";
+    darlings.files = [ "/etc/shadow" ];
+  } [ ])
+  (case "what the initrd gets a copy of" {
+    boot.initrd.network.ssh.enable = true;
+    boot.initrd.network.ssh.hostKeys = [ "/etc/secrets/initrd/key" ];
+    # As NixOS has it, and a key of LUKS that is its own source.
+    boot.initrd.secrets."/etc/ssh/key" = "/etc/secrets/initrd/key";
+    boot.initrd.secrets."/root/luks.key" = null;
+    boot.initrd.secrets."/kept" = "/var/log/kept";
+  } [
+    "boot.initrd.network.ssh.hostKeys: \"/etc/secrets/initrd/key\" would be erased, and the boot loader could not be installed again, since the initrd gets a copy then. Persist it."
+    "boot.initrd.secrets: \"/root/luks.key\" would be erased, and the boot loader could not be installed again, since the initrd gets a copy then. Persist it."
+  ])
+  (case "the keys of Secure Boot" { boot.lanzaboote.enable = true; } [
+    "boot.lanzaboote.pkiBundle: \"/var/lib/sbctl\" would be erased, and what is installed after that would not be signed with your keys. Persist it."
+  ])
+  (warns "secrets on a file system that is mounted too late" {
+    fileSystems."/secrets" = {
+      device = "rpool/safe/secrets";
+      fsType = "zfs";
+    };
+    age.secrets.x = { };
+    age.identityPaths = [ "/secrets/age" ];
+    sops.secrets.x = { };
+    sops.age.keyFile = "/secrets/sops";
+    users.users.mia.hashedPasswordFile = "/secrets/mia";
+  } [
+    "age.identityPaths: \"/secrets/age\" is on fileSystems.\"/secrets\", which is mounted after the activation reads it. Set fileSystems.\"/secrets\".neededForBoot to true."
+    "sops: \"/secrets/sops\" is on fileSystems.\"/secrets\", which is mounted after the activation reads it. Set fileSystems.\"/secrets\".neededForBoot to true."
+    "users.users.mia.hashedPasswordFile: \"/secrets/mia\" is on fileSystems.\"/secrets\", which is mounted after the activation reads it. Set fileSystems.\"/secrets\".neededForBoot to true."
+  ])
+  (warns "secrets on a file system that stage 1 mounts" {
+    fileSystems."/secrets" = {
+      device = "rpool/safe/secrets";
+      fsType = "zfs";
+      neededForBoot = true;
+    };
+    users.users.mia.hashedPasswordFile = "/secrets/mia";
+  } [ ])
 
   # --- warnings
   (warns "passwords that are erased" { users.mutableUsers = mkForce true; } [

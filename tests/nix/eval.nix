@@ -66,6 +66,7 @@ let
         requiredBy = lib.mapAttrs (_: unit: unit.requiredBy) units;
         neededForBoot = lib.attrNames (lib.filterAttrs (_: it: it.neededForBoot) config.fileSystems);
         initrd = config.boot.initrd.systemd.storePaths;
+        initrdBin = config.boot.initrd.systemd.extraBin;
         initrdContents = lib.mapAttrs (_: it: it.source) config.boot.initrd.systemd.contents;
         etc = lib.mapAttrs (_: it: it.source) config.environment.etc;
         preSwitchChecks = config.system.preSwitchChecks or { };

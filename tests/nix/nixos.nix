@@ -40,25 +40,39 @@ let
         home = any types.str "/home/${name}";
         homeMode = any types.str "700";
         group = any types.str "users";
+        hashedPasswordFile = null' types.str;
       };
     }
   );
 in
 {
   options = {
+    # Of agenix and sops-nix.
+    age.identityPaths = strings;
+    age.secrets = any (types.attrsOf types.raw) { };
+    sops.age.keyFile = null' types.str;
+    sops.age.sshKeyPaths = strings;
+    sops.gnupg.home = null' types.str;
+    sops.gnupg.sshKeyPaths = strings;
+    sops.secrets = any (types.attrsOf types.raw) { };
     assertions = any (types.listOf types.raw) [ ];
     warnings = strings;
     boot = {
       initrd.systemd = {
         enable = any types.bool true;
         contents = any (types.attrsOf source) { };
+        extraBin = any (types.attrsOf types.path) { };
         mounts = any (types.listOf types.raw) [ ];
         storePaths = any (types.listOf (types.either types.singleLineStr types.package)) [ ];
         units = any (types.attrsOf unit) { };
       };
+      initrd.network.ssh.enable = bool;
+      initrd.network.ssh.hostKeys = any (types.listOf (types.either types.str types.path)) [ ];
+      initrd.secrets = any (types.attrsOf (types.nullOr types.path)) { };
       initrd.luks.devices = any (types.attrsOf types.raw) { };
       isContainer = bool;
       lanzaboote.enable = bool;
+      lanzaboote.pkiBundle = any types.str "/var/lib/sbctl";
       loader.efi.efiSysMountPoint = any types.str "/boot";
       loader.external.enable = bool;
       loader.generic-extlinux-compatible.enable = bool;
@@ -74,7 +88,11 @@ in
       loader.systemd-boot.enable = bool;
       loader.systemd-boot.xbootldrMountPoint = null' types.str;
       zfs.allowHibernation = bool;
-      zfs.package = any types.raw null;
+      zfs.package = any types.raw {
+        type = "derivation";
+        name = "zfs";
+        outPath = "/nix/store/00000000000000000000000000000000-zfs-user";
+      };
     };
     environment.etc = any (types.attrsOf source) { };
     environment.persistence = any (types.attrsOf types.raw) { };
