@@ -1,19 +1,16 @@
 //! Making, reading, and deleting single subvolumes.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
+use crate::support::{Filesystem, btrfs, name, on_btrfs, open_directory, run};
 use darlings_btrfs::{
     Access, EntryKind, ErrorKind, NotAUuid, TOP_LEVEL, Uuid, create_subvolume, default_subvolume,
     delete_subvolume, delete_subvolume_by_id, entry_kind, filesystem_uuid, is_btrfs, is_read_only,
     set_default_subvolume, set_read_only, snapshot, subvolume_id, subvolume_info,
     subvolume_with_uuid,
 };
-use support::{Filesystem, btrfs, name, on_btrfs, open_directory, run};
 
 fn chattr(change: &str, path: &Path) {
     run("chattr", &[change.as_ref(), path.as_os_str()]);

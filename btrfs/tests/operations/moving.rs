@@ -1,16 +1,13 @@
 //! Exchanging and moving subvolumes.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
 
 use std::fs::create_dir;
 use std::os::unix::fs::MetadataExt;
 
+use crate::support::{Filesystem, name, on_btrfs, open_directory, run};
 use darlings_btrfs::{
     Access, ErrorKind, create_subvolume, exchange, is_read_only, rename, rename_noreplace,
     set_read_only, snapshot, subvolume_id,
 };
-use support::{Filesystem, name, on_btrfs, open_directory, run};
 
 fn make(filesystem: &Filesystem, below: &str) {
     let (parent, last) = below.rsplit_once('/').unwrap_or(("", below));

@@ -1,16 +1,13 @@
 //! Mounting the top level, making durable, and the errors of both.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
 
 use std::fs::File;
 use std::path::Path;
 
+use crate::support::{LoopDevice, btrfs, name, on_btrfs, open_directory, run, unmount_patiently};
 use darlings_btrfs::{
     Access, ErrorKind, TOP_LEVEL, create_subvolume, delete_subvolume, mount_top_level,
     set_default_subvolume, set_read_only, snapshot, subvolume_id, sync, unmount,
 };
-use support::{LoopDevice, btrfs, name, on_btrfs, open_directory, run, unmount_patiently};
 
 #[test]
 fn the_top_level_is_mounted_whatever_the_default_is() {

@@ -1,5 +1,4 @@
 //! A btrfs filesystem of a test's own, on a loop device, that goes away again.
-#![allow(dead_code, reason = "every test binary compiles this module and uses a part of it")]
 
 use std::cell::RefCell;
 use std::ffi::OsStr;

@@ -1,7 +1,4 @@
 //! Finding, opening, and deleting the subvolumes below one.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,6 +6,7 @@ use std::fs::{create_dir, create_dir_all};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use crate::support::{Filesystem, btrfs, name, on_btrfs, open_below, run};
 use darlings_btrfs::{
     Access, ErrorKind, TOP_LEVEL, create_subvolume, delete_subvolume_by_id,
     delete_subvolume_recursive, nested_subvolumes, open_subvolume, set_default_subvolume,
@@ -16,7 +14,6 @@ use darlings_btrfs::{
 };
 use rustix::fs::{Mode, mkdirat};
 use rustix::io::Errno;
-use support::{Filesystem, btrfs, name, on_btrfs, open_below, run};
 
 /// `live`, with subvolumes at three depths, below directories and right in each other.
 fn make_live(filesystem: &Filesystem) -> u64 {

@@ -1,16 +1,13 @@
 //! What subvolumes take, and when deleted ones have given it back.
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::{Filesystem, btrfs, name, on_btrfs};
 use darlings_btrfs::{
     Access, Accounting, Limit, Usage, create_subvolume, delete_subvolume, delete_subvolume_by_id,
     delete_subvolume_recursive, is_cleaned, snapshot, snapshot_limit, subvolume_id,
     subvolume_limits, subvolume_usage, sync, wake_cleaner,
 };
-use support::{Filesystem, btrfs, name, on_btrfs};
 
 const KIB: u64 = 1024;
 
