@@ -1,6 +1,6 @@
-//! Numbers as text, and what a command found as JSON.
+//! Numbers and paths as text, and what a command found as JSON.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -58,6 +58,23 @@ pub fn exact_number(text: &str) -> Option<u64> {
     (number.to_string() == text).then_some(number)
 }
 
+/// Makes a path absolute and normal without looking at any filesystem: `..` takes away the name
+/// before it, whatever that is.
+#[must_use]
+pub fn absolute(from: &Path, path: &Path) -> PathBuf {
+    let mut found = PathBuf::from("/");
+    for part in from.join(path).components() {
+        match part {
+            Component::Normal(name) => found.push(name),
+            Component::ParentDir => {
+                found.pop();
+            }
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +85,19 @@ mod tests {
         assert_eq!(exact_number("18446744073709551615"), Some(u64::MAX));
         for text in ["", "07", "+7", "7 ", "7a", "-7", "18446744073709551616", "\u{0667}"] {
             assert_eq!(exact_number(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_relative_path_is_made_absolute_by_its_words_alone() {
+        for (from, path, expected) in [
+            ("/home/mia", "notes", "/home/mia/notes"),
+            ("/home/mia", "../leo/./x//y/", "/home/leo/x/y"),
+            ("/home/mia", "/etc/../var", "/var"),
+            ("/", "../../..", "/"),
+            ("/home", "", "/home"),
+        ] {
+            assert_eq!(absolute(Path::new(from), Path::new(path)), Path::new(expected), "{path}");
         }
     }
 }

@@ -10,42 +10,7 @@ use serde::Serialize;
 use crate::config;
 use crate::names::shown;
 use crate::volume;
-
-/// How to go about it.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Only look.
-    pub dry_run: bool,
-    /// The blank is what is live now, not an empty tree.
-    pub from_live: bool,
-    /// Generations of another system become this one's.
-    pub take_over: bool,
-}
-
-/// Something that was missing, by its name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "what", content = "name", rename_all = "snake_case")]
-pub enum Missing {
-    /// The blank, to be made empty.
-    EmptyBlank(String),
-    /// The blank, to be made of what is live.
-    BlankOfLive(String),
-    /// The directory for the generations.
-    Generations(String),
-    /// That the generations in a directory are this system's; they were another one's.
-    Ownership(String),
-}
-
-impl std::fmt::Display for Missing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::EmptyBlank(name) => write!(f, "the blank {name}, which is empty"),
-            Self::BlankOfLive(name) => write!(f, "the blank {name}, of what is live now"),
-            Self::Generations(name) => write!(f, "the directory {name} for previous states"),
-            Self::Ownership(name) => write!(f, "the generations in {name} this system's"),
-        }
-    }
-}
+use crate::volume::{InitOptions, Missing};
 
 /// What was missing of every volume, for `--json`. Its schema is in `docs/json.md`.
 #[derive(Debug, Serialize)]
@@ -72,13 +37,13 @@ pub struct VolumeReport {
 ///
 /// # Errors
 /// What could not be made, or cannot be made at all and what to do instead.
-pub fn init(volume: &config::Volume, options: Options) -> anyhow::Result<Vec<Missing>> {
+pub fn init(volume: &config::Volume, options: InitOptions) -> anyhow::Result<Vec<Missing>> {
     volume::init(volume, options).with_context(|| shown(&volume.mount_point))
 }
 
 /// A line for each.
 #[must_use]
-pub fn in_words(volume: &config::Volume, missing: &[Missing], options: Options) -> String {
+pub fn in_words(volume: &config::Volume, missing: &[Missing], options: InitOptions) -> String {
     let mount_point = shown(&volume.mount_point);
     if missing.is_empty() {
         return format!("{mount_point}: nothing is missing\n");

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready;
-use crate::act::init::{self, Options, Report, VolumeReport};
+use crate::act::init::{self, Report, VolumeReport};
 use crate::config;
+use crate::volume::InitOptions;
 
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -42,7 +43,7 @@ fn init(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = ready::ready(&arguments.config, "init")?;
     crate::fs::process::prepare()?;
     let Arguments { dry_run, from_live, take_over, .. } = *arguments;
-    let options = Options { dry_run, from_live, take_over };
+    let options = InitOptions { dry_run, from_live, take_over };
     let mut report = Report { version: 1, dry_run: options.dry_run, volumes: Vec::new() };
     for volume in &config.volumes {
         let made = init::init(volume, options)?;

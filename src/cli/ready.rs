@@ -70,7 +70,7 @@ pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
             "the working directory is gone, so a relative path means nothing; give an absolute one",
         )?
     };
-    Ok(lookup::absolute(&from, path))
+    Ok(crate::text::absolute(&from, path))
 }
 
 /// Prints what a command found out.

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{FileType, major, minor};
 
-use super::mounted_over;
-use super::mounts::{self, Mounted};
+use super::mounts::{self, Mounted, mounted_over};
 use crate::config;
 use crate::fs::at;
 

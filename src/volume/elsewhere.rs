@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::{FileType, Statx, readlinkat};
 
-use crate::ask::lookup::absolute;
 use crate::config;
 use crate::fs::at;
 use crate::keep::survey::State;
@@ -21,6 +20,7 @@ use crate::keep::survey::Surveyed;
 use crate::keep::survey::state_at;
 use crate::names::shown;
 use crate::rules::Verdict;
+use crate::text::absolute;
 use crate::tree::{Comparison, Named};
 
 /// As many links as the kernel follows (`MAXSYMLINKS`).

@@ -1,5 +1,6 @@
 //! Mounts: our own, on directories of our own, and those of others.
 
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -208,6 +209,34 @@ fn parse(line: &[u8]) -> Option<Mounted> {
 
 fn text(field: &[u8]) -> String {
     String::from_utf8_lossy(field).into_owned()
+}
+
+/// Where anything is mounted, in the view of this process and in that of the machine's first one.
+///
+/// # Errors
+/// `/proc` does not say.
+pub fn mount_points() -> anyhow::Result<BTreeSet<PathBuf>> {
+    Ok(all()?.into_iter().map(|mounted| mounted.mount_point).collect())
+}
+
+/// What is mounted over a path of a volume: the innermost mount point at or above `path` that lies
+/// below the volume's own.
+///
+/// # Errors
+/// The list of mounts cannot be read.
+pub fn mounted_over(mount_point: &Path, path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let over = |point: &PathBuf| {
+        point != mount_point && point.starts_with(mount_point) && path.starts_with(point)
+    };
+    Ok(mount_points()?.into_iter().filter(over).max_by_key(|point| point.as_os_str().len()))
+}
+
+/// A mount point at or below `path`, if there is one.
+///
+/// # Errors
+/// The list of mounts cannot be read.
+pub fn mounted_at_or_below(path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    Ok(mount_points()?.into_iter().find(|point| point.starts_with(path)))
 }
 
 #[cfg(test)]

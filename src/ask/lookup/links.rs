@@ -9,9 +9,9 @@ use anyhow::{Context as _, ensure};
 use rustix::fs::{FileType, readlinkat};
 use serde::Serialize;
 
-use super::{Place, Volumes, absolute, place};
+use super::{Place, Volumes, place};
 use crate::fs::at;
-use crate::text::shown_path;
+use crate::text::{absolute, shown_path};
 
 /// A symbolic link on the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

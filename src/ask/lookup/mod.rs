@@ -1,7 +1,7 @@
 //! Where a path of the running system lies: on which volume, and below what.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -27,23 +27,6 @@ pub struct Place {
     pub below: PathBuf,
     /// What is mounted at or above it, below the volume's own mount point: nothing of that is reset.
     pub over: Option<PathBuf>,
-}
-
-/// Makes a path absolute and normal without looking at any filesystem: `..` takes away the name
-/// before it, whatever that is.
-#[must_use]
-pub fn absolute(from: &Path, path: &Path) -> PathBuf {
-    let mut found = PathBuf::from("/");
-    for part in from.join(path).components() {
-        match part {
-            Component::Normal(name) => found.push(name),
-            Component::ParentDir => {
-                found.pop();
-            }
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    found
 }
 
 /// Finds the volume of an absolute, normal path; `None` where it is on none that is reset.
@@ -139,22 +122,4 @@ pub fn nested_around(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Option
         }
     }
     Ok(None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_relative_path_is_made_absolute_by_its_words_alone() {
-        for (from, path, expected) in [
-            ("/home/mia", "notes", "/home/mia/notes"),
-            ("/home/mia", "../leo/./x//y/", "/home/leo/x/y"),
-            ("/home/mia", "/etc/../var", "/var"),
-            ("/", "../../..", "/"),
-            ("/home", "", "/home"),
-        ] {
-            assert_eq!(absolute(Path::new(from), Path::new(path)), Path::new(expected), "{path}");
-        }
-    }
 }

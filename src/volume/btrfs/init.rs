@@ -8,12 +8,12 @@ use darlings_btrfs as fs;
 
 use super::record::Whose;
 use super::{Btrfs, each_directory, os};
-use crate::act::init::{Missing, Options};
 use crate::cmdline::Asked;
 use crate::config;
 use crate::fs::at;
 use crate::tree::{self};
 use crate::volume::{self, Volume as _, bootable};
+use crate::volume::{InitOptions, Missing};
 
 /// What a blank is called until it is complete.
 const UNFINISHED: &str = ".darlings-unfinished";
@@ -22,7 +22,7 @@ const UNFINISHED: &str = ".darlings-unfinished";
 pub(in crate::volume) fn init(
     volume: &config::Volume,
     source: &config::Btrfs,
-    options: Options,
+    options: InitOptions,
 ) -> anyhow::Result<Vec<Missing>> {
     let opened = volume::Options {
         dry_run: options.dry_run,
@@ -41,7 +41,7 @@ pub(in crate::volume) fn init(
 }
 
 impl Btrfs {
-    fn init(&mut self, options: Options) -> anyhow::Result<Vec<Missing>> {
+    fn init(&mut self, options: InitOptions) -> anyhow::Result<Vec<Missing>> {
         let live = self.live()?;
         let mut missing = Vec::new();
         let generations = self.source.generations.display().to_string();

@@ -8,17 +8,17 @@ use anyhow::{Context as _, bail};
 use rustix::fs::syncfs;
 
 use super::open_directory;
-use crate::act::init::{Missing, Options};
 use crate::cmdline::Asked;
 use crate::config;
 use crate::rules::OWN_DIRECTORY;
 use crate::tree;
+use crate::volume::{InitOptions, Missing};
 use crate::volume::{bootable, in_running_system};
 
 /// Makes what is missing.
 pub(in crate::volume) fn init(
     volume: &config::Volume,
-    options: Options,
+    options: InitOptions,
 ) -> anyhow::Result<Vec<Missing>> {
     let volume = in_running_system(volume);
     let config::Backing::Dir(source) = &volume.backing else { bail!("BUG: no directory") };

@@ -1,6 +1,7 @@
 //! What the kernel command line can ask for instead of a reset, on ZFS: the plans. Pure.
 
-use super::plan::{Facts, generation_name};
+use super::names::{generation_name, in_words};
+use super::plan::Facts;
 use crate::config::{self, Strategy};
 use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 
@@ -73,11 +74,6 @@ fn destroyed_later(volume: &config::Volume, name: &str) -> Vec<String> {
              blank; strategy = \"carry\" keeps it"
         )],
     }
-}
-
-/// The dataset, in words.
-pub(in crate::volume) fn in_words(source: &config::Zfs) -> String {
-    format!("ZFS dataset {}", source.dataset)
 }
 
 #[cfg(test)]

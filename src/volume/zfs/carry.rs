@@ -11,8 +11,10 @@ use anyhow::Context as _;
 use darlings_zfs as fs;
 use tracing::warn;
 
+use super::dataset::Zfs;
 use super::execute::with_remedy;
-use super::{Zfs, mount, pool_of, root, unmount};
+use super::mounted::{mount, root, unmount};
+use super::names::pool_of;
 use crate::engine::plan::Does;
 use crate::keep::carry::{self, Journal};
 use crate::keep::copy_in::Outcome;

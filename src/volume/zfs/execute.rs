@@ -4,8 +4,9 @@ use anyhow::{Context as _, bail, ensure};
 use darlings_zfs as fs;
 use rustix::io::Errno;
 
-use super::plan::{blank_name, stage_name};
-use super::{MARK, Zfs, mount, pool_of, root, unmount};
+use super::dataset::Zfs;
+use super::mounted::{mount, root, unmount};
+use super::names::{MARK, blank_name, pool_of, stage_name};
 use crate::engine::plan::{Does, Step, Tree};
 use crate::keep::copy_in::Outcome;
 use crate::keep::copy_in::copy_in;

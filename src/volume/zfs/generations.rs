@@ -13,15 +13,15 @@ use darlings_zfs as fs;
 use rustix::mount::mount_bind;
 use tracing::warn;
 
-use super::super::mounts::{self, Mount};
-use super::plan::{OURS, blank_name};
-use super::{MARK, pool_of, root};
+use super::mounted::{root, unmount};
+use super::names::{MARK, OURS, blank_name, pool_of};
 use crate::config;
 use crate::fs::at;
 use crate::generations::{CountedBy, Detail, Generation, Other, Seen, Size, Space, Store};
 use crate::keep::carry;
 use crate::own::state;
 use crate::text::exact_number;
+use crate::volume::mounts::{self, Mount};
 
 /// The user property of a snapshot that says that this tool took it as a generation; its value is
 /// the number.
@@ -254,7 +254,7 @@ impl Store for Generations {
 
     fn close(&mut self) -> anyhow::Result<()> {
         let snapshots = self.snapshots.drain(..).map(|mount| mount.close(fs::unmount));
-        let live = super::unmount(&mut self.live);
+        let live = unmount(&mut self.live);
         mounts::all_done(snapshots.chain([live]))
     }
 }

@@ -5,20 +5,22 @@ use std::os::fd::AsFd as _;
 use anyhow::{Context as _, ensure};
 use darlings_zfs as fs;
 
-use super::plan::blank_name;
-use super::{Zfs, generations, root, unmount};
-use crate::act::init::{Missing, Options};
+use super::dataset::Zfs;
+use super::generations;
+use super::mounted::{root, unmount};
+use super::names::blank_name;
 use crate::cmdline::Asked;
 use crate::config;
 use crate::fs::at;
 use crate::fs::reserved::Reserved;
 use crate::volume::{self, bootable};
+use crate::volume::{InitOptions, Missing};
 
 /// Makes what is missing.
 pub(in crate::volume) fn init(
     volume: &config::Volume,
     source: &config::Zfs,
-    options: Options,
+    options: InitOptions,
 ) -> anyhow::Result<Vec<Missing>> {
     let opened = volume::Options {
         dry_run: true, // of a reset, which is not asked for

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use darlings_zfs as fs;
 
-use super::plan::{Facts, generation_name};
-use super::{MARK, Zfs, mount, root, unmount};
+use super::dataset::Zfs;
+use super::mounted::{mount, root, unmount};
+use super::names::{MARK, generation_name};
+use super::plan::Facts;
 use crate::config;
 use crate::engine::plan::{Planned, Step, Tree, VolumePlan};
 use crate::volume::{LEAST_ROOM, Looked, OnlyNow, mounts, zfs_clones_no_blocks};

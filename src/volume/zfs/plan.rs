@@ -2,15 +2,12 @@
 
 use anyhow::{Context as _, ensure};
 
-use super::asked::in_words;
+use super::names::{blank_name, generation_name, in_words, secured_name, stage_name};
 use crate::config::{self, NewerSnapshots};
 use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
 use crate::keep::carry;
 use crate::own::state;
 use crate::volume::Looked;
-
-/// The part of a snapshot's name, after the `@`, that says whose it is.
-pub(super) const OURS: &str = "darlings-";
 
 /// What was seen.
 #[derive(Debug, Clone, Default)]
@@ -36,32 +33,6 @@ pub(super) struct Facts {
     pub(super) restore: Option<state::Restore>,
     /// The generation that is to be restored, if that is asked for.
     pub(super) source: Option<u64>,
-}
-
-/// The dataset in which the result is made.
-pub(super) fn stage_name(source: &config::Zfs) -> String {
-    format!("{}/darlings-stage", source.dataset)
-}
-
-/// The snapshot of the stage whose existence means that the stage is complete.
-pub(super) fn secured_name(source: &config::Zfs, generation: u64) -> String {
-    format!("{}@{OURS}{generation}", stage_name(source))
-}
-
-/// The blank's full name; `None` for an empty one.
-pub(super) fn blank_name(source: &config::Zfs) -> Option<String> {
-    source.blank.as_ref().map(|blank| format!("{}@{blank}", source.dataset))
-}
-
-/// The snapshot that is a generation.
-pub(super) fn generation_name(source: &config::Zfs, generation: u64) -> String {
-    format!("{}@{OURS}{generation}", source.dataset)
-}
-
-/// The number in the name of a snapshot that is called as ours are. Whether it is one of ours, only
-/// its mark says.
-pub(super) fn own_number(name: &str) -> Option<u64> {
-    name.split_once('@')?.1.strip_prefix(OURS)?.parse().ok()
 }
 
 impl Facts {
