@@ -1,5 +1,6 @@
-//! Whether a machine boots from the result as it did from the previous state: a root that held an init,
-//! or the modules of the kernel that runs, must hold them afterwards. Otherwise nothing is reset.
+//! Whether a machine boots from the result as it did from the previous state: a root that held an init
+//! with its dynamic loader and its C library, or the modules of the kernel that runs, must hold them
+//! afterwards. Otherwise nothing is reset.
 //!
 //! A root that never held them is not asked for them: NixOS has both in the store, and its volumes
 //! are reset to nothing at all.
@@ -22,6 +23,13 @@ use crate::rules::{Rules, Verdict};
 /// Where kernels look for an init, and where distributions have it.
 const INITS: [&str; 5] =
     ["/sbin/init", "/usr/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/init"];
+
+/// What a distribution with a merged /usr has as links into it. Where a root lacks one of them, systemd makes
+/// it before it starts the init (`base-filesystem.c`).
+const MERGED: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
+/// The C library, beside its dynamic loader. That of musl is its loader.
+const LIBRARY: &str = "libc.so.6";
 
 /// NixOS's, which the boot loader names by its path in the store.
 const INIT_OF_NIXOS: &str = "/nix/var/nix/profiles/system/init";
@@ -53,6 +61,13 @@ pub(super) fn ensure(
     let [modules, index] = [release.to_owned(), format!("{release}/modules.dep")]
         .map(|below| MODULES.map(|modules| Path::new(modules).join(&below)).to_vec());
     let kernel = format!("modules of the running kernel {release}");
+    let refuse = |what: &str, has: &Path| -> anyhow::Result<()> {
+        bail!(
+            "the result would hold no {what}, and the previous state has {}; {}",
+            shown(&has),
+            remedy(volume, asked)
+        )
+    };
     for (what, paths) in [
         ("init", INITS.map(PathBuf::from).to_vec()),
         ("init of NixOS", vec![PathBuf::from(INIT_OF_NIXOS)]),
@@ -60,14 +75,13 @@ pub(super) fn ensure(
         (kernel.as_str(), index),
     ] {
         if let Some(has) = trees.loses(&paths)? {
-            bail!(
-                "the result would hold no {what}, and the previous state has {}; {}",
-                shown(&has),
-                remedy(volume, asked)
-            );
+            refuse(what, &has)?;
         }
     }
-    Ok(())
+    match trees.loses_loader()? {
+        Some((what, has)) => refuse(what, &has),
+        None => Ok(()),
+    }
 }
 
 /// What the owner should know of a root that distributions install: what of it the reset erases that
@@ -158,23 +172,78 @@ impl<'a> Trees<'a> {
         Ok(None)
     }
 
+    /// What the inits of the result need to start, if none of them would have all of it that the
+    /// previous state has.
+    fn loses_loader(&self) -> anyhow::Result<Option<(&'static str, PathBuf)>> {
+        let mut lost = None;
+        for init in INITS {
+            let Some(init) = self.find(Tree::Result, Path::new(init))? else { continue };
+            match self.lost_by(&init)? {
+                None => return Ok(None),
+                it => lost = lost.or(it),
+            }
+        }
+        Ok(lost)
+    }
+
+    /// The same of one, which is there in the result.
+    fn lost_by(&self, init: &Path) -> anyhow::Result<Option<(&'static str, PathBuf)>> {
+        let Some(loader) = self.loader_of(init)? else { return Ok(None) };
+        let Some(before) = self.find(Tree::Previous, &loader)? else { return Ok(None) };
+        let Some(after) = self.find(Tree::Result, &loader)? else {
+            return Ok(Some(("dynamic loader of init", loader)));
+        };
+        let library = |at: &Path| self.volume.mount_point.join(at.with_file_name(LIBRARY));
+        let had = self.find(Tree::Previous, &library(&before))?.is_some();
+        let lost = had && self.find(Tree::Result, &library(&after))?.is_none();
+        Ok(lost.then(|| ("C library of init", library(&before))))
+    }
+
+    /// The dynamic loader that a program of the result names.
+    fn loader_of(&self, program: &Path) -> anyhow::Result<Option<PathBuf>> {
+        let read = || -> anyhow::Result<Option<PathBuf>> {
+            let Some(from) = self.source(Tree::Result, program)? else { return Ok(None) };
+            let (parent, name) = at::open_parent(from, program)?;
+            if at::kind(&at::status(parent.as_fd(), &name)?) != FileType::RegularFile {
+                return Ok(None);
+            }
+            Ok(elf::loader(&at::open_file(parent.as_fd(), &name)?.into())?)
+        };
+        read().with_context(|| format!("cannot read {program:?}"))
+    }
+
     /// Where an absolute path is in a tree, below the volume's root, with all links followed. Nothing
     /// where it leads out of the volume.
     fn find(&self, tree: Tree, path: &Path) -> anyhow::Result<Option<PathBuf>> {
         let mount_point = &self.volume.mount_point;
-        let Ok(below) = path.strip_prefix(mount_point) else { return Ok(None) };
-        let mut path = below.to_owned();
+        let mut next = Some(path.to_owned());
         for _ in 0..MOST_LINKS {
-            match self.first_link(tree, &path)? {
+            let Some(path) = next.and_then(|path| self.below(&path)) else { return Ok(None) };
+            next = match self.first_link(tree, &path)? {
                 Way::Through => return Ok(Some(path)),
-                Way::Nowhere => return Ok(None),
-                Way::Link(from, link) => match through(from, mount_point, &path, &link)? {
-                    Some(leads_to) => path = leads_to,
-                    None => return Ok(None),
-                },
-            }
+                Way::Nowhere => self.made_by_systemd(tree, &path)?,
+                Way::Link(from, link) => Some(through(from, mount_point, &path, &link)?),
+            };
         }
         Ok(None)
+    }
+
+    /// An absolute path below the volume's root; `None` where it is not on the volume. The links of a merged
+    /// /usr are on another volume than what they lead to if that is a volume of its own.
+    fn below(&self, path: &Path) -> Option<PathBuf> {
+        let strip = |path: &Path| path.strip_prefix(&self.volume.mount_point).map(Path::to_owned);
+        strip(path).ok().or_else(|| strip(&merged(path)?).ok())
+    }
+
+    /// Where a path leads whose first directory is a link that the root lacks and systemd makes.
+    fn made_by_systemd(&self, tree: Tree, path: &Path) -> anyhow::Result<Option<PathBuf>> {
+        let Some(leads_to) = merged(&self.volume.mount_point.join(path)) else { return Ok(None) };
+        let first = Path::new(path.iter().next().unwrap_or_default());
+        let is_there = match self.source(tree, first)? {
+            Some(from) => at::status_beneath(from, first)?.is_some(),
+            None => false,
+        };
+        Ok((!is_there).then_some(leads_to))
     }
 
     fn first_link(&self, tree: Tree, path: &Path) -> anyhow::Result<Way<'a>> {
@@ -233,6 +302,13 @@ enum Way<'a> {
     Link(BorrowedFd<'a>, PathBuf),
 }
 
+/// Where an absolute path is in a merged /usr.
+fn merged(path: &Path) -> Option<PathBuf> {
+    let below = path.strip_prefix("/").ok()?;
+    let first = below.iter().next()?;
+    MERGED.iter().any(|name| first == *name).then(|| Path::new("/usr").join(below))
+}
+
 /// What to do about a blank without an operating system.
 fn remedy(volume: &config::Volume, asked: Asked) -> String {
     let make = match (&volume.backing, asked) {
@@ -252,5 +328,6 @@ fn remedy(volume: &config::Volume, asked: Asked) -> String {
     format!("{make}, or persist the directories that the system boots from")
 }
 
+mod elf;
 #[cfg(test)]
 mod tests;

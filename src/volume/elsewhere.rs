@@ -149,9 +149,10 @@ impl Looking<'_> {
                 State::Absent | State::Unreachable { .. } => return Ok(None),
             };
             of_root = of_root && self.is_in_hands_of_root(&link)?;
-            match through(self.previous, mount_point, &path, &link)? {
-                Some(leads_to) => path = leads_to,
-                None => return Ok(None),
+            match through(self.previous, mount_point, &path, &link)?.strip_prefix(mount_point) {
+                Ok(leads_to) if !leads_to.as_os_str().is_empty() => path = leads_to.into(),
+                // Elsewhere, or the volume itself.
+                _ => return Ok(None),
             }
         }
         Ok(None)
@@ -219,21 +220,18 @@ impl Looking<'_> {
     }
 }
 
-/// What a path stands for whose first link is `link`, both below a volume's root. Nothing where that is
-/// elsewhere than in the volume, or the volume itself.
+/// The absolute path that a path stands for whose first link is `link`, both below a volume's root.
 pub(super) fn through(
     tree: BorrowedFd<'_>,
     mount_point: &Path,
     path: &Path,
     link: &Path,
-) -> anyhow::Result<Option<PathBuf>> {
+) -> anyhow::Result<PathBuf> {
     let (above, name) = at::open_parent(tree, link)?;
     let target = readlinkat(&above, &name, Vec::new())?;
     let rest = path.strip_prefix(link).context("BUG: the link is not on the path")?;
     let target = Path::new(at::os_name(&target)).join(rest);
-    let leads_to = absolute(&parent(&mount_point.join(link)), &target);
-    let below = leads_to.strip_prefix(mount_point);
-    Ok(below.map_or(None, |it| (!it.as_os_str().is_empty()).then(|| it.to_owned())))
+    Ok(absolute(&parent(&mount_point.join(link)), &target))
 }
 
 fn parent(path: &Path) -> PathBuf {

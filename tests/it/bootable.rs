@@ -130,3 +130,37 @@ fn a_directory_with_a_distribution_gets_no_empty_blank() -> Result<()> {
     assert_eq!(paths(before), paths(capture(&live)?));
     fs.close()
 }
+
+/// Executables of 64 bits, of which a boot wants nothing but the dynamic loader that they name.
+fn executable(loader: &str) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; 120];
+    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    let length = u8::try_from(loader.len())?;
+    for (at, byte) in [(32, 64), (54, 56), (56, 1), (64, 3), (72, 120), (96, length)] {
+        bytes[at] = byte;
+    }
+    bytes.extend(loader.as_bytes());
+    Ok(bytes)
+}
+
+#[test]
+fn an_init_is_not_kept_without_its_dynamic_loader() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let mut machine = machine(|_| Ok(()), "empty")?;
+    let live = machine.volume.live();
+    std::fs::write(live.join("usr/lib/systemd/systemd"), executable("/lib64/ld.so.2")?)?;
+    put(&live, "usr/lib64/ld.so.2", "loader")?;
+    symlink("usr/lib64", live.join("lib64"))?;
+    machine = machine.persist("/usr/lib/systemd", &[]).persist("/usr/sbin", &[]);
+    let before = machine.whole()?;
+    let ran = machine.reset()?;
+    assert_eq!(ran.code, Some(10), "{}", ran.stderr);
+    let words = "error: no volume was reset; all are as they were: /: the result would hold no dynamic \
+                 loader of init, and the previous state has /lib64/ld.so.2; name a blank";
+    assert!(ran.stderr.starts_with(words), "{}", ran.stderr);
+    assert_eq!(before.differences(&machine.whole()?), "");
+    machine = machine.persist("/usr/lib64", &[]);
+    machine.reset_well()?;
+    assert!(machine.volume.live().join("usr/lib64/ld.so.2").exists());
+    machine.close()
+}

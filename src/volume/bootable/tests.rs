@@ -27,12 +27,46 @@ const NIXOS: [&str; 6] = [
     "etc/systemd/system -> /etc/static/systemd/system",
 ];
 
-/// A directory with these entries: `a/` is a directory, `a -> b` a link, and the rest are files.
+/// The same of Debian and of Fedora, with what the init needs to start.
+const DEBIAN_WITH_LIBRARIES: [&str; 8] = [
+    "usr/lib/systemd/systemd ELF /lib64/ld-linux-x86-64.so.2",
+    "usr/sbin/init -> ../lib/systemd/systemd",
+    "usr/lib64/ld-linux-x86-64.so.2 -> /lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+    "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+    "usr/lib/x86_64-linux-gnu/libc.so.6",
+    "sbin -> usr/sbin",
+    "lib -> usr/lib",
+    "lib64 -> usr/lib64",
+];
+const FEDORA: [&str; 6] = [
+    "usr/lib/systemd/systemd ELF /lib64/ld-linux-x86-64.so.2",
+    "usr/sbin/init -> ../lib/systemd/systemd",
+    "usr/lib64/ld-linux-x86-64.so.2",
+    "usr/lib64/libc.so.6",
+    "sbin -> usr/sbin",
+    "lib64 -> usr/lib64",
+];
+
+/// An executable of 64 bits that names a dynamic loader, and nothing else.
+fn executable(loader: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 120];
+    bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    let length = u8::try_from(loader.len()).unwrap();
+    for (at, byte) in [(32, 64), (54, 56), (56, 1), (64, 3), (72, 120), (96, length)] {
+        bytes[at] = byte;
+    }
+    bytes.extend(loader.as_bytes());
+    bytes
+}
+
+/// A directory with these entries: `a/` is a directory, `a -> b` a link, `a ELF b` an executable whose
+/// dynamic loader is `b`, and the rest are files.
 fn tree(entries: &[&str]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for entry in entries {
         let (path, target) =
             entry.split_once(" -> ").map_or((*entry, None), |it| (it.0, Some(it.1)));
+        let (path, loader) = path.split_once(" ELF ").map_or((path, None), |it| (it.0, Some(it.1)));
         let at = root.path().join(path);
         if path.ends_with('/') {
             std::fs::create_dir_all(at).unwrap();
@@ -41,7 +75,7 @@ fn tree(entries: &[&str]) -> tempfile::TempDir {
         std::fs::create_dir_all(at.parent().unwrap()).unwrap();
         match target {
             Some(target) => symlink(target, at).unwrap(),
-            None => std::fs::write(at, "").unwrap(),
+            None => std::fs::write(at, loader.map(executable).unwrap_or_default()).unwrap(),
         }
     }
     root
@@ -177,10 +211,65 @@ fn the_modules_of_the_kernel_that_runs_stay() {
 #[test]
 fn a_volume_of_usr_is_looked_at_by_the_paths_that_it_has_in_the_machine() {
     let usr = ["lib/systemd/systemd", "sbin/init -> /usr/lib/systemd/systemd"];
-    let expected = "the result would hold no init, and the previous state has /usr/sbin/init";
-    assert_eq!(refused(&volume("/usr", &["local"]), &usr, None).as_deref(), Some(expected));
+    assert_eq!(refused(&volume("/usr", &["local"]), &usr, None).as_deref(), Some(NO_INIT));
     assert_eq!(refused(&volume("/usr", &["lib"]), &usr, None), None);
     assert_eq!(refused(&volume("/home", &[]), &["mia/sbin/init", "sbin/init"], None), None);
+}
+
+#[test]
+fn an_init_stays_with_its_dynamic_loader_and_its_c_library() {
+    let loses = |what: &str, has: &str| {
+        Some(format!("the result would hold no {what} of init, and the previous state has {has}"))
+    };
+    let loader = loses("dynamic loader", "/lib64/ld-linux-x86-64.so.2");
+    // What holds the init, the modules and the configuration, and no library.
+    let kept = ["etc", "usr/lib/systemd", "usr/lib/modules", "usr/sbin"];
+    let links = ["sbin -> usr/sbin", "lib64 -> usr/lib64", "lib -> usr/lib"];
+    for distribution in [&DEBIAN_WITH_LIBRARIES[..], &FEDORA] {
+        for blank in [None, Some(&links[..])] {
+            assert_eq!(refused(&volume("/", &kept), distribution, blank), loader);
+        }
+        assert_eq!(refused(&volume("/", &["usr"]), distribution, Some(&links)), None);
+        // The links that the result lacks systemd makes.
+        assert_eq!(refused(&volume("/", &["usr"]), distribution, None), None);
+        assert_eq!(refused(&volume("/", &["etc"]), distribution, Some(distribution)), None);
+    }
+    let with_loader = [&kept[..], &["usr/lib64/ld-linux-x86-64.so.2"]].concat();
+    let library = loses("C library", "/usr/lib64/libc.so.6");
+    assert_eq!(refused(&volume("/", &with_loader), &FEDORA, Some(&links)), library);
+    // The blank may be another distribution, with the library elsewhere, or an init that needs neither.
+    let root = volume("/", &["home"]);
+    assert_eq!(refused(&root, &FEDORA, Some(&DEBIAN_WITH_LIBRARIES)), None);
+    assert_eq!(refused(&root, &DEBIAN_WITH_LIBRARIES, Some(&FEDORA)), None);
+    assert_eq!(refused(&root, &FEDORA, Some(&["sbin/init"])), None);
+    let musl = ["sbin/init ELF /lib/ld-musl-x86_64.so.1", "lib/ld-musl-x86_64.so.1"];
+    assert_eq!(refused(&root, &FEDORA, Some(&musl)), None);
+    let musl_loader = loses("dynamic loader", "/lib/ld-musl-x86_64.so.1");
+    assert_eq!(refused(&volume("/", &["sbin"]), &musl, None), musl_loader);
+    // What was never there is not asked for.
+    assert_eq!(refused(&volume("/", &["sbin"]), &musl[..1], None), None);
+}
+
+#[test]
+fn usr_as_a_volume_of_its_own_has_what_the_links_of_the_root_lead_to() {
+    for distribution in [&DEBIAN_WITH_LIBRARIES[..], &FEDORA] {
+        let below = |entry: &&&'static str| entry.starts_with("usr/");
+        let (usr, root): (Vec<&str>, Vec<&str>) = distribution.iter().partition(below);
+        let usr: Vec<&str> = usr.iter().map(|entry| &entry[4..]).collect();
+        // Nothing of it is the root's, nor are the links needed.
+        let root = [&root[..], &["usr/"]].concat();
+        assert_eq!(refused(&volume("/", &["etc"]), &root, None), None);
+        let blank = ["lib/systemd/systemd ELF /lib64/ld-linux-x86-64.so.2"];
+        assert_eq!(
+            refused(&volume("/usr", &["local"]), &usr, Some(&blank)).as_deref(),
+            Some(
+                "the result would hold no dynamic loader of init, and the previous state has \
+                 /lib64/ld-linux-x86-64.so.2"
+            )
+        );
+        assert_eq!(refused(&volume("/usr", &["lib", "lib64"]), &usr, Some(&blank)), None);
+        assert_eq!(refused(&volume("/usr", &["local"]), &usr, Some(&usr)), None);
+    }
 }
 
 #[test]
