@@ -3,31 +3,26 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::ready;
+use super::ready::{self, Common};
 use crate::act::adopt::json::Report;
 use crate::act::adopt::{self, Adoption, Options};
-use crate::config;
 use crate::engine::report::ways_in_words;
 use crate::names::shown;
 use crate::tree::BytesByRung;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
     /// The store, as in /persist
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
     /// Say what would be brought over and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     /// Threads that copy; by default two for each processor, up to 4
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -41,7 +36,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn adopt(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = ready::ready(&arguments.config, "adopt")?;
+    let config = arguments.common.ready("adopt")?;
     crate::fs::process::prepare()?;
     let options = Options {
         from: arguments.from.clone(),
@@ -49,11 +44,8 @@ fn adopt(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         threads: ready::threads(arguments.threads),
     };
     let adoptions = adopt::adopt(&config, &options)?;
-    ready::print(&if arguments.json {
-        ready::json(&Report::of(&adoptions, arguments.dry_run))?
-    } else {
-        in_words(&adoptions)
-    })?;
+    let report = Report::of(&adoptions, arguments.dry_run);
+    arguments.common.print(&report, |_| in_words(&adoptions))?;
     Ok(ready::well(!adoptions.iter().any(Adoption::is_blocked)))
 }
 

@@ -6,25 +6,20 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::ready;
+use super::ready::{self, Common};
 use crate::act::check::Check;
 use crate::cmdline::{self, CommandLine};
-use crate::config;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     /// The kernel command line, which may mount another root, or the root by a number
     #[arg(long, value_name = "FILE", default_value = cmdline::DEFAULT_PATH)]
     cmdline: PathBuf,
     /// The table of mounts, which may mount a volume by a number
     #[arg(long, value_name = "FILE", default_value = "/etc/fstab")]
     fstab: PathBuf,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -41,15 +36,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
         Err(error) => (Check::refused(format!("{error:#}")), ready::code(&error)),
     };
-    ready::ended(print(arguments, &check).map(|()| code))
-}
-
-fn print(arguments: &Arguments, check: &Check) -> anyhow::Result<()> {
-    ready::print(&if arguments.json { check.json()? } else { check.to_string() })
+    ready::ended(arguments.common.print(&check, |_| check.to_string()).map(|()| code))
 }
 
 fn check(arguments: &Arguments) -> anyhow::Result<Check> {
-    let config = ready::ready(&arguments.config, "check")?;
+    let config = arguments.common.ready("check")?;
     let line = CommandLine::read(&arguments.cmdline)?;
     let fstab = match std::fs::read_to_string(&arguments.fstab) {
         Ok(fstab) => fstab,

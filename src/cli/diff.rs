@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use super::progress::Progress;
-use super::ready::{self, WrongUse};
+use super::ready::{self, Common, WrongUse};
 use crate::ask::diff::views::{Flat, Grouped, Json, Style, Tree, View};
 use crate::ask::diff::{self, Done, Entry, Options, Owners, Totals, Watch};
 use crate::ask::drift;
@@ -28,10 +28,10 @@ pub(super) struct Arguments {
     /// Only what is at or below this path
     path: Option<PathBuf>,
     /// Print a tree; directories that are new as a whole are summed up, unless --all is given
-    #[arg(long, conflicts_with = "flat")]
+    #[arg(long, conflicts_with_all = ["flat", "json"])]
     tree: bool,
     /// Print a line for each entry
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     flat: bool,
     /// Show what the system makes again by itself, too
     #[arg(long)]
@@ -42,21 +42,18 @@ pub(super) struct Arguments {
     /// Compare with this generation instead of what is there now
     #[arg(long, value_name = "M", requires = "since")]
     until: Option<u64>,
-    /// Print JSON
-    #[arg(long, conflicts_with_all = ["tree", "flat"])]
-    json: bool,
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
     /// Compare everything, even where the filesystem knows what was changed
     #[arg(long, alias = "no-fast")]
     full: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0   the next reset would erase nothing, or with --since, nothing differs
-  1   it would erase, revert, bring back or put away something, or something differs
+  1   it would erase, revert, bring back or put away something, or something
+      differs
   2   wrong use, or a failure";
 
 const TROUBLE: u8 = 2;
@@ -87,7 +84,7 @@ struct Ended {
 }
 
 fn compare(arguments: &Arguments) -> anyhow::Result<Ended> {
-    let config = ready::ready(&arguments.config, "diff")?;
+    let config = arguments.common.ready("diff")?;
     let target = Target::of(&config, arguments)?;
     let owners = Owners::read()?;
     let mut out = BufWriter::new(std::io::stdout().lock());
@@ -126,11 +123,11 @@ impl<'c> Target<'c> {
         out: &mut dyn Write,
     ) -> anyhow::Result<Ended> {
         let mut all = Ended::default();
-        if arguments.json {
+        if arguments.common.json {
             write!(out, "{{ \"version\": 1, \"volumes\": [")?;
         }
         for (index, volume) in self.volumes.iter().enumerate() {
-            if arguments.json {
+            if arguments.common.json {
                 let comma = if index > 0 { "," } else { "" };
                 let mount_point = serde_json::to_string(&volume.mount_point.to_string_lossy())?;
                 write!(out, "{comma}\n  {{ \"mount_point\": {mount_point}, \"entries\": [")?;
@@ -145,7 +142,7 @@ impl<'c> Target<'c> {
             };
             all.anything |= !told.totals.is_nothing();
             all.failed |= error.is_some();
-            if arguments.json {
+            if arguments.common.json {
                 let tail = Tail::new(&told, error.as_deref());
                 let tail = serde_json::to_string(&tail).context("BUG: the totals are not JSON")?;
                 write!(out, "\n  ], {}", &tail[1..])?;
@@ -154,7 +151,7 @@ impl<'c> Target<'c> {
                 tracing::error!("{}: {error}", shown(&volume.mount_point));
             }
         }
-        if arguments.json {
+        if arguments.common.json {
             writeln!(out, "\n] }}")?;
         }
         Ok(all)
@@ -195,7 +192,7 @@ impl<'c> Target<'c> {
             generations: arguments.since.is_some(),
             all: arguments.all,
         };
-        let mut view: Box<dyn View + '_> = if arguments.json {
+        let mut view: Box<dyn View + '_> = if arguments.common.json {
             Box::new(Json::new(&style, out))
         } else if arguments.flat {
             Box::new(Flat::new(&style, out))
@@ -206,7 +203,7 @@ impl<'c> Target<'c> {
         };
         let options = Options { only: Some(&self.only), full: arguments.full };
         let (older, newer) = generations(store, arguments)?;
-        let prints = arguments.json || arguments.flat || arguments.tree;
+        let prints = arguments.common.json || arguments.flat || arguments.tree;
         let progress = Progress::new();
         let mut watcher = Watcher { view: view.as_mut(), told, progress, prints };
         let done = match &older {
@@ -229,7 +226,7 @@ impl<'c> Target<'c> {
         }
         view.finish(&told.totals)?;
         drop(view);
-        if !arguments.json && arguments.since.is_none() {
+        if !arguments.common.json && arguments.since.is_none() {
             self.say_if_kept(&volume.rules, out)?;
         }
         Ok(())

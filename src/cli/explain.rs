@@ -4,20 +4,15 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::ready;
-use crate::paint::Paint;
-use crate::{ask::explain, ask::history, config};
+use super::ready::{self, Common};
+use crate::{ask::explain, ask::history};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The path; a relative one is one of the working directory
     path: PathBuf,
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -35,9 +30,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 fn explain(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let path = ready::absolute(&arguments.path)?;
-    let config = ready::ready(&arguments.config, "explain")?;
+    let config = arguments.common.ready("explain")?;
     let mut volumes = history::read_only(&config);
-    let explanation = explain::explain(&mut volumes, &arguments.config, &path);
+    let explanation = explain::explain(&mut volumes, &arguments.common.config, &path);
     let explained = explanation.iter().flat_map(|it| &it.explained);
     let on: BTreeSet<_> =
         explained.filter_map(|it| it.volume.as_ref()).map(|it| &it.mount_point).collect();
@@ -47,11 +42,7 @@ fn explain(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     let explanation = volumes.close(explanation)?;
-    ready::print(&if arguments.json {
-        ready::json(&explanation)?
-    } else {
-        explanation.text(Paint::for_output(&std::io::stdout()))
-    })?;
+    arguments.common.print(&explanation, |paint| explanation.text(paint))?;
     let safe = explanation.explained.last().is_some_and(explain::Explained::is_safe);
     Ok(if safe { ExitCode::SUCCESS } else { ExitCode::from(NOT_KEPT) })
 }

@@ -1,20 +1,14 @@
 //! `darlings generations`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::ready;
-use crate::config;
+use super::ready::{self, Common};
 use crate::generations::listing::Listing;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -28,8 +22,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn list(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = ready::ready(&arguments.config, "generations")?;
+    let config = arguments.common.ready("generations")?;
     let listing = Listing::of(&config);
-    ready::print(&if arguments.json { listing.json()? } else { listing.to_string() })?;
+    arguments.common.print(&listing, |_| listing.to_string())?;
     Ok(ready::well(listing.is_complete()))
 }

@@ -3,21 +3,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::ready;
+use super::ready::{self, Common};
+use crate::ask::history;
 use crate::names::shown;
-use crate::paint::Paint;
-use crate::{ask::history, config};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The path whose versions are listed; without, all generations are
     path: Option<PathBuf>,
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -37,29 +32,23 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn all(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = ready::ready(&arguments.config, "history")?;
+    let config = arguments.common.ready("history")?;
     let mut volumes = history::read_only(&config);
     let history = history::History::of(&mut volumes);
     let history = volumes.close(Ok(history))?;
-    ready::print(&if arguments.json {
-        ready::json(&history)?
-    } else {
-        history.text(Paint::for_output(&std::io::stdout()))
-    })?;
+    arguments.common.print(&history, |paint| history.text(paint))?;
     Ok(ready::well(history.is_complete()))
 }
 
 fn of_path(arguments: &Arguments, path: &std::path::Path) -> anyhow::Result<ExitCode> {
     let path = ready::absolute(path)?;
-    let config = ready::ready(&arguments.config, "history")?;
+    let config = arguments.common.ready("history")?;
     let place = ready::place(&config, &path, "there are no generations of it")?;
     let mut volumes = history::read_only(&config);
     let history = history::of_path(&mut volumes, &path, &place);
     let history = volumes.close(history)?;
-    if arguments.json {
-        ready::print(&ready::json(&history)?)?;
-    } else if history.is_anywhere() || !history.not_held.is_empty() {
-        ready::print(&history.text(Paint::for_output(&std::io::stdout())))?;
+    if arguments.common.json || history.is_anywhere() || !history.not_held.is_empty() {
+        arguments.common.print(&history, |paint| history.text(paint))?;
     }
     if history.is_anywhere() {
         return Ok(ExitCode::SUCCESS);

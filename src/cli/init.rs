@@ -1,19 +1,13 @@
 //! `darlings init`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::ready;
+use super::ready::{self, Common};
 use crate::act::init::{self, Report, VolumeReport};
-use crate::config;
 use crate::volume::InitOptions;
 
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Arguments {
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
     /// Take the system as it is now for the blank, not an empty one
     #[arg(long)]
     from_live: bool,
@@ -24,14 +18,14 @@ pub(super) struct Arguments {
     /// Say what would be made and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0   nothing is missing any more, or with --dry-run, it was said what would be made
+  0   nothing is missing any more, or with --dry-run, it was said what would be
+      made
   1   failed; what was made before stays
   2   wrong use";
 
@@ -40,20 +34,20 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn init(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = ready::ready(&arguments.config, "init")?;
+    let config = arguments.common.ready("init")?;
     crate::fs::process::prepare()?;
     let Arguments { dry_run, from_live, take_over, .. } = *arguments;
     let options = InitOptions { dry_run, from_live, take_over };
     let mut report = Report { version: 1, dry_run: options.dry_run, volumes: Vec::new() };
     for volume in &config.volumes {
         let made = init::init(volume, options)?;
-        if !arguments.json {
+        if !arguments.common.json {
             ready::print(&init::in_words(volume, &made, options))?;
         }
         let mount_point = volume.mount_point.clone();
         report.volumes.push(VolumeReport { mount_point, made });
     }
-    if arguments.json {
+    if arguments.common.json {
         ready::print(&ready::json(&report)?)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -1,14 +1,13 @@
 //! The command line: clap's types become a request, and how it ended becomes an exit code.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use self::ready::Common;
 use crate::cmdline::{self, Asked, CommandLine};
-use crate::config::{self, Config, OnFailure};
+use crate::config::{Config, OnFailure};
 use crate::engine::report::{self, Ending, Report};
 use crate::engine::reset::{self, Ended};
 use crate::fs::process;
@@ -41,32 +40,33 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Reset every configured volume to its blank and put the persisted paths back
+    /// Reset every volume to its blank, and put the persisted paths back
     ///
     /// Runs in the initrd, before the volumes are mounted. Running it again is harmless, and
     /// after an interruption it completes or undoes what was begun.
     #[command(after_help = EXIT_CODES)]
     Reset(ResetArguments),
-    /// Bring what is declared from the store of another tool to its place
+    /// Copy persisted paths from another tool's store to their place
     ///
-    /// From impermanence's or preservation's, which has everything at the same path below itself. The
-    /// store is only read. It may be interrupted at any moment and run again.
+    /// From impermanence's or preservation's store, which has everything at the same path below
+    /// itself. The store is only read. You may interrupt this at any moment and run it again.
     #[command(after_help = adopt::EXIT_CODES)]
     Adopt(adopt::Arguments),
-    /// Look whether the next boot will reset every volume and lose nothing that is declared
+    /// Check that the next boot will reset, and lose nothing persisted
     ///
-    /// Changes nothing. For the running system, before a new configuration is trusted.
+    /// Changes nothing. For the running system, before you trust a new configuration.
     #[command(after_help = check::EXIT_CODES)]
     Check(check::Arguments),
-    /// Make what a reset needs on a system that was not installed for it: the blank
+    /// Make what a reset needs and is missing: the blank, above all
     ///
-    /// What is there is left as it is; running it again is harmless.
+    /// For a system that was not installed for darlings. What is there is left as it is; running
+    /// it again is harmless.
     #[command(after_help = init::EXIT_CODES)]
     Init(init::Arguments),
-    /// List the previous states that are kept, of every configured volume
+    /// List the generations of every volume
     #[command(after_help = generations::EXIT_CODES)]
     Generations(generations::Arguments),
-    /// Show what the next reset would erase, or what differs between two generations
+    /// Show what the next reset would erase, or what has changed
     ///
     /// Everything outside of the persisted paths that is new, changed or missing beside the blank,
     /// as the few lines that matter. What the system makes again by itself (links into /nix/store
@@ -77,25 +77,25 @@ enum Command {
     /// what is gone.
     #[command(after_help = diff::EXIT_CODES)]
     Diff(diff::Arguments),
-    /// Remove what resets have left: the trash, and what `keep` no longer keeps
+    /// Remove the trash, and the generations that are past `keep`
     ///
     /// Runs in the running system, at the lowest priority. It may be interrupted at any moment and
     /// run again. The newest generation always stays.
     #[command(after_help = purge::EXIT_CODES)]
     Purge(purge::Arguments),
-    /// Say whether a path is kept, by which line of the configuration, and where it was
+    /// Say whether a path is persisted, and by which line
     #[command(after_help = explain::EXIT_CODES)]
     Explain(explain::Arguments),
     /// List what ended each generation, or the versions of a path
     #[command(after_help = history::EXIT_CODES)]
     History(history::Arguments),
-    /// Bring a file or directory back, from a generation or from the attic
+    /// Bring back a file or directory from a generation or the attic
     #[command(after_help = recover::EXIT_CODES)]
     Recover(recover::Arguments),
-    /// Say how things stand: one line when all is well
+    /// Say how things stand, in one line when all is well
     #[command(after_help = status::EXIT_CODES)]
     Status(status::Arguments),
-    /// Say what should be kept: well-known state that the next reset would erase
+    /// Suggest what to persist: known state that would be erased
     ///
     /// Prints the lines to add to the configuration. What depends on the machine is commented out.
     #[command(after_help = suggest::EXIT_CODES)]
@@ -111,22 +111,17 @@ enum Command {
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done
-  1   failed: do not boot (on_failure = \"emergency\" and a volume was not reset, or a volume is not
-      complete)
+  1   failed: do not boot (on_failure = \"emergency\" and a volume was not
+      reset, or a volume is not complete)
   2   wrong use of the command line
-  10  failed: every volume is complete, boot it (on_failure = \"boot\", or only tidying up failed)";
+  10  failed: every volume is complete, boot it (on_failure = \"boot\", or only
+      tidying up failed)";
 
 #[derive(Debug, clap::Args)]
 struct ResetArguments {
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
     /// Print what would be done and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print the report, or with --dry-run the plan, as JSON
-    #[arg(long)]
-    json: bool,
     /// Where the report is written
     #[arg(long, value_name = "FILE", default_value = report::DEFAULT_PATH)]
     report: PathBuf,
@@ -137,22 +132,44 @@ struct ResetArguments {
     /// Threads that bring persisted paths over; by default two for each processor, up to 4
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// A reset failed while every volume is complete, and the configuration says to boot.
 const BOOT_ANYWAY: u8 = 10;
 
-/// The command line, for manual pages and completions.
+/// The commands by what a person wants; hidden ones are in none.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Look", &["status", "diff", "explain", "history", "generations"]),
+    ("Get back", &["recover"]),
+    ("Set up", &["suggest", "check", "init", "adopt"]),
+    ("Maintain", &["reset", "purge"]),
+];
+
+/// The command line.
 #[must_use]
 pub fn command() -> clap::Command {
-    Cli::command()
+    let command = Cli::command().max_term_width(80);
+    let (heading, name) = (*command.get_styles().get_header(), *command.get_styles().get_literal());
+    let mut help = "{about-with-newline}\n{usage-heading} {usage}\n".to_owned();
+    for (want, names) in GROUPS {
+        help.extend([format!("\n{heading}{want}:{heading:#}\n")]);
+        for subcommand in names.iter().filter_map(|name| command.find_subcommand(name)) {
+            let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
+            help.extend([format!("  {name}{:<11}{name:#}  {about}\n", subcommand.get_name())]);
+        }
+    }
+    help.extend([format!("\n{heading}Options:{heading:#}\n{{options}}{{after-help}}")]);
+    command.help_template(help)
 }
 
 /// Runs the command line. The only place that prints.
 #[must_use]
 pub fn main() -> ExitCode {
     log::start();
-    let Cli { command } = Cli::parse();
+    let parsed = Cli::from_arg_matches(&command().get_matches());
+    let Cli { command } = parsed.unwrap_or_else(|error| error.exit());
     let arguments = match command {
         Command::Reset(arguments) => arguments,
         Command::Adopt(arguments) => return adopt::run(&arguments),
@@ -209,7 +226,7 @@ fn reset(arguments: &ResetArguments) -> ExitCode {
 }
 
 fn run(arguments: &ResetArguments, on_failure: &mut OnFailure) -> anyhow::Result<Ended> {
-    let config = Config::read(&arguments.config)?;
+    let config = Config::read(&arguments.common.config)?;
     *on_failure = config.on_failure;
     let line = CommandLine::read(&arguments.cmdline)?;
     process::enter_mount_namespace()?;
@@ -227,14 +244,8 @@ fn run(arguments: &ResetArguments, on_failure: &mut OnFailure) -> anyhow::Result
 }
 
 fn publish(arguments: &ResetArguments, report: &Report) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if arguments.json {
-        out.write_all(report.json()?.as_bytes()).context("cannot print the report")?;
-    } else if arguments.dry_run {
-        for volume in &report.volumes {
-            write!(out, "{}", volume.plan).context("cannot print the plan")?;
-        }
-    }
+    let plans = || report.volumes.iter().map(|volume| volume.plan.to_string()).collect();
+    arguments.common.print(report, |_| if arguments.dry_run { plans() } else { String::new() })?;
     if arguments.dry_run {
         return Ok(());
     }
@@ -249,4 +260,37 @@ fn publish(arguments: &ResetArguments, report: &Report) -> anyhow::Result<()> {
         return Ok(());
     }
     report.write(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(command: &clap::Command) -> impl Iterator<Item = &clap::Command> {
+        command.get_subcommands().filter(|it| !it.is_hide_set())
+    }
+
+    #[test]
+    fn help_lists_every_command_that_is_not_hidden_once() {
+        let mut listed: Vec<_> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+        let command = command();
+        let mut all: Vec<_> = shown(&command).map(clap::Command::get_name).collect();
+        listed.sort_unstable();
+        all.sort_unstable();
+        assert_eq!(listed, all);
+    }
+
+    #[test]
+    fn no_line_of_help_is_longer_than_80_columns() {
+        let mut command = command();
+        command.build();
+        let mut helps = vec![command.render_help().to_string()];
+        for subcommand in command.get_subcommands_mut() {
+            helps.push(subcommand.render_help().to_string());
+            helps.push(subcommand.render_long_help().to_string());
+        }
+        let lines = helps.iter().flat_map(|help| help.lines());
+        let long: Vec<_> = lines.filter(|line| line.chars().count() > 80).collect();
+        assert_eq!(long, Vec::<&str>::new());
+    }
 }

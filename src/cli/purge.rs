@@ -1,26 +1,21 @@
 //! `darlings purge`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::progress::Progress;
-use super::ready;
+use super::ready::{self, Common};
 use crate::act::purge::report::Outcome;
 use crate::act::purge::{self, Options, Watch};
 use crate::names::shown;
-use crate::{config, fs::process, own::state};
+use crate::{fs::process, own::state};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
     /// Say what would be removed and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -34,7 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn purge(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = ready::ready(&arguments.config, "purge")?;
+    let config = arguments.common.ready("purge")?;
     crate::fs::process::prepare()?;
     if let Err(error) = process::be_idle() {
         // It works all the same, and only others wait longer.
@@ -44,9 +39,8 @@ fn purge(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new();
     let report = purge::purge(&config, options, &mut progress);
     progress.pause();
-    if arguments.json {
-        ready::print(&report.json()?)?;
-    }
+    // A person has read each thing as it went.
+    arguments.common.print(&report, |_| String::new())?;
     Ok(ready::well(report.outcome == Outcome::Done))
 }
 

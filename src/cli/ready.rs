@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::names::shown;
+use crate::paint::Paint;
 pub(super) use crate::text::json;
 use crate::{ask::lookup, fs::process};
 
@@ -26,6 +27,33 @@ impl std::fmt::Display for WrongUse {
 }
 
 impl std::error::Error for WrongUse {}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Common {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    pub(super) config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Common {
+    /// [`ready`] with this configuration.
+    pub(super) fn ready(&self, command: &str) -> anyhow::Result<Config> {
+        ready(&self.config, command)
+    }
+
+    /// Prints the result of a command: as JSON where that was asked for, else in words.
+    pub(super) fn print(
+        &self,
+        result: &impl serde::Serialize,
+        words: impl FnOnce(Paint) -> String,
+    ) -> anyhow::Result<()> {
+        print(&if self.json { json(result)? } else { words(Paint::for_output(&std::io::stdout())) })
+    }
+}
 
 /// Reads the configuration, and sees that the caller may look at the volumes.
 pub(super) fn ready(file: &Path, command: &str) -> anyhow::Result<Config> {

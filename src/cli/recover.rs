@@ -5,13 +5,12 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use super::progress::Progress;
-use super::ready::{self, WrongUse};
+use super::ready::{self, Common, WrongUse};
+use crate::act::recover;
 use crate::act::recover::{From, Refused, Request};
 use crate::ask::lookup::Volumes;
 use crate::generations::Foreign;
-use crate::paint::Paint;
 use crate::text::bytes_in_words;
-use crate::{act::recover, config};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -31,12 +30,8 @@ pub(super) struct Arguments {
     /// Say what would be done and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -44,7 +39,8 @@ Exit codes:
   0   it is back, or was there all the time
   1   failed; the target is what it was
   2   wrong use
-  3   there is no such path in any generation or in the attic, or they are another system's
+  3   there is no such path in any generation or in the attic, or they are
+      another system's
   4   something else is there: give --force or --to";
 
 const NOT_THERE: u8 = 3;
@@ -74,7 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 fn recover(arguments: &Arguments) -> anyhow::Result<()> {
     let path = ready::absolute(&arguments.path)?;
     let to = arguments.to.as_deref().map(ready::absolute).transpose()?;
-    let config = ready::ready(&arguments.config, "recover")?;
+    let config = arguments.common.ready("recover")?;
     let place = ready::place(&config, &path, "there are no generations of it")?;
     crate::fs::process::prepare()?;
     let request = Request {
@@ -84,7 +80,7 @@ fn recover(arguments: &Arguments) -> anyhow::Result<()> {
         to: to.as_deref(),
         force: arguments.force,
         dry_run: arguments.dry_run,
-        config: &arguments.config,
+        config: &arguments.common.config,
         threads: ready::threads(None),
     };
     let mut volumes = Volumes::new(&config, recover::access(arguments.dry_run));
@@ -103,9 +99,5 @@ fn recover(arguments: &Arguments) -> anyhow::Result<()> {
     for warning in &recovered.warnings {
         tracing::warn!("{warning}");
     }
-    ready::print(&if arguments.json {
-        ready::json(&recovered)?
-    } else {
-        recovered.text(Paint::for_output(&std::io::stdout()))
-    })
+    arguments.common.print(&recovered, |paint| recovered.text(paint))
 }

@@ -1,28 +1,22 @@
 //! `darlings suggest`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::ready::{ended, print, ready};
+use super::ready::{Common, ended};
 use crate::ask::suggest::{self, Advice, Suggestions};
-use crate::config;
 use crate::names::shown;
 use crate::paint::Paint;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
     /// Print what the NixOS module takes, instead of TOML
     #[arg(long, conflicts_with = "json")]
     nix: bool,
-    /// Print JSON, with what is kept already and what need not be kept
-    #[arg(long)]
-    json: bool,
     /// Name what is kept already and what need not be kept too
     #[arg(long, conflicts_with = "json")]
     all: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
@@ -39,17 +33,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn suggest(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = ready(&arguments.config, "suggest")?;
+    let config = arguments.common.ready("suggest")?;
     let suggestions = Suggestions::of(&config)?;
-    let text = if arguments.json {
-        suggestions.json()?
-    } else if arguments.nix {
-        suggest::nix(&suggestions, arguments.all)
-    } else {
-        suggest::toml(&suggestions, arguments.all)
-    };
-    let paint = if arguments.json { Paint::PLAIN } else { Paint::for_output(&std::io::stdout()) };
-    print(&painted(&text, paint))?;
+    let lines = if arguments.nix { suggest::nix } else { suggest::toml };
+    let text = lines(&suggestions, arguments.all);
+    arguments.common.print(&suggestions, |paint| painted(&text, paint))?;
     for failed in &suggestions.errors {
         tracing::error!("{}: {}", shown(&failed.mount_point), failed.error);
     }
@@ -59,7 +47,7 @@ fn suggest(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if suggestions.erased(Advice::Keep).next().is_some() {
         return Ok(ExitCode::from(TO_ADD));
     }
-    if text.is_empty() {
+    if text.is_empty() && !arguments.common.json {
         tracing::info!("no well-known state is on the volumes that are reset");
     }
     Ok(ExitCode::SUCCESS)

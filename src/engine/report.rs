@@ -254,14 +254,6 @@ impl Report {
         })
     }
 
-    /// As JSON text.
-    ///
-    /// # Errors
-    /// None that can be caused from outside.
-    pub fn json(&self) -> anyhow::Result<String> {
-        json(self)
-    }
-
     /// Writes it to `path`, replacing the report of an earlier reset as a whole. Everybody may
     /// read it and nobody else write it; a reset has no umask that would see to that.
     ///
@@ -282,7 +274,7 @@ impl Report {
                 .open(&beside)?;
             // Whatever the umask says, where a run ended before it could clear it.
             file.set_permissions(Permissions::from_mode(0o644))?;
-            file.write_all(self.json()?.as_bytes())?;
+            file.write_all(json(self)?.as_bytes())?;
             Ok(std::fs::rename(&beside, path)?)
         };
         write().with_context(|| format!("cannot write the report {path:?}"))

@@ -10,7 +10,6 @@ use crate::config::{self, Config};
 use crate::names::shown;
 use crate::own::trash;
 use crate::text::bytes_in_words;
-use crate::text::json;
 
 /// The generations of every volume. Its schema is in the README; a new field does not change
 /// `version`.
@@ -69,14 +68,6 @@ impl Listing {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.volumes.iter().all(|volume| volume.error.is_none())
-    }
-
-    /// As JSON text.
-    ///
-    /// # Errors
-    /// None that can be caused from outside.
-    pub fn json(&self) -> anyhow::Result<String> {
-        json(self)
     }
 }
 

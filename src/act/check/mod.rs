@@ -7,7 +7,6 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::ask::drift;
@@ -90,15 +89,6 @@ impl Check {
     #[must_use]
     pub fn refused(error: String) -> Self {
         Self { version: 1, ready: false, error: Some(error), volumes: Vec::new() }
-    }
-
-    /// As JSON text.
-    ///
-    /// # Errors
-    /// None that can be caused from outside.
-    pub fn json(&self) -> anyhow::Result<String> {
-        let text = serde_json::to_string_pretty(self).context("BUG: the check is not JSON")?;
-        Ok(text + "\n")
     }
 }
 

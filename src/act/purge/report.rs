@@ -131,12 +131,4 @@ impl std::fmt::Display for Removed {
     }
 }
 
-impl Report {
-    /// As JSON text.
-    ///
-    /// # Errors
-    /// None that can be caused from outside.
-    pub fn json(&self) -> anyhow::Result<String> {
-        crate::text::json(self)
-    }
-}
+impl Report {}

@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::text::json;
 
 mod found;
 mod known;
@@ -80,13 +79,5 @@ impl Suggestions {
         self.found.iter().filter(move |found| {
             found.advice == advice && matches!(found.state, State::NotKept | State::PartlyKept)
         })
-    }
-
-    /// The answer as JSON.
-    ///
-    /// # Errors
-    /// A path that is not UTF-8.
-    pub fn json(&self) -> anyhow::Result<String> {
-        json(self)
     }
 }
