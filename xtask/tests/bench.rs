@@ -12,14 +12,14 @@ const SECTIONS: [&str; 14] = [
     "\n| 40 kept files | 1.00 |",
     "\n| 1 GB of kept big files | 1.00 |",
     "\n| 40 erased files | 1.00 |",
-    "\n| 2 declared paths | 1.00 |",
+    "\n| 2 persisted paths | 1.00 |",
     "\n| peak memory of a reset: size | `carry` | `rollback` |",
     "\n| removing what was erased: seconds | `darlings purge` | `rm -rf` |",
-    "\n| bytes that removing writes: size | `darlings purge` | `rm -rf` |",
-    "\n| 20 kept and as many erased files | 1.00 |",
+    "\n| bytes written while removing it: size | `darlings purge` | `rm -rf` |",
+    "\n| 20 kept files and as many erased ones | 1.00 |",
     "\n| finding 100 differences: ratios | `darlings diff` | `rsync -naxi --delete` | `darlings diff`, \
-     looking at everything |",
-    "\n| peak memory of finding them: size | `darlings diff` | `rsync -naxi --delete` |",
+     examining everything |",
+    "\n| peak memory for finding them: size | `darlings diff` | `rsync -naxi --delete` |",
     "\n| 2 atomic replacements | 1.00 |",
     "\n| write, fsync, rename over it | works; what is kept is the new content | fails: Device or \
      resource busy (os error 16); what is kept is the old content | the link is replaced by a \
@@ -54,7 +54,7 @@ fn a_tiny_run_measures_everything_and_makes_the_page_and_leaves_nothing_behind()
     // A purge writes something, and a tree takes space.
     assert_eq!(page.matches("| 0 B |").count(), 0, "{page}");
     assert_eq!(read("benchmarks/kept.svg")?.matches("</svg>").count(), 1);
-    assert_eq!(read("README.md")?.matches("| 2 declared paths | 1.00 |").count(), 1);
+    assert_eq!(read("README.md")?.matches("| 2 persisted paths | 1.00 |").count(), 1);
     assert_eq!(std::fs::read_to_string(root.join("README.md"))?, before, "the real one");
 
     let left: Vec<_> = std::fs::read_dir(scratch.path())?.collect::<std::io::Result<_>>()?;

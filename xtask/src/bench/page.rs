@@ -115,7 +115,7 @@ fn section(set: &Set) -> String {
     for cell in &set.cells {
         let label = contestants.iter().find(|(name, _)| *name == cell.contestant);
         if let (Some(why), Some((_, label))) = (&cell.why, label) {
-            left_out.extend([format!("- {label} at {}: {why}\n", set.row_label(&cell.at))]);
+            left_out.extend([format!("- {label} for {}: {why}\n", set.row_label(&cell.at))]);
         }
     }
     if !left_out.is_empty() {
@@ -152,12 +152,12 @@ fn ahead(set: &Set) -> String {
             if theirs.median >= ours.median || less == "1.00" {
                 continue;
             }
-            let said = format!("{label} at {} ({less})", set.row_label(at));
+            let said = format!("{label} for {} ({less})", set.row_label(at));
             if theirs.most < ours.least { clear.push(said) } else { doubtful.push(said) }
         }
     }
     let mut said = if clear.is_empty() {
-        format!("Nobody is ahead of {first} by more than the spread.")
+        "None of the others is ahead of the first column by more than the spread.".to_owned()
     } else {
         format!("**Ahead of {first}:** {}.", clear.join("; "))
     };
@@ -180,7 +180,7 @@ pub(crate) fn readme(old: &str, results: &Results) -> Result<String> {
             |at: &str| contestants.iter().filter(|(name, _)| set.ratio(at, name).is_some()).count();
         Some((*set, set.rows().into_iter().max_by_key(|at| took_part(at))?))
     });
-    let first = "a reset on btrfs takes so many times as long";
+    let first = "time of a reset on btrfs, relative to `carry`";
     let table = table(first, &contestants, rows, ratio_of);
     let image = image(sets[0], "docs/benchmarks/");
     Ok(format!("{before}{BEGIN}\n{image}\n{table}{END}{after}"))

@@ -151,7 +151,8 @@ impl Set {
     /// How the page calls a row.
     pub(crate) fn row_label(&self, at: &str) -> String {
         if at.parse::<u64>().is_ok() {
-            format!("{} {}", grouped(at), self.row)
+            let row = if at == "1" { self.row.replace("paths", "path") } else { self.row.clone() };
+            format!("{} {row}", grouped(at))
         } else {
             at.to_owned()
         }

@@ -54,7 +54,7 @@ fn a_page_has_ratios_then_who_is_ahead_then_values_with_their_spread_then_what_w
          | 1,000 kept files | 1.00 | – | 4.00 | 0.25 |\n\
          | 1,000,000 kept files | 1.00 | 0.80 | – | 0.90 |\n\
          \n\
-         **Ahead of `carry`:** delete and snapshot, nothing kept at 1,000 kept files (0.25); delete and snapshot, nothing kept at 1,000,000 kept files (0.90). Ahead by less than the spread: `cp --reflink=always -a` at 1,000,000 kept files (0.80).\n\
+         **Ahead of `carry`:** delete and snapshot, nothing kept for 1,000 kept files (0.25); delete and snapshot, nothing kept for 1,000,000 kept files (0.90). Ahead by less than the spread: `cp --reflink=always -a` for 1,000,000 kept files (0.80).\n\
          \n\
          | a reset: seconds | `carry` | `cp --reflink=always -a` | `rsync -aAXH` | delete and snapshot, nothing kept |\n\
          |---|---:|---:|---:|---:|\n\
@@ -63,7 +63,7 @@ fn a_page_has_ratios_then_who_is_ahead_then_values_with_their_spread_then_what_w
          \n\
          Left out:\n\
          \n\
-         - `rsync -aAXH` at 1,000,000 kept files: it would take an hour\n\
+         - `rsync -aAXH` for 1,000,000 kept files: it would take an hour\n\
          \n\
          Words.\n"
     );
@@ -76,15 +76,26 @@ fn a_set_where_nobody_is_ahead_says_so_and_one_that_was_not_measured_does_too() 
         made("{{set declared}}\n{{set boot}}\n{{plot boot}}\n{{machine guest}}\n", EXAMPLE)?,
         "| a reset: ratios | `carry` | delete and snapshot, a bind mount for each path |\n\
          |---|---:|---:|\n\
-         | 10 declared paths | 1.00 | 1.50 |\n\
+         | 10 persisted paths | 1.00 | 1.50 |\n\
          \n\
-         Nobody is ahead of `carry` by more than the spread.\n\
+         None of the others is ahead of the first column by more than the spread.\n\
          \n\
          | a reset: seconds | `carry` | delete and snapshot, a bind mount for each path |\n\
          |---|---:|---:|\n\
-         | 10 declared paths | 1.00 | 1.50 |\n\
+         | 10 persisted paths | 1.00 | 1.50 |\n\
          Not measured in this run.\n\
          Left out of this run.\n"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_row_of_one_path_is_in_the_singular() -> Result<()> {
+    let one =
+        r#"{"kind":"measured","set":"declared","at":"1","contestant":"carry","values":[1.0]}"#;
+    assert_eq!(
+        made("{{set declared}}\n", one)?,
+        "| a reset: seconds | `carry` |\n|---|---:|\n| 1 persisted path | 1.00 |\n"
     );
     Ok(())
 }
@@ -93,7 +104,7 @@ fn a_set_where_nobody_is_ahead_says_so_and_one_that_was_not_measured_does_too() 
 fn outcomes_and_sizes_are_tables_in_words_and_units() -> Result<()> {
     assert_eq!(
         made("{{set replace}}\n{{set memory}}\n", EXAMPLE)?,
-        "| one declared file | kept in place | bind mount |\n\
+        "| one persisted file | kept in place | bind mount |\n\
          |---|---:|---:|\n\
          | rename over it | works | fails: busy |\n\
          | peak memory of a reset: size | `carry` |\n\
@@ -111,10 +122,10 @@ fn the_readme_gets_the_plot_and_of_each_set_the_last_row_in_which_the_most_took_
          <!-- made by script/bench -->\n\
          ![Time of a reset against the number of kept files](docs/benchmarks/kept.svg)\n\
          \n\
-         | a reset on btrfs takes so many times as long | `carry` | `cp --reflink=always -a` | `rsync -aAXH` | delete and snapshot, nothing kept | delete and snapshot, a bind mount for each path |\n\
+         | time of a reset on btrfs, relative to `carry` | `carry` | `cp --reflink=always -a` | `rsync -aAXH` | delete and snapshot, nothing kept | delete and snapshot, a bind mount for each path |\n\
          |---|---:|---:|---:|---:|---:|\n\
          | 1,000,000 kept files | 1.00 | 0.80 | – | 0.90 | – |\n\
-         | 10 declared paths | 1.00 | – | – | – | 1.50 |\n\
+         | 10 persisted paths | 1.00 | – | – | – | 1.50 |\n\
          <!-- until here -->\n\
          After\n";
     assert_eq!(readme(old, &results(EXAMPLE)?)?, new);
