@@ -146,6 +146,52 @@ fn the_functions_of_the_library_say_what_they_should() -> Result<()> {
     Ok(())
 }
 
+/// Option by option, and the tables in docs/nixos.md say the same.
+#[test]
+fn what_becomes_of_the_other_tools_options_is_what_the_document_says() -> Result<()> {
+    let Some(evaluated) = evaluated()? else { return Ok(()) };
+    let path = here().join("docs/nixos.md");
+    let mut document = fs::read_to_string(&path)?;
+    for (tool, rows) in evaluated["documented"].as_object().context("no tools")? {
+        let mut lines = vec!["| option | here |\n|---|---|\n".to_owned()];
+        let mut rows = rows.as_array().context("no rows")?.clone();
+        rows.sort_by_key(|row| row["option"].as_str().map(str::to_owned));
+        ensure!(rows.len() > 15, "{tool}: so few options: {}", rows.len());
+        for row in &rows {
+            assert_eq!(row["found"], row["expected"], "{tool}: {}", row["option"]);
+            let text = |key: &str| row[key].as_str().context("no text");
+            lines.push(format!("| `{}` | {} |\n", text("option")?, text("here")?));
+        }
+        let table = lines.concat();
+        let marked = |name: &str| format!("<!-- {name}: options of {tool} -->\n");
+        let from = document.find(&marked("begin")).context("no begin")? + marked("begin").len();
+        let to = document.find(&marked("end")).context("no end")?;
+        if std::env::var_os("DARLINGS_WRITE_GOLDEN").is_some() {
+            document.replace_range(from..to, &table);
+            fs::write(&path, &document)?;
+        } else {
+            assert_eq!(document[from..to], table);
+        }
+    }
+    Ok(())
+}
+
+/// Written anew in the shapes that public configurations have.
+#[test]
+fn ten_hosts_of_the_shapes_that_people_have_evaluate_without_a_word() -> Result<()> {
+    let hosts: Vec<_> = golden_files("rest.json")?
+        .into_iter()
+        .filter(|(example, _)| example.starts_with("host-"))
+        .collect();
+    ensure!(hosts.len() >= 10, "so few hosts: {hosts:?}");
+    for (host, path) in hosts {
+        let rest: Value = serde_json::from_slice(&fs::read(path)?)?;
+        assert_eq!(rest["assertions"], json!([]), "{host}");
+        assert_eq!(rest["warnings"], json!([]), "{host}");
+    }
+    Ok(())
+}
+
 /// Where lists of other tools hold what only the module system resolves, which one and what to write.
 #[test]
 fn lists_that_only_options_understand_are_named() -> Result<()> {

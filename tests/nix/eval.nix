@@ -141,6 +141,54 @@ in
 
   functions = import ./functions.nix { inherit lib; };
 
+  # What becomes of each option that the other projects document, beside what docs/nixos.md says of it.
+  documented =
+    let
+      of =
+        darlings:
+        let
+          inherit
+            (evaluate [
+              preSwitchChecks
+              right
+              { inherit darlings; }
+            ])
+            config
+            ;
+        in
+        {
+          persisted = map (entry: entry.path) (import ../../nix/resolve.nix { inherit config lib; }).kept;
+          made = config.systemd.tmpfiles.rules;
+        }
+        // messages { inherit config; };
+      before = of { };
+      comes =
+        function: store:
+        let
+          after = of (function { "/persist" = store; });
+        in
+        lib.mapAttrs (name: lib.subtractLists before.${name}) after;
+      row = function: row: {
+        inherit (row) here option;
+        found = comes function row.store;
+        expected =
+          if row ? same then
+            comes function row.same
+          else
+            {
+              inherit (row) made persisted;
+              assertions = [ ];
+              warnings = [ ];
+            };
+      };
+      functions = import ../../nix/lib.nix { inherit lib; };
+      rows = import ./documented.nix;
+    in
+    {
+      impermanence = map (row functions.fromPersistence) rows.impermanence;
+      preservation = map (row functions.fromPreservation) rows.preservation;
+    };
+
   # Options that lack something that a reader needs.
   undocumented = map (option: option.name) (
     lib.filter (
