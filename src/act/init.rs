@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::config;
+use crate::config::{self, Backing};
 use crate::names::shown;
 use crate::volume;
 use crate::volume::{InitOptions, Missing};
@@ -45,11 +45,25 @@ pub fn init(volume: &config::Volume, options: InitOptions) -> anyhow::Result<Vec
 #[must_use]
 pub fn in_words(volume: &config::Volume, missing: &[Missing], options: InitOptions) -> String {
     let mount_point = shown(&volume.mount_point);
-    if missing.is_empty() {
-        return format!("{mount_point}: nothing is missing\n");
-    }
     let did = if options.dry_run { "would make" } else { "made" };
-    let lines: Vec<String> =
+    let mut lines: Vec<String> =
         missing.iter().map(|missing| format!("{mount_point}: {did} {missing}\n")).collect();
+    if options.from_live && is_empty(&volume.backing) {
+        lines.push(format!(
+            "{mount_point}: blank = \"empty\" is not made of the installed system; write the name of a \
+             blank that does not exist yet into the configuration, and run this again\n"
+        ));
+    } else if missing.is_empty() {
+        lines.push(format!("{mount_point}: nothing is missing\n"));
+    }
     lines.concat()
+}
+
+/// Whether the blank is the word `empty`, and so has no name.
+fn is_empty(backing: &Backing) -> bool {
+    match backing {
+        Backing::Btrfs(source) => source.blank.is_none(),
+        Backing::Zfs(source) => source.blank.is_none(),
+        Backing::Dir(source) => source.blank.is_none(),
+    }
 }

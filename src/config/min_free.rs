@@ -1,4 +1,4 @@
-//! How much space must stay free: `keep.min_free` in the configuration.
+//! How much space must stay free: `keep.min_free` in the configuration. Bytes, and not inodes.
 
 use std::fmt;
 use std::str::FromStr;

@@ -152,6 +152,27 @@ pub struct Restore {
 /// The newest format of the manifest that this version knows.
 const VERSION: u32 = 1;
 
+/// A newer version wrote it.
+#[derive(Debug)]
+pub struct Newer {
+    what: String,
+    version: u32,
+    known: u32,
+}
+
+impl std::fmt::Display for Newer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { what, version, known } = self;
+        write!(
+            f,
+            "{what} has format {version}, which a newer darlings has written, and this one knows none \
+             above {known}: put the newer one into the initrd, or boot the one that has it"
+        )
+    }
+}
+
+impl std::error::Error for Newer {}
+
 /// Reads something that this tool has written down in a format that has a number. One that a newer
 /// version wrote is refused rather than read as far as it is understood.
 ///
@@ -168,11 +189,7 @@ pub fn parse<T: serde::de::DeserializeOwned>(
         version: u32,
     }
     let Format { version } = serde_json::from_slice(text).with_context(&damaged)?;
-    anyhow::ensure!(
-        version <= known,
-        "{what} has format {version}, which a newer darlings has written, and this one knows none \
-         above {known}: put the newer one into the initrd, or boot the one that has it"
-    );
+    anyhow::ensure!(version <= known, Newer { what: what.to_owned(), version, known });
     serde_json::from_slice(text).with_context(damaged)
 }
 

@@ -66,6 +66,19 @@ fn init_refuses_an_empty_blank_for_a_distribution_and_makes_one_of_it() -> Resul
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), expected.as_str()));
         assert_eq!(before.differences(&machine.whole()?), "");
     }
+    let mut unnamed = machine.config();
+    unnamed = unnamed.replace("\"@installed\"", "\"empty\"");
+    let ran = machine.ran(machine.word("init", &unnamed)?.arg("--from-live"))?;
+    assert_eq!(
+        (ran.code, ran.stdout.lines().last()),
+        (
+            Some(0),
+            Some(
+                "/: blank = \"empty\" is not made of the installed system; write the name of a blank that \
+                 does not exist yet into the configuration, and run this again"
+            )
+        )
+    );
     assert_eq!(word(&machine, "init", &["--from-live"])?.code, Some(0));
     put(&machine.volume.live(), "etc/clutter", "clutter")?;
     machine.reset_well()?;

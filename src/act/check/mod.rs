@@ -183,7 +183,10 @@ impl VolumeCheck {
 
     fn store(&mut self, volume: &config::Volume, fstab: &str) -> anyhow::Result<()> {
         let mut store = volume::store(volume, Access::ReadOnly)?;
-        let looked = self.look_at(store.as_mut(), volume, fstab);
+        let looked = self.look_at_generations(store.as_mut());
+        if looked.is_ok() {
+            self.or_problem("", |check| check.look_at(store.as_mut(), volume, fstab));
+        }
         match (looked, store.close()) {
             (Ok(()), closed) => closed,
             (Err(error), Ok(())) => Err(error),
@@ -191,12 +194,7 @@ impl VolumeCheck {
         }
     }
 
-    fn look_at(
-        &mut self,
-        store: &mut dyn Store,
-        volume: &config::Volume,
-        fstab: &str,
-    ) -> anyhow::Result<()> {
+    fn look_at_generations(&mut self, store: &mut dyn Store) -> anyhow::Result<()> {
         let seen = store.look(Detail::Retention)?;
         self.generations = Some(seen.generations.len());
         for generation in &seen.generations {
@@ -207,6 +205,15 @@ impl VolumeCheck {
         for other in &seen.others {
             self.notes.push(format!("{} is none of the generations: {}", other.name, other.why));
         }
+        Ok(())
+    }
+
+    fn look_at(
+        &mut self,
+        store: &mut dyn Store,
+        volume: &config::Volume,
+        fstab: &str,
+    ) -> anyhow::Result<()> {
         if let (Backing::Zfs(zfs), Strategy::Rollback) = (&volume.backing, volume.strategy)
             && let Some(why) = volume::zfs_clones_no_blocks(zfs)?
         {

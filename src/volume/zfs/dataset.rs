@@ -156,11 +156,15 @@ impl Zfs {
         // Somebody may have it mounted, and ZFS does not mount it read-only beside that.
         self.mounted.dataset = Some(generations::live(dataset, fs::Access::ReadOnly)?);
         let live = root(self.mounted.dataset.as_ref())?;
-        let journal = Journal::read(live).with_context(|| {
-            format!(
+        let journal = Journal::read(live).map_err(|error| {
+            // The darlings that wrote it completes the reset, and nothing is lost.
+            if error.is::<state::Newer>() {
+                return error;
+            }
+            error.context(format!(
                 "`zfs rollback {dataset}@darlings-N`, with the highest N that there is, brings back the \
                  complete previous state"
-            )
+            ))
         });
         self.standing = Standing::of(&journal);
         facts.journal = journal?;
