@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use crate::keep::survey::State;
@@ -12,9 +13,9 @@ use crate::keep::survey::Surveyed;
 use crate::names::shown;
 use crate::own::state;
 
-/// The plan for one volume.
+/// The plan for one volume, with the steps of its filesystem, or as the engine knows them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct VolumePlan {
+pub struct VolumePlan<S = Described> {
     /// Where the running system mounts it.
     pub mount_point: PathBuf,
     /// The dataset or the subvolume with its device, in words.
@@ -41,7 +42,7 @@ pub struct VolumePlan {
     /// What the owner should know before or after.
     pub warnings: Vec<String>,
     /// What is done, in this order.
-    pub steps: Vec<Planned>,
+    pub steps: Vec<Planned<S>>,
     /// The restore that made the live volume, or, of an interrupted one, the one that is completed
     /// now. The engine compares it with what is asked for.
     #[serde(skip)]
@@ -79,7 +80,7 @@ impl Serialize for Does {
     }
 }
 
-impl VolumePlan {
+impl<S> VolumePlan<S> {
     /// The plan to leave a volume as it is.
     #[must_use]
     pub fn nothing(mount_point: &Path, volume: String, generation: u64) -> Self {
@@ -113,14 +114,46 @@ impl VolumePlan {
     }
 }
 
+impl<S: Serialize + std::fmt::Display> VolumePlan<S> {
+    /// The plan for the engine, and the steps for the filesystem's part, in the same order.
+    ///
+    /// # Errors
+    /// None that can be caused from outside.
+    pub fn described(self) -> anyhow::Result<(VolumePlan, Vec<S>)> {
+        let describe = |planned: &Planned<S>| -> anyhow::Result<Planned> {
+            let Planned { phase, step } = planned;
+            let data = serde_json::to_value(step).context("cannot describe a step")?;
+            let serde_json::Value::Object(data) = data else { bail!("BUG: a step without a name") };
+            Ok(Planned { phase: *phase, step: Described { words: step.to_string(), data } })
+        };
+        let steps = self.steps.iter().map(describe).collect::<anyhow::Result<_>>()?;
+        let plan = VolumePlan {
+            steps,
+            mount_point: self.mount_point,
+            volume: self.volume,
+            does: self.does,
+            generation: self.generation,
+            previous_state: self.previous_state,
+            resumes: self.resumes,
+            paths: self.paths,
+            put_away: self.put_away,
+            returned: self.returned,
+            leaving: self.leaving,
+            warnings: self.warnings,
+            restore: self.restore,
+        };
+        Ok((plan, self.steps.into_iter().map(|planned| planned.step).collect()))
+    }
+}
+
 /// One step and the phase it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Planned {
+pub struct Planned<S = Described> {
     /// The phase.
     pub phase: Phase,
     /// What is done.
     #[serde(flatten)]
-    pub step: Step,
+    pub step: S,
 }
 
 /// The phases of a reset. Each is done for all volumes before the next begins, so that what
@@ -136,199 +169,21 @@ pub enum Phase {
     Finish,
 }
 
-/// A tree that entries are read from or written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Tree {
-    /// The live volume as the last boot left it.
-    Previous,
-    /// The copy of the blank in which the result is made.
-    Staged,
-    /// The live volume once it is blank again (ZFS).
-    Live,
-}
-
-/// One thing that a reset does.
+/// A step as the engine knows it. What there is to do, only the filesystem's part knows: the engine has the
+/// words for a person, and for a program the step's name with what it names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "step")]
-pub enum Step {
-    /// Remove what an interrupted run left before its point of no return.
-    Discard {
-        /// Subvolume or dataset.
-        leftover: String,
-    },
-    /// Make the copy in which the result is made: of the blank, of the live volume (to `carry`, or
-    /// to keep it), or of a generation (to restore it).
-    Stage {
-        /// What is copied, or `None` for an empty tree.
-        from: Option<String>,
-        /// Subvolume or dataset that is made.
-        target: String,
-    },
-    /// Bring the persisted paths over.
-    Restore {
-        /// Read only.
-        from: Tree,
-        /// Where they go.
-        into: Tree,
-    },
-    /// Take a snapshot of the dataset, which becomes the generation (ZFS).
-    Snapshot {
-        /// The snapshot.
-        name: String,
-    },
-    /// Lay the blank's content beside the previous one, to `carry`.
-    Lay {
-        /// The blank, or `None` for an empty tree.
-        blank: Option<String>,
-        /// Where.
-        into: Tree,
-    },
-    /// Move the persisted paths into the new content, and everything else aside.
-    Carry {
-        /// Where.
-        within: Tree,
-    },
-    /// Move the new content of the volume in, and everything else aside: a `carry` with nothing
-    /// persisted, to restore a generation.
-    Replace {
-        /// Where.
-        within: Tree,
-    },
-    /// Write the number of the generation that is being kept into the live volume's `.darlings`, so
-    /// that no other gets it.
-    Count {
-        /// The number.
-        number: u64,
-    },
-    /// Write the number of the reset and the list of persisted paths into `.darlings`.
-    Record {
-        /// The tree that becomes the live volume.
-        into: Tree,
-    },
-    /// Make everything so far durable, under a name that says so.
-    Secure {
-        /// Subvolume or snapshot whose existence means that it is complete.
-        name: String,
-    },
-    /// Swap the staged subvolume with the live one, atomically (btrfs).
-    Exchange {
-        /// The staged subvolume; afterwards it is the previous state.
-        staged: String,
-        /// The live subvolume.
-        live: String,
-    },
-    /// Move a nested subvolume that is kept into the result (btrfs).
-    MoveNested {
-        /// Below the volume's root.
-        #[serde(serialize_with = "crate::text::shown_path")]
-        path: PathBuf,
-        /// Where it is in the result, below its root: elsewhere if it goes to the attic or comes back
-        /// from there.
-        #[serde(serialize_with = "crate::text::shown_path")]
-        to: PathBuf,
-    },
-    /// Set the attributes that moving nested subvolumes and exchanging have changed (btrfs).
-    Settle,
-    /// Make the live subvolume the filesystem's default again (btrfs).
-    SetDefault,
-    /// Roll the dataset back to its blank snapshot (ZFS). From here only forward is safe.
-    RollBack {
-        /// The blank snapshot.
-        snapshot: String,
-        /// Newer snapshots and bookmarks, which a rollback destroys.
-        destroys: Vec<String>,
-    },
-    /// Make the restored dataset durable and note that the reset is complete (ZFS).
-    Complete {
-        /// The dataset.
-        dataset: String,
-    },
-    /// Move what is aside to the trash and remove what else is left of the work (ZFS).
-    Tidy,
-    /// Make the previous state a generation.
-    KeepGeneration {
-        /// Subvolume or directory that it becomes.
-        name: String,
-    },
-    /// Set the flags of a root that an interrupted run had cleared to make it a generation (btrfs).
-    Seal {
-        /// Number of the generation.
-        number: u64,
-    },
-    /// Destroy the stage (ZFS).
-    DestroyStage {
-        /// Dataset.
-        stage: String,
-    },
+pub struct Described {
+    /// What is done, as an order: "exchange @a with @b".
+    #[serde(skip)]
+    pub words: String,
+    /// The same for a program.
+    #[serde(flatten)]
+    pub data: serde_json::Map<String, serde_json::Value>,
 }
 
-impl std::fmt::Display for Step {
+impl std::fmt::Display for Described {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Discard { leftover } => {
-                write!(f, "remove {leftover}, left by an interrupted run")
-            }
-            Self::Stage { from: Some(from), target } => write!(f, "copy {from} as {target}"),
-            Self::Stage { from: None, target } => write!(f, "make {target}, empty"),
-            Self::Restore { from, into } => {
-                write!(f, "bring the persisted paths from {from} to {into}")
-            }
-            Self::Lay { blank: Some(blank), into } => {
-                write!(f, "lay the content of {blank} beside the old one in {into}")
-            }
-            Self::Lay { blank: None, into } => {
-                write!(f, "make a place for the new content in {into}")
-            }
-            Self::Carry { within } => {
-                write!(f, "move the persisted paths to the new content in {within}, the rest aside")
-            }
-            Self::Replace { within } => {
-                write!(f, "move the new content in, and everything else aside, in {within}")
-            }
-            Self::Count { number } => {
-                write!(f, "write into the live volume that the number {number} is taken")
-            }
-            Self::Record { into } => {
-                write!(f, "record the reset and the persisted paths in {into}")
-            }
-            Self::Secure { name } => write!(f, "make it durable as {name}"),
-            Self::Exchange { staged, live } => write!(f, "exchange {staged} with {live}"),
-            Self::MoveNested { path, to } if path == to => {
-                write!(f, "move the nested subvolume {} along", shown(path))
-            }
-            Self::MoveNested { path, to } => {
-                write!(f, "move the nested subvolume {} to {}", shown(path), shown(to))
-            }
-            Self::Seal { number } => write!(
-                f,
-                "give the root of generation {number} the flags back that an interrupted run cleared"
-            ),
-            Self::Settle => f.write_str("set the attributes that the exchange has changed"),
-            Self::SetDefault => f.write_str("make the live subvolume the default one"),
-            Self::RollBack { snapshot, destroys } if destroys.is_empty() => {
-                write!(f, "roll back to {snapshot}")
-            }
-            Self::RollBack { snapshot, destroys } => {
-                write!(f, "roll back to {snapshot}, destroying {}", destroys.join(", "))
-            }
-            Self::Tidy => f.write_str("move what is aside to the trash"),
-            Self::Complete { dataset } => write!(f, "make {dataset} durable and mark it complete"),
-            Self::Snapshot { name } | Self::KeepGeneration { name } => {
-                write!(f, "keep the previous state as {name}")
-            }
-            Self::DestroyStage { stage } => write!(f, "destroy {stage}"),
-        }
-    }
-}
-
-impl std::fmt::Display for Tree {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Previous => "the previous state",
-            Self::Staged => "the stage",
-            Self::Live => "the live volume",
-        })
+        f.write_str(&self.words)
     }
 }
 

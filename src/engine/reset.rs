@@ -391,15 +391,15 @@ impl Open {
 
     fn phase(&mut self, phase: Phase) -> anyhow::Result<()> {
         let Some(report) = &mut self.report else { return Ok(()) };
-        let steps: Vec<_> =
-            report.plan.steps.iter().filter(|planned| planned.phase == phase).cloned().collect();
-        for planned in steps {
+        let steps = report.plan.steps.iter().cloned().enumerate();
+        let steps: Vec<_> = steps.filter(|(_, planned)| planned.phase == phase).collect();
+        for (number, planned) in steps {
             let start = Instant::now();
             let at = shown(&report.plan.mount_point);
             info!("{at}: {}", planned.step);
             let outcome = self
                 .volume
-                .execute(&planned.step)
+                .execute(number)
                 .with_context(|| format!("{at}: cannot {}", planned.step))?;
             if let Some(outcome) = outcome {
                 report.restored(outcome);

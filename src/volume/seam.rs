@@ -1,7 +1,7 @@
 //! What every filesystem implements, and what the engine may ask of it.
 
 use crate::cmdline::Asked;
-use crate::engine::plan::{Step, VolumePlan};
+use crate::engine::plan::VolumePlan;
 use crate::keep::carry::{Journal, Stage};
 use crate::keep::copy_in::Outcome;
 
@@ -27,12 +27,12 @@ pub trait Volume {
     /// Why there will be no reset: something is missing, mounted, read-only, in the way.
     fn plan(&mut self) -> anyhow::Result<VolumePlan>;
 
-    /// Does one step of the plan. What a restoration did is returned.
+    /// Does the step of the plan with this number, from 0. What copying did is returned.
     ///
     /// # Errors
     /// What failed. A failure while committing undoes what was committed of this volume if it
     /// can; [`Volume::standing`] then tells.
-    fn execute(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>>;
+    fn execute(&mut self, step: usize) -> anyhow::Result<Option<Outcome>>;
 
     /// Removes what was prepared, when the reset goes no further.
     ///

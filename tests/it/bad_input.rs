@@ -456,7 +456,7 @@ fn made_by(strategy: &str) -> &'static [&'static str] {
         ],
         _ => &[
             "copy @blank as @darlings/root/.darlings/next",
-            "bring the persisted paths from the previous state to the stage",
+            "copy the persisted paths from the previous state into the stage",
         ],
     }
 }

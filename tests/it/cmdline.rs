@@ -247,7 +247,7 @@ fn a_dry_run_prints_the_plan_of_each_word_and_changes_nothing() -> Result<()> {
         plan("darlings=snapshot")?,
         "/ (btrfs subvolume @ on DEVICE), kept as generation 3, and not reset\n    \
          1. copy @ as @darlings/root/.darlings/next\n    \
-         2. write into the live volume that the number 3 is taken\n    \
+         2. record number 3 in the live volume\n    \
          3. keep the previous state as @darlings/root/3\n  \
          The previous state will be @darlings/root/3.\n"
     );

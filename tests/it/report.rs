@@ -107,13 +107,13 @@ fn the_report_has_exactly_these_fields() -> Result<()> {
                 "steps": [
                     {"phase": "prepare", "step": "stage", "from": "@blank",
                      "target": "@darlings/root/.darlings/next"},
-                    {"phase": "prepare", "step": "restore", "from": "previous", "into": "staged"},
-                    {"phase": "prepare", "step": "record", "into": "staged"},
+                    {"phase": "prepare", "step": "copy_in"},
+                    {"phase": "prepare", "step": "record"},
                     {"phase": "prepare", "step": "secure", "name": "@darlings/root/ready-1"},
                     {"phase": "commit", "step": "exchange", "staged": "@darlings/root/ready-1",
                      "live": "@"},
                     {"phase": "commit", "step": "move_nested", "path": "var/log/nested", "to": "var/log/nested"},
-                    {"phase": "commit", "step": "settle"},
+                    {"phase": "commit", "step": "set_attributes"},
                     {"phase": "finish", "step": "keep_generation", "name": "@darlings/root/1"},
                 ],
                 "committed": true,
@@ -155,7 +155,7 @@ fn the_journal_is_told_in_plain_words_what_was_done() -> Result<()> {
              is not followed; declare the path that it stands for",
             "warning: /gone is a subvolume below no persisted path: it goes with the generation",
             "/: copy @blank as @darlings/root/.darlings/next",
-            "/: bring the persisted paths from the previous state to the stage",
+            "/: copy the persisted paths from the previous state into the stage",
             "/: record the reset and the persisted paths in the stage",
             "/: make it durable as @darlings/root/ready-1",
             "/: exchange @darlings/root/ready-1 with @",
@@ -339,8 +339,8 @@ fn a_failed_reset_is_reported_with_its_error_and_no_volume_as_committed() -> Res
     assert_eq!(ran.code, Some(10), "{}", ran.stderr);
     let report = ran.report.unwrap();
     assert_eq!(report["outcome"], "failed");
-    let error = "no volume was reset; all are as they were: /: cannot bring the persisted paths \
-                 from the previous state to the stage: cannot bring over: \"var/log/link\": cannot \
+    let error = "no volume was reset; all are as they were: /: cannot copy the persisted paths \
+                 from the previous state into the stage: cannot bring over: \"var/log/link\": cannot \
                  make the symbolic link: Input/output error (os error 5)";
     assert_eq!(report["error"], error);
     assert!(ran.stderr.ends_with(&format!("error: {error}\n")), "{}", ran.stderr);

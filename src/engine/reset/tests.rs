@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::*;
-use crate::engine::plan::{Planned, Step};
+use crate::engine::plan::{Described, Planned};
 use crate::keep::copy_in::Outcome;
 use crate::rules::Rules;
 
@@ -19,6 +19,12 @@ struct Fake {
     fault: Fault,
     standing: Standing,
     log: Log,
+    steps: Vec<String>,
+}
+
+/// A step of this name.
+fn described(name: &str) -> Described {
+    Described { words: format!("do {name}"), data: serde_json::Map::new() }
 }
 
 /// What goes wrong with a volume.
@@ -52,17 +58,15 @@ impl Volume for Fake {
             self.standing = Standing::Stranded;
             anyhow::bail!("the stage is gone");
         }
-        let step =
-            |phase, name: &str| Planned { phase, step: Step::Secure { name: name.to_owned() } };
-        let mut steps = vec![
-            step(Phase::Prepare, "prepare"),
-            step(Phase::Commit, "commit"),
-            step(Phase::Finish, "finish"),
-        ];
+        let mut names =
+            vec![(Phase::Prepare, "prepare"), (Phase::Commit, "commit"), (Phase::Finish, "finish")];
         if self.fault == Fault::Begun {
             self.standing = Standing::Unfinished;
-            steps.remove(0);
+            names.remove(0);
         }
+        let step = |(phase, name): &(_, &str)| Planned { phase: *phase, step: described(name) };
+        let steps = names.iter().map(step).collect();
+        self.steps = names.iter().map(|(_, name)| (*name).to_owned()).collect();
         Ok(VolumePlan {
             mount_point: PathBuf::from(&self.name),
             volume: self.name.clone(),
@@ -80,8 +84,8 @@ impl Volume for Fake {
         })
     }
 
-    fn execute(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
-        let Step::Secure { name } = step else { anyhow::bail!("not planned: {step}") };
+    fn execute(&mut self, step: usize) -> anyhow::Result<Option<Outcome>> {
+        let name = &self.steps[step].clone();
         self.say(name);
         if name == "commit" && self.fault == Fault::HalfWay {
             self.standing = Standing::Unfinished;
@@ -149,6 +153,7 @@ fn run_with(faults: &[Fault], options: Options) -> (Vec<String>, Ended) {
             fault: *fault,
             standing: Standing::Previous,
             log: Rc::clone(&log),
+            steps: Vec::new(),
         }))
     };
     let ended = reset_with(&config, options, &open);
@@ -191,7 +196,7 @@ fn what_fails_while_preparing_leaves_every_volume_as_it_was() {
     assert_eq!(
         ended.report.error.as_deref(),
         Some(
-            "no volume was reset; all are as they were: b: cannot make it durable as prepare: \
+            "no volume was reset; all are as they were: b: cannot do prepare: \
              made to fail"
         )
     );
@@ -233,7 +238,7 @@ fn what_fails_while_committing_leaves_the_committed_ones_complete_and_tidy() {
         ended.report.error.as_deref(),
         Some(
             "not all volumes were reset: a is the complete result, b is the complete previous \
-             state: b: cannot make it durable as commit: made to fail"
+             state: b: cannot do commit: made to fail"
         )
     );
     let states: Vec<(bool, bool)> =
@@ -294,7 +299,7 @@ fn what_fails_while_tidying_up_does_not_make_a_volume_less_reset() {
         ended.report.error.as_deref(),
         Some(
             "every volume was reset and is the complete result; what failed is tidying up, and \
-             the next run tidies up again: a: cannot make it durable as finish: made to fail"
+             the next run tidies up again: a: cannot do finish: made to fail"
         )
     );
     let states: Vec<(bool, bool)> =
@@ -331,8 +336,8 @@ fn when_tidying_up_fails_beside_a_commit_both_are_told_and_each_volume_by_its_st
         (
             Ending::Failed,
             "not all volumes were reset: a and b are the complete result, c and d are the \
-             complete previous state: c: cannot make it durable as commit: made to fail\n\
-             and then: b: cannot make it durable as finish: made to fail"
+             complete previous state: c: cannot do commit: made to fail\n\
+             and then: b: cannot do finish: made to fail"
                 .into()
         )
     );
@@ -340,7 +345,7 @@ fn when_tidying_up_fails_beside_a_commit_both_are_told_and_each_volume_by_its_st
 
 #[test]
 fn every_volume_that_cannot_be_tidied_or_unmounted_is_told() {
-    let at = |name: &str| format!("{name}: cannot make it durable as finish: made to fail");
+    let at = |name: &str| format!("{name}: cannot do finish: made to fail");
     assert_eq!(
         words(&[Fault::At(Phase::Finish), Fault::At(Phase::Finish), Fault::Close]),
         (
@@ -365,7 +370,7 @@ fn a_volume_that_is_half_way_is_named_with_what_to_do() {
         (
             Ending::Unfinished,
             format!(
-                "not all volumes were reset: a is {HALF_WAY}: a: cannot make it durable as \
+                "not all volumes were reset: a is {HALF_WAY}: a: cannot do \
                  commit: made to fail half way"
             )
         )
@@ -376,7 +381,7 @@ fn a_volume_that_is_half_way_is_named_with_what_to_do() {
             Ending::Unfinished,
             format!(
                 "not all volumes were reset: a, b and c are the complete result, e is the \
-                 complete previous state, d is {HALF_WAY}: d: cannot make it durable as commit: \
+                 complete previous state, d is {HALF_WAY}: d: cannot do commit: \
                  made to fail half way"
             )
         )

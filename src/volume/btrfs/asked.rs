@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::plan::{Facts, NEXT, discarding, in_words, moving, outermost, ready_name, settling};
+use super::step::Step;
 use crate::config;
-use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
 use crate::names::shown;
 
 /// The generation that is to be restored, as it was seen.
@@ -24,7 +25,7 @@ pub(super) fn nothing(
     volume: &config::Volume,
     source: &config::Btrfs,
     facts: &Facts,
-) -> VolumePlan {
+) -> VolumePlan<Step> {
     VolumePlan {
         restore: facts.restore.clone(),
         ..VolumePlan::nothing(&volume.mount_point, in_words(source), facts.live_generation)
@@ -36,7 +37,7 @@ pub(super) fn snapshot(
     volume: &config::Volume,
     source: &config::Btrfs,
     facts: &Facts,
-) -> VolumePlan {
+) -> VolumePlan<Step> {
     let number = facts.next_generation();
     let home = |name: &str| source.generations.join(name).display().to_string();
     let kept = home(&number.to_string());
@@ -71,7 +72,7 @@ pub(super) fn restore(
     source: &config::Btrfs,
     facts: &Facts,
     of: &Source,
-) -> VolumePlan {
+) -> VolumePlan<Step> {
     let generation = facts.next_generation();
     let home = |name: &str| source.generations.join(name).display().to_string();
     let (ready, kept) = (home(&ready_name(generation)), home(&generation.to_string()));
@@ -81,7 +82,7 @@ pub(super) fn restore(
     let mut add = |phase, step| steps.push(Planned { phase, step });
     let from = Some(home(&of.number.to_string()));
     add(Phase::Prepare, Step::Stage { from, target: home(NEXT) });
-    add(Phase::Prepare, Step::Record { into: Tree::Staged });
+    add(Phase::Prepare, Step::Record);
     add(Phase::Prepare, Step::Secure { name: ready.clone() });
     add(Phase::Commit, Step::Exchange { staged: ready, live });
     steps.extend(settling(facts, &moving));
@@ -164,7 +165,7 @@ mod tests {
             [
                 "remove @darlings/root/.darlings/next, left by an interrupted run",
                 "copy @ as @darlings/root/.darlings/next",
-                "write into the live volume that the number 6 is taken",
+                "record number 6 in the live volume",
                 "keep the previous state as @darlings/root/6",
             ]
         );

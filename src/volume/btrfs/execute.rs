@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use darlings_btrfs as fs;
 use rustix::fs::{IFlags, Mode, mkdirat};
 use rustix::io::Errno;
@@ -13,10 +13,11 @@ use super::journal::{Journal, Roots, move_subvolume};
 use super::plan::{Facts, Moving, NEXT, ready_name};
 use super::record::{Blank, Live, Record};
 use super::restoring::has_place;
+use super::step::Step;
 use super::undo::delete;
 use super::{Btrfs, Named, each_directory, os};
 use crate::config::Strategy;
-use crate::engine::plan::{Does, Step, Tree, VolumePlan};
+use crate::engine::plan::{Does, VolumePlan};
 use crate::errors;
 use crate::fs::at;
 use crate::keep::carry;
@@ -34,8 +35,10 @@ use crate::volume::{Looked, Standing};
 pub(super) struct Work {
     pub(super) does: Does,
     pub(super) generation: u64,
-    /// The exchange, or the last of the steps that follow it before the volume counts as reset.
-    commits: Option<Step>,
+    /// What is to be done.
+    pub(super) steps: Vec<Step>,
+    /// Which step is the exchange, or the last of those that follow it before the volume counts as reset.
+    commits: Option<usize>,
     /// It completes a run that was interrupted after the exchange.
     pub(super) resumes: bool,
     looked: Looked,
@@ -80,12 +83,11 @@ impl Work {
         self.first = Some(live);
     }
 
-    pub(super) fn begin(&mut self, plan: &VolumePlan, moving: Vec<Moving>, facts: Facts) {
+    pub(super) fn begin(&mut self, plan: &VolumePlan<Step>, moving: Vec<Moving>, facts: Facts) {
         self.does = plan.does;
         self.generation = plan.generation;
         self.resumes = plan.resumes;
-        let mut steps = plan.steps.iter().map(|planned| &planned.step);
-        self.commits = steps.rfind(|step| commits(step)).cloned();
+        self.commits = plan.steps.iter().rposition(|planned| commits(&planned.step));
         self.moving = moving;
         self.looked = facts.looked;
         self.nested = facts.nested;
@@ -101,14 +103,15 @@ impl Work {
 
 /// Whether a step makes the exchange, or belongs to it.
 fn commits(step: &Step) -> bool {
-    let follows = matches!(step, Step::MoveNested { .. } | Step::SetDefault | Step::Settle);
+    let follows = matches!(step, Step::MoveNested { .. } | Step::SetDefault | Step::SetAttributes);
     follows || matches!(step, Step::Exchange { .. })
 }
 
 impl Btrfs {
-    pub(super) fn do_step(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
-        let outcome = self.make(step)?;
-        if self.work.commits.as_ref() == Some(step) {
+    pub(super) fn do_step(&mut self, number: usize) -> anyhow::Result<Option<Outcome>> {
+        let step = self.work.steps.get(number).context("BUG: a step that was not planned")?.clone();
+        let outcome = self.make(&step)?;
+        if self.work.commits == Some(number) {
             self.make_durable()?;
         }
         Ok(outcome)
@@ -122,12 +125,10 @@ impl Btrfs {
                 Does::Restore(number) => self.stage_generation(number)?,
                 Does::Reset | Does::Nothing => self.stage()?,
             },
-            Step::Lay { into: Tree::Staged, .. } => return self.lay().map(Some),
-            Step::Carry { within: Tree::Staged } => self.carry()?,
-            Step::Restore { from: Tree::Previous, into: Tree::Staged } => {
-                return self.restore().map(Some);
-            }
-            Step::Record { into: Tree::Staged } => match self.restores() {
+            Step::Lay { .. } => return self.lay().map(Some),
+            Step::Carry => self.carry()?,
+            Step::CopyIn => return self.copy_in().map(Some),
+            Step::Record => match self.restores() {
                 Some(number) => self.record_restored(number)?,
                 None => self.record()?,
             },
@@ -136,22 +137,12 @@ impl Btrfs {
             Step::Exchange { .. } => self.exchange()?,
             Step::MoveNested { path, to } => self.move_nested(path, to)?,
             Step::SetDefault => self.set_default()?,
-            Step::Settle => self.settle()?,
+            Step::SetAttributes => self.settle()?,
             Step::KeepGeneration { name } if self.work.does == Does::Snapshot => {
                 self.keep_snapshot(Path::new(name))?;
             }
             Step::KeepGeneration { name } => self.keep_generation(Path::new(name))?,
-            Step::Seal { number } => self.seal_kept(*number)?,
-            Step::Restore { .. }
-            | Step::Lay { .. }
-            | Step::Carry { .. }
-            | Step::Replace { .. }
-            | Step::Record { .. }
-            | Step::Snapshot { .. }
-            | Step::Tidy
-            | Step::RollBack { .. }
-            | Step::Complete { .. }
-            | Step::DestroyStage { .. } => bail!("BUG: a step of ZFS on btrfs: {step}"),
+            Step::FlagGeneration { number } => self.seal_kept(*number)?,
         }
         Ok(None)
     }
@@ -234,7 +225,7 @@ impl Btrfs {
             .with_context(|| format!("cannot open the staged subvolume {path:?}"))
     }
 
-    fn restore(&mut self) -> anyhow::Result<Outcome> {
+    fn copy_in(&mut self) -> anyhow::Result<Outcome> {
         let (live, blank, staged) = (self.live()?, self.blank()?, self.staged()?);
         let trees = Trees {
             previous: live.as_fd(),

@@ -26,7 +26,7 @@ use super::mounts::Mount;
 use super::{Looked, OnlyNow, Options, Standing, Volume, bootable};
 use crate::cmdline::Asked;
 use crate::config;
-use crate::engine::plan::{Does, Step, VolumePlan};
+use crate::engine::plan::{Does, VolumePlan};
 use crate::fs::at;
 use crate::keep::copy_in::Outcome;
 use crate::own::state;
@@ -45,6 +45,7 @@ mod obstacles;
 mod plan;
 mod record;
 mod restoring;
+mod step;
 mod swap;
 mod undo;
 
@@ -54,6 +55,8 @@ use journal::Journal;
 pub(super) use plan::in_words;
 use plan::{Facts, highest, moving, outermost, ready_for, ready_name, reset, settling};
 use record::Whose;
+#[cfg(test)]
+pub(super) use step::Step;
 
 /// A btrfs subvolume that is reset.
 pub(super) struct Btrfs {
@@ -362,10 +365,12 @@ impl Volume for Btrfs {
             _ => reset(volume, source, &facts),
         };
         self.work.begin(&plan, moving(&self.volume, &facts), facts);
+        let (plan, steps) = plan.described()?;
+        self.work.steps = steps;
         Ok(plan)
     }
 
-    fn execute(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
+    fn execute(&mut self, step: usize) -> anyhow::Result<Option<Outcome>> {
         self.do_step(step)
     }
 

@@ -1,6 +1,7 @@
 //! The plan for a volume that exists only as a model: see `volume::every_step`.
 
 use super::plan::{Facts, NEXT, ready_name, reset, tests::source};
+use super::step::Step;
 use crate::config;
 use crate::engine::plan::VolumePlan;
 
@@ -18,7 +19,7 @@ pub(in crate::volume) fn backing() -> config::Btrfs {
     source()
 }
 
-pub(in crate::volume) fn plan(volume: &config::Volume, there: &There) -> VolumePlan {
+pub(in crate::volume) fn plan(volume: &config::Volume, there: &There) -> VolumePlan<Step> {
     let mut names: Vec<String> = there.generations.iter().map(u64::to_string).collect();
     names.extend(there.next.then(|| NEXT.to_owned()));
     names.extend(there.ready.map(ready_name));

@@ -119,7 +119,8 @@ impl Btrfs {
                 self.source.generations.join(name),
                 at::kind_name(kind)
             );
-            if name == NEXT {
+            // After the exchange it is the previous state, and nothing is discarded.
+            if name == NEXT || facts.interrupted().is_some() {
                 continue;
             }
             // Should it be taken for a leftover by mistake, it is not deleted with what is kept.

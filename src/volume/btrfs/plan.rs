@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::asked::Source;
 use super::journal::Journal;
+use super::step::Step;
 use crate::config::{self, Strategy};
-use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
 use crate::keep::attic::{self, ATTIC};
 use crate::names::{shown, unnamable};
 use crate::own::state;
@@ -187,15 +188,15 @@ pub(in crate::volume) fn in_words(source: &config::Btrfs) -> String {
 }
 
 /// What comes before anything is staged: what interrupted runs left goes, or is completed.
-pub(super) fn discarding(source: &config::Btrfs, facts: &Facts) -> Vec<Planned> {
+pub(super) fn discarding(source: &config::Btrfs, facts: &Facts) -> Vec<Planned<Step>> {
     let home = |name: &str| source.generations.join(name).display().to_string();
     let discard = facts.leftovers().map(|name| Step::Discard { leftover: home(name) });
-    let steps = discard.chain(facts.unsealed().map(|number| Step::Seal { number }));
+    let steps = discard.chain(facts.unsealed().map(|number| Step::FlagGeneration { number }));
     steps.map(|step| Planned { phase: Phase::Prepare, step }).collect()
 }
 
 /// What follows the exchange.
-pub(super) fn settling(facts: &Facts, moving: &[Moving]) -> Vec<Planned> {
+pub(super) fn settling(facts: &Facts, moving: &[Moving]) -> Vec<Planned<Step>> {
     let mut steps: Vec<Step> = moving
         .iter()
         .map(|Moving { from, to }| Step::MoveNested { path: from.clone(), to: to.clone() })
@@ -208,13 +209,17 @@ pub(super) fn settling(facts: &Facts, moving: &[Moving]) -> Vec<Planned> {
         None => !moving.is_empty() || facts.root_is_sealed,
     };
     if unsettled {
-        steps.push(Step::Settle);
+        steps.push(Step::SetAttributes);
     }
     steps.into_iter().map(|step| Planned { phase: Phase::Commit, step }).collect()
 }
 
 /// Plans the reset of one subvolume.
-pub(super) fn reset(volume: &config::Volume, source: &config::Btrfs, facts: &Facts) -> VolumePlan {
+pub(super) fn reset(
+    volume: &config::Volume,
+    source: &config::Btrfs,
+    facts: &Facts,
+) -> VolumePlan<Step> {
     let interrupted = facts.interrupted();
     let generation = interrupted.unwrap_or_else(|| facts.next_generation());
     let home = |name: &str| source.generations.join(name).display().to_string();
@@ -231,15 +236,15 @@ pub(super) fn reset(volume: &config::Volume, source: &config::Btrfs, facts: &Fac
         match volume.strategy {
             Strategy::Rollback => {
                 add(Phase::Prepare, Step::Stage { from: blank, target });
-                add(Phase::Prepare, Step::Restore { from: Tree::Previous, into: Tree::Staged });
+                add(Phase::Prepare, Step::CopyIn);
             }
             Strategy::Carry => {
                 add(Phase::Prepare, Step::Stage { from: Some(live.clone()), target });
-                add(Phase::Prepare, Step::Lay { blank, into: Tree::Staged });
-                add(Phase::Prepare, Step::Carry { within: Tree::Staged });
+                add(Phase::Prepare, Step::Lay { blank });
+                add(Phase::Prepare, Step::Carry);
             }
         }
-        add(Phase::Prepare, Step::Record { into: Tree::Staged });
+        add(Phase::Prepare, Step::Record);
         add(Phase::Prepare, Step::Secure { name: ready.clone() });
         add(Phase::Commit, Step::Exchange { staged: ready, live });
     }
@@ -319,11 +324,11 @@ pub(super) mod tests {
         }
     }
 
-    fn plan(facts: &Facts) -> VolumePlan {
+    fn plan(facts: &Facts) -> VolumePlan<Step> {
         plan_with(Strategy::Rollback, facts)
     }
 
-    fn plan_with(strategy: Strategy, facts: &Facts) -> VolumePlan {
+    fn plan_with(strategy: Strategy, facts: &Facts) -> VolumePlan<Step> {
         reset(&volume(strategy), &source(), facts)
     }
 
@@ -340,7 +345,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::volume::btrfs) fn steps(plan: &VolumePlan) -> Vec<String> {
+    pub(in crate::volume::btrfs) fn steps(plan: &VolumePlan<Step>) -> Vec<String> {
         plan.steps.iter().map(|planned| planned.step.to_string()).collect()
     }
 
@@ -351,7 +356,7 @@ pub(super) mod tests {
             steps(&plan),
             [
                 "copy @blank as @darlings/root/.darlings/next",
-                "bring the persisted paths from the previous state to the stage",
+                "copy the persisted paths from the previous state into the stage",
                 "record the reset and the persisted paths in the stage",
                 "make it durable as @darlings/root/ready-1",
                 "exchange @darlings/root/ready-1 with @",

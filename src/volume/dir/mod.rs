@@ -23,7 +23,7 @@ use super::mounts;
 use super::{Looked, OnlyNow, Options, Standing, Volume, ensure_room};
 use crate::cmdline::Asked;
 use crate::config;
-use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
 use crate::fs::at;
 use crate::generations::Space;
 use crate::keep::attic::ATTIC;
@@ -40,9 +40,11 @@ use crate::text::exact_number;
 
 mod generations;
 mod init;
+mod step;
 
 pub(super) use generations::Generations;
 pub(super) use init::init;
+pub(super) use step::Step;
 
 /// A plain directory that is reset.
 pub(super) struct Dir {
@@ -53,6 +55,7 @@ pub(super) struct Dir {
     /// Of a volume that was reset before, its `.darlings`, locked: no purge works at the same time.
     own: Option<OwnedFd>,
     blank: Option<OwnedFd>,
+    steps: Vec<Step>,
     generation: u64,
     looked: Looked,
     journal: Option<Journal>,
@@ -106,6 +109,7 @@ impl Dir {
             root: open_directory(&source.path)?,
             own: None,
             blank: None,
+            steps: Vec::new(),
             generation: 0,
             looked: Looked::default(),
             journal: None,
@@ -180,7 +184,7 @@ impl Dir {
         found
     }
 
-    fn work_out(&mut self) -> anyhow::Result<VolumePlan> {
+    fn work_out(&mut self) -> anyhow::Result<VolumePlan<Step>> {
         let interrupted = self.look_for_unfinished()?.is_some();
         // Of the words of the kernel command line. A generation here lacks what is persisted, which
         // was never copied, so it cannot be restored as a whole.
@@ -374,16 +378,16 @@ pub(super) fn plan(
     generation: u64,
     resumed: Option<Stage>,
     looked: &Looked,
-) -> VolumePlan {
+) -> VolumePlan<Step> {
     let blank = source.blank.as_ref().map(|blank| blank.display().to_string());
     let mut steps = Vec::new();
     let mut add = |phase, step| steps.push(Planned { phase, step });
     if resumed.is_none() {
-        add(Phase::Prepare, Step::Lay { blank, into: Tree::Live });
+        add(Phase::Prepare, Step::Lay { blank });
     }
     if resumed != Some(Stage::Complete) {
-        add(Phase::Commit, Step::Carry { within: Tree::Live });
-        add(Phase::Commit, Step::Record { into: Tree::Live });
+        add(Phase::Commit, Step::Carry);
+        add(Phase::Commit, Step::Record);
     }
     let previous = source.path.join(OWN_DIRECTORY).join(GENERATIONS).join(generation.to_string());
     let previous = previous.display().to_string();
@@ -407,16 +411,17 @@ pub(super) fn plan(
 
 impl Volume for Dir {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
-        self.work_out()
+        let (plan, steps) = self.work_out()?.described()?;
+        self.steps = steps;
+        Ok(plan)
     }
 
-    fn execute(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
-        match step {
-            Step::Lay { into: Tree::Live, .. } => return self.lay().map(Some),
-            Step::Carry { within: Tree::Live } => self.carry()?,
-            Step::Record { into: Tree::Live } => self.record()?,
+    fn execute(&mut self, step: usize) -> anyhow::Result<Option<Outcome>> {
+        match self.steps.get(step).context("BUG: a step that was not planned")? {
+            Step::Lay { .. } => return self.lay().map(Some),
+            Step::Carry => self.carry()?,
+            Step::Record => self.record()?,
             Step::KeepGeneration { .. } => self.keep_generation()?,
-            _ => bail!("BUG: a step of another filesystem on a directory: {step}"),
         }
         Ok(None)
     }

@@ -21,10 +21,6 @@ impl Kind {
     pub(super) const ALL: [Self; 5] =
         [Self::BtrfsRollback, Self::BtrfsCarry, Self::ZfsRollback, Self::ZfsCarry, Self::Dir];
 
-    pub(super) fn is_btrfs(self) -> bool {
-        matches!(self, Self::BtrfsRollback | Self::BtrfsCarry)
-    }
-
     pub(super) fn volume(self, mount_point: &str) -> config::Volume {
         config::Volume {
             mount_point: mount_point.into(),

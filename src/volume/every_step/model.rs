@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use super::Process;
 use super::disk::{Disk, Kind, Tree, What};
 use crate::config;
-use crate::engine::plan::{Phase, Step, Tree as Of, VolumePlan};
+use crate::engine::plan::{Phase, VolumePlan};
 use crate::keep::carry::Stage;
 use crate::keep::copy_in::Outcome;
 use crate::volume::{Looked, Standing, Volume, btrfs, dir, zfs};
@@ -17,7 +17,25 @@ use crate::volume::{Looked, Standing, Volume, btrfs, dir, zfs};
 /// A change to the disk, which happens as a whole or not at all.
 type Change = Box<dyn Fn(&mut Disk)>;
 
+/// A step of whichever filesystem it is.
+#[derive(Clone)]
+enum Step {
+    Btrfs(btrfs::Step),
+    Zfs(zfs::Step),
+    Dir(dir::Step),
+}
+
+/// The plan for the engine, and its steps.
+fn described<S: std::fmt::Display + serde::Serialize>(
+    plan: VolumePlan<S>,
+    wrap: fn(S) -> Step,
+) -> anyhow::Result<(VolumePlan, Vec<Step>)> {
+    let (plan, steps) = plan.described()?;
+    Ok((plan, steps.into_iter().map(wrap).collect()))
+}
+
 pub(super) struct Model {
+    steps: Vec<Step>,
     volume: config::Volume,
     disk: Rc<RefCell<Disk>>,
     process: Rc<RefCell<Process>>,
@@ -37,6 +55,7 @@ impl Model {
         process: Rc<RefCell<Process>>,
     ) -> Self {
         Self {
+            steps: Vec::new(),
             volume,
             disk,
             process,
@@ -56,40 +75,39 @@ impl Model {
     }
 
     /// What a step changes, in order.
-    fn changes(&self, step: &Step) -> anyhow::Result<Vec<Change>> {
-        let number = self.generation;
-        let (is_btrfs, kind) = (self.kind().is_btrfs(), self.kind());
+    fn changes(&self, step: &Step) -> Vec<Change> {
+        match step {
+            Step::Btrfs(step) => self.on_btrfs(step),
+            Step::Zfs(step) => self.on_zfs(step),
+            Step::Dir(step) => self.in_directory(step),
+        }
+    }
+
+    fn on_btrfs(&self, step: &btrfs::Step) -> Vec<Change> {
+        use btrfs::Step as S;
+        let (number, kind) = (self.generation, self.kind());
         let mut changes: Vec<Change> = Vec::new();
         let mut add = |change: Change| changes.push(change);
         match step {
-            Step::Discard { leftover } if leftover.ends_with("/next") => {
+            S::Discard { leftover } if leftover.ends_with("/next") => {
                 add(Box::new(|disk| disk.next = None));
             }
-            Step::Discard { .. } if is_btrfs => add(Box::new(|disk| disk.ready = None)),
-            Step::Discard { .. } => {
-                add(Box::new(|disk| disk.secured = None));
-                add(Box::new(|disk| disk.stage = None));
-            }
-            Step::Stage { .. } if kind == Kind::BtrfsCarry => {
+            S::Discard { .. } => add(Box::new(|disk| disk.ready = None)),
+            S::Stage { .. } if kind == Kind::BtrfsCarry => {
                 add(Box::new(|disk| disk.next = Some(disk.live)));
             }
-            Step::Stage { .. } if is_btrfs => add(Box::new(|disk| disk.next = Some(Tree::BLANK))),
-            Step::Stage { .. } => add(Box::new(|disk| disk.stage = Some(Tree::BLANK))),
-            Step::Restore { from: Of::Previous, into: Of::Staged } => {
+            S::Stage { .. } => add(Box::new(|disk| disk.next = Some(Tree::BLANK))),
+            S::CopyIn => {
                 for what in [What::Half, What::Old] {
                     add(Box::new(move |disk| {
                         let live = disk.live.kept;
-                        let tree = if is_btrfs { &mut disk.next } else { &mut disk.stage };
-                        let tree = tree.as_mut().expect("it was staged");
+                        let tree = disk.next.as_mut().expect("it was staged");
                         tree.kept = if what == What::Half { what } else { live };
                     }));
                 }
             }
-            Step::Lay { into: Of::Staged, .. } => {}
-            Step::Lay { into: Of::Live, .. } => {
-                add(Box::new(move |disk| disk.journal = Some((number, Stage::Moving))));
-            }
-            Step::Carry { within: Of::Staged } => {
+            S::Lay { .. } => {}
+            S::Carry => {
                 add(Box::new(|disk| disk.next.as_mut().expect("staged").kept = What::Half));
                 add(Box::new(|disk| {
                     let kept = disk.live.kept;
@@ -97,65 +115,99 @@ impl Model {
                     *next = Tree { kept, rest: What::Blank, ..*next };
                 }));
             }
-            Step::Carry { within: Of::Live } => {
-                add(Box::new(|disk| disk.live.kept = What::Half));
-                add(Box::new(|disk| disk.live.rest = What::Half));
-                add(Box::new(|disk| {
-                    disk.live = Tree { kept: What::Old, rest: What::Blank, ..disk.live };
-                }));
-            }
-            Step::Record { into: Of::Staged } => {
+            S::Record => {
                 add(Box::new(move |disk| disk.next.as_mut().expect("staged").number = number));
             }
-            Step::Record { into: Of::Live } => {
-                add(Box::new(move |disk| disk.live.number = number));
-                if kind == Kind::Dir {
-                    add(Box::new(move |disk| disk.journal = Some((number, Stage::Complete))));
-                }
-            }
-            Step::Secure { .. } if is_btrfs => add(Box::new(move |disk| {
+            S::Secure { .. } => add(Box::new(move |disk| {
                 disk.ready = Some((number, disk.next.take().expect("staged")));
             })),
-            Step::Secure { .. } => add(Box::new(move |disk| {
-                disk.secured = Some((number, disk.stage.expect("staged")));
-            })),
-            Step::Exchange { .. } => add(Box::new(exchange)),
-            Step::SetDefault => add(Box::new(|disk| disk.default_is_live = true)),
-            Step::RollBack { .. } => add(Box::new(move |disk| {
-                disk.live = Tree::BLANK;
-                disk.rolled_back = Some(number);
-            })),
-            Step::Restore { from: Of::Staged, into: Of::Live } => {
-                add(Box::new(|disk| disk.live.kept = What::Half));
-                add(Box::new(|disk| disk.live.kept = disk.secured.expect("secured").1.kept));
-            }
-            Step::Complete { .. } if kind == Kind::ZfsRollback => {
-                add(Box::new(|disk| disk.rolled_back = None));
-            }
-            Step::Complete { .. } => {
-                add(Box::new(move |disk| disk.journal = Some((number, Stage::Complete))));
-            }
-            Step::DestroyStage { .. } => {
-                add(Box::new(|disk| disk.secured = None));
-                add(Box::new(|disk| disk.stage = None));
-            }
-            Step::Snapshot { .. } => add(Box::new(move |disk| {
-                disk.generations.insert(number, disk.live);
-            })),
-            Step::KeepGeneration { .. } if is_btrfs => add(Box::new(|disk| {
+            S::Exchange { .. } => add(Box::new(exchange)),
+            S::SetDefault => add(Box::new(|disk| disk.default_is_live = true)),
+            S::KeepGeneration { .. } => add(Box::new(|disk| {
                 let (number, tree) = disk.ready.take().expect("exchanged");
                 disk.generations.insert(number, tree);
             })),
-            Step::KeepGeneration { .. } => {
+            S::FlagGeneration { .. }
+            | S::Count { .. }
+            | S::MoveNested { .. }
+            | S::SetAttributes => unreachable!("not modelled: {step}"),
+        }
+        changes
+    }
+
+    fn on_zfs(&self, step: &zfs::Step) -> Vec<Change> {
+        use zfs::Step as S;
+        let (number, kind) = (self.generation, self.kind());
+        let mut changes: Vec<Change> = Vec::new();
+        let mut add = |change: Change| changes.push(change);
+        match step {
+            S::Discard { .. } | S::DestroyStage { .. } => {
+                add(Box::new(|disk| disk.secured = None));
+                add(Box::new(|disk| disk.stage = None));
+            }
+            S::Stage { .. } => add(Box::new(|disk| disk.stage = Some(Tree::BLANK))),
+            S::CopyIntoStage => {
+                for what in [What::Half, What::Old] {
+                    add(Box::new(move |disk| {
+                        let live = disk.live.kept;
+                        let tree = disk.stage.as_mut().expect("it was staged");
+                        tree.kept = if what == What::Half { what } else { live };
+                    }));
+                }
+            }
+            S::Secure { .. } => add(Box::new(move |disk| {
+                disk.secured = Some((number, disk.stage.expect("staged")));
+            })),
+            S::RollBack { .. } => add(Box::new(move |disk| {
+                disk.live = Tree::BLANK;
+                disk.rolled_back = Some(number);
+            })),
+            S::CopyIntoLive => {
+                add(Box::new(|disk| disk.live.kept = What::Half));
+                add(Box::new(|disk| disk.live.kept = disk.secured.expect("secured").1.kept));
+            }
+            S::Snapshot { .. } => add(Box::new(move |disk| {
+                disk.generations.insert(number, disk.live);
+            })),
+            S::Lay { .. } => {
+                add(Box::new(move |disk| disk.journal = Some((number, Stage::Moving))));
+            }
+            S::Carry => carry_in_place(add),
+            S::Record => add(Box::new(move |disk| disk.live.number = number)),
+            S::Complete { .. } if kind == Kind::ZfsRollback => {
+                add(Box::new(|disk| disk.rolled_back = None));
+            }
+            S::Complete { .. } => {
+                add(Box::new(move |disk| disk.journal = Some((number, Stage::Complete))));
+            }
+            S::Tidy => add(Box::new(|disk| disk.journal = None)),
+            S::Replace | S::Count { .. } => unreachable!("not modelled: {step}"),
+        }
+        changes
+    }
+
+    fn in_directory(&self, step: &dir::Step) -> Vec<Change> {
+        use dir::Step as S;
+        let number = self.generation;
+        let mut changes: Vec<Change> = Vec::new();
+        let mut add = |change: Change| changes.push(change);
+        match step {
+            S::Lay { .. } => {
+                add(Box::new(move |disk| disk.journal = Some((number, Stage::Moving))));
+            }
+            S::Carry => carry_in_place(add),
+            S::Record => {
+                add(Box::new(move |disk| disk.live.number = number));
+                add(Box::new(move |disk| disk.journal = Some((number, Stage::Complete))));
+            }
+            S::KeepGeneration { .. } => {
                 add(Box::new(move |disk| {
                     disk.generations.insert(number, Tree { kept: What::Nothing, ..disk.live });
                 }));
                 add(Box::new(|disk| disk.journal = None));
             }
-            Step::Tidy => add(Box::new(|disk| disk.journal = None)),
-            other => bail!("not modelled: {other}"),
         }
-        Ok(changes)
+        changes
     }
 
     fn kind(&self) -> Kind {
@@ -164,28 +216,34 @@ impl Model {
 
     /// What a step means for what would be booted, before and after it.
     fn stands(&mut self, step: &Step, done: bool) {
-        let in_place = matches!(self.kind(), Kind::ZfsCarry | Kind::Dir);
-        match (step, done) {
-            (
-                Step::Stage { .. } | Step::Snapshot { .. } | Step::Lay { into: Of::Live, .. },
-                true,
-            ) => self.staged = true,
-            (Step::Exchange { .. } | Step::RollBack { .. }, true) => {
-                self.standing = Standing::Unfinished;
-            }
-            (Step::Carry { within: Of::Live }, false) => self.standing = Standing::Unfinished,
-            (Step::Record { .. }, true) if self.kind() == Kind::Dir => {
-                self.standing = Standing::Reset;
-            }
-            (Step::Complete { .. }, true) => self.standing = Standing::Reset,
-            (Step::KeepGeneration { .. }, false) if !in_place => self.standing = Standing::Reset,
-            _ => {}
+        use {btrfs::Step as B, dir::Step as D, zfs::Step as Z};
+        let lays = matches!(step, Step::Zfs(Z::Lay { .. }) | Step::Dir(D::Lay { .. }));
+        let commits = match step {
+            Step::Btrfs(step) => matches!(step, B::Exchange { .. }),
+            Step::Zfs(step) => matches!(step, Z::RollBack { .. } | Z::Carry),
+            Step::Dir(step) => matches!(step, D::Carry),
+        };
+        let stages = match step {
+            Step::Btrfs(step) => matches!(step, B::Stage { .. }),
+            Step::Zfs(step) => matches!(step, Z::Stage { .. } | Z::Snapshot { .. }),
+            Step::Dir(_) => false,
+        };
+        let secures = matches!(step, Step::Btrfs(B::Secure { .. }) | Step::Zfs(Z::Secure { .. }));
+        let moves = matches!(step, Step::Zfs(Z::Carry) | Step::Dir(D::Carry));
+        let completes = match step {
+            Step::Btrfs(step) => matches!(step, B::KeepGeneration { .. }) && !done,
+            Step::Zfs(step) => matches!(step, Z::Complete { .. }) && done,
+            Step::Dir(step) => matches!(step, D::Record) && done,
+        };
+        self.staged |= done && (stages || lays);
+        // Half of a move counts, and an exchange or a rollback happens at once.
+        if commits && done != moves {
+            self.standing = Standing::Unfinished;
         }
-        self.disk.borrow_mut().was_prepared |= matches!(
-            step,
-            Step::Exchange { .. } | Step::RollBack { .. } | Step::Carry { within: Of::Live }
-        ) || matches!(step, Step::Secure { .. }) && done
-            || matches!(step, Step::Lay { into: Of::Live, .. }) && done;
+        if completes {
+            self.standing = Standing::Reset;
+        }
+        self.disk.borrow_mut().was_prepared |= commits || done && (secures || lays);
     }
 
     /// As each filesystem's part goes back after a failure in the run itself.
@@ -228,6 +286,15 @@ impl Model {
     }
 }
 
+/// A `carry` in the live volume itself.
+fn carry_in_place(mut add: impl FnMut(Change)) {
+    add(Box::new(|disk| disk.live.kept = What::Half));
+    add(Box::new(|disk| disk.live.rest = What::Half));
+    add(Box::new(|disk| {
+        disk.live = Tree { kept: What::Old, rest: What::Blank, ..disk.live };
+    }));
+}
+
 fn exchange(disk: &mut Disk) {
     let (number, ready) = disk.ready.expect("it was secured");
     disk.ready = Some((number, disk.live));
@@ -239,7 +306,7 @@ impl Volume for Model {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
         let disk = self.disk.borrow().clone();
         let highest = disk.generations.keys().last().copied().unwrap_or(0);
-        let plan = match disk.kind {
+        let (plan, steps) = match disk.kind {
             Kind::BtrfsRollback | Kind::BtrfsCarry => {
                 let exchanged = disk.ready.is_some_and(|(number, _)| number == disk.live.number);
                 let there = btrfs::modelled::There {
@@ -253,7 +320,7 @@ impl Volume for Model {
                         disk.default_is_live
                     },
                 };
-                btrfs::modelled::plan(&self.volume, &there)
+                described(btrfs::modelled::plan(&self.volume, &there), Step::Btrfs)?
             }
             Kind::ZfsRollback | Kind::ZfsCarry => {
                 let there = zfs::modelled::There {
@@ -263,7 +330,7 @@ impl Volume for Model {
                     highest_snapshot: highest,
                     journal: disk.journal,
                 };
-                zfs::modelled::plan(&self.volume, &there)?
+                described(zfs::modelled::plan(&self.volume, &there)?, Step::Zfs)?
             }
             Kind::Dir => {
                 let config::Backing::Dir(source) = &self.volume.backing else { bail!("no dir") };
@@ -272,9 +339,11 @@ impl Volume for Model {
                     None => disk.live.number.max(highest) + 1,
                 };
                 let stage = disk.journal.map(|(_, stage)| stage);
-                dir::plan(&self.volume, source, number, stage, &Looked::default())
+                let plan = dir::plan(&self.volume, source, number, stage, &Looked::default());
+                described(plan, Step::Dir)?
             }
         };
+        self.steps = steps;
         self.generation = plan.generation;
         self.resumes = plan.resumes;
         if plan.resumes {
@@ -286,9 +355,10 @@ impl Volume for Model {
         Ok(plan)
     }
 
-    fn execute(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
+    fn execute(&mut self, step: usize) -> anyhow::Result<Option<Outcome>> {
+        let step = &self.steps[step].clone();
         self.stands(step, false);
-        for change in self.changes(step)? {
+        for change in self.changes(step) {
             if let Err(error) = self.change(change) {
                 return match self.undo() {
                     Ok(()) => Err(error),

@@ -2,11 +2,16 @@
 
 use super::names::{generation_name, in_words};
 use super::plan::Facts;
+use super::step::Step;
 use crate::config::{self, Strategy};
-use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
 
 /// Leaves the dataset as it is.
-pub(super) fn nothing(volume: &config::Volume, source: &config::Zfs, facts: &Facts) -> VolumePlan {
+pub(super) fn nothing(
+    volume: &config::Volume,
+    source: &config::Zfs,
+    facts: &Facts,
+) -> VolumePlan<Step> {
     VolumePlan {
         restore: facts.restore.clone(),
         ..VolumePlan::nothing(&volume.mount_point, in_words(source), facts.live_generation)
@@ -14,7 +19,11 @@ pub(super) fn nothing(volume: &config::Volume, source: &config::Zfs, facts: &Fac
 }
 
 /// Keeps a generation, and erases nothing.
-pub(super) fn snapshot(volume: &config::Volume, source: &config::Zfs, facts: &Facts) -> VolumePlan {
+pub(super) fn snapshot(
+    volume: &config::Volume,
+    source: &config::Zfs,
+    facts: &Facts,
+) -> VolumePlan<Step> {
     let number = facts.next_generation();
     let name = generation_name(source, number);
     let steps = vec![
@@ -39,15 +48,15 @@ pub(super) fn restore(
     source: &config::Zfs,
     facts: &Facts,
     of: u64,
-) -> VolumePlan {
+) -> VolumePlan<Step> {
     let number = facts.next_generation();
     let name = generation_name(source, number);
     let blank = Some(generation_name(source, of));
     let steps = vec![
         planned(Phase::Prepare, Step::Snapshot { name: name.clone() }),
-        planned(Phase::Prepare, Step::Lay { blank, into: Tree::Live }),
-        planned(Phase::Commit, Step::Replace { within: Tree::Live }),
-        planned(Phase::Commit, Step::Record { into: Tree::Live }),
+        planned(Phase::Prepare, Step::Lay { blank }),
+        planned(Phase::Commit, Step::Replace),
+        planned(Phase::Commit, Step::Record),
         planned(Phase::Commit, Step::Complete { dataset: source.dataset.clone() }),
         planned(Phase::Finish, Step::Tidy),
     ];
@@ -62,7 +71,7 @@ pub(super) fn restore(
     }
 }
 
-fn planned(phase: Phase, step: Step) -> Planned {
+fn planned(phase: Phase, step: Step) -> Planned<Step> {
     Planned { phase, step }
 }
 
@@ -102,7 +111,7 @@ mod tests {
             steps(&plan),
             [
                 "keep the previous state as rpool/root@darlings-8",
-                "write into the live volume that the number 8 is taken",
+                "record number 8 in the live volume",
                 "make rpool/root durable and mark it complete",
             ]
         );

@@ -8,10 +8,11 @@ use darlings_zfs as fs;
 use super::mounted::{Mounts, mount, root, unmount};
 use super::names::{MARK, blank_name, generation_name, own_number, secured_name, stage_name};
 use super::plan::{self, Facts};
+use super::step::Step;
 use super::{asked, generations};
 use crate::cmdline::{Asked, Which};
 use crate::config::{self, Strategy};
-use crate::engine::plan::{Does, Step, VolumePlan};
+use crate::engine::plan::{Does, VolumePlan};
 use crate::keep::carry::Journal;
 use crate::keep::copy_in::Outcome;
 use crate::own::state;
@@ -25,6 +26,7 @@ pub(in crate::volume) struct Zfs {
     pub(super) source: config::Zfs,
     pub(super) options: Options,
     pub(super) mounted: Mounts,
+    pub(super) steps: Vec<Step>,
     pub(super) does: Does,
     pub(super) generation: u64,
     pub(super) looked: Looked,
@@ -57,6 +59,7 @@ impl Zfs {
             source: source.clone(),
             options,
             mounted: Mounts::default(),
+            steps: Vec::new(),
             does: Does::default(),
             generation: 0,
             looked: Looked::default(),
@@ -337,11 +340,14 @@ impl Volume for Zfs {
         self.generation = plan.generation;
         self.looked = facts.looked;
         self.carrying = facts.journal.map(|(journal, _)| journal);
+        let (plan, steps) = plan.described()?;
+        self.steps = steps;
         Ok(plan)
     }
 
-    fn execute(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
-        self.do_step(step)
+    fn execute(&mut self, step: usize) -> anyhow::Result<Option<Outcome>> {
+        let step = self.steps.get(step).context("BUG: a step that was not planned")?.clone();
+        self.do_step(&step)
     }
 
     fn abandon(&mut self) -> anyhow::Result<()> {

@@ -1,13 +1,14 @@
 //! The steps of a reset on ZFS, and undoing them.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use darlings_zfs as fs;
 use rustix::io::Errno;
 
 use super::dataset::Zfs;
 use super::mounted::{mount, root, unmount};
 use super::names::{MARK, blank_name, pool_of, stage_name};
-use crate::engine::plan::{Does, Step, Tree};
+use super::step::Step;
+use crate::engine::plan::Does;
 use crate::keep::copy_in::Outcome;
 use crate::keep::copy_in::copy_in;
 use crate::keep::trees::Trees;
@@ -40,32 +41,30 @@ impl Zfs {
     pub(super) fn do_step(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
         match step {
             Step::Snapshot { name } => self.keep_previous(name)?,
-            Step::Lay { into: Tree::Live, .. } => return self.lay().map(Some),
-            Step::Carry { within: Tree::Live } | Step::Replace { within: Tree::Live } => {
-                self.carry()?;
-            }
-            Step::Record { into: Tree::Live } if self.carrying.is_some() => self.record_carry()?,
+            Step::Lay { .. } => return self.lay().map(Some),
+            Step::Carry | Step::Replace => self.carry()?,
+            Step::Record if self.carrying.is_some() => self.record_carry()?,
             Step::Complete { .. } if self.carrying.is_some() => self.complete_carry()?,
             Step::Tidy => self.tidy()?,
             Step::Count { number } => self.count(*number)?,
             Step::Complete { .. } if self.does == Does::Snapshot => self.complete_snapshot()?,
             Step::Discard { .. } => self.destroy_stage()?,
             Step::Stage { .. } => self.stage()?,
-            Step::Restore { from: Tree::Previous, into: Tree::Staged } => {
+            Step::CopyIntoStage => {
                 let (from, into) =
                     (root(self.mounted.dataset.as_ref())?, root(self.mounted.stage.as_ref())?);
                 return self.restore(from, into, &self.looked).map(Some);
             }
             Step::Secure { name } => self.secure(name)?,
             Step::RollBack { destroys, .. } => self.roll_back(destroys)?,
-            Step::Restore { from: Tree::Staged, into: Tree::Live } => {
+            Step::CopyIntoLive => {
                 let (from, into) =
                     (root(self.mounted.stage.as_ref())?, root(self.mounted.dataset.as_ref())?);
                 let outcome = self.restore(from, into, &self.looked.in_place())?;
                 seal(into, outcome.root_seals).context("cannot set the flags of the root")?;
                 return Ok(Some(outcome));
             }
-            Step::Record { into: Tree::Live } => {
+            Step::Record => {
                 let manifest = Manifest::new(self.generation, &self.rules)?;
                 state::write(root(self.mounted.dataset.as_ref())?, &manifest)?;
             }
@@ -74,17 +73,6 @@ impl Zfs {
                 unmount(&mut self.mounted.stage)?;
                 self.destroy_stage()?;
             }
-            Step::Restore { .. }
-            | Step::Lay { .. }
-            | Step::Carry { .. }
-            | Step::Replace { .. }
-            | Step::Record { .. }
-            | Step::Exchange { .. }
-            | Step::MoveNested { .. }
-            | Step::Settle
-            | Step::SetDefault
-            | Step::Seal { .. }
-            | Step::KeepGeneration { .. } => bail!("BUG: a step of btrfs on ZFS: {step}"),
         }
         Ok(None)
     }

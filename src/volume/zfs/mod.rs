@@ -26,8 +26,11 @@ mod mounted;
 mod names;
 mod obstacles;
 mod plan;
+mod step;
 
 pub(super) use dataset::Zfs;
 pub(super) use generations::Generations;
 pub(super) use init::init;
 pub(super) use names::in_words;
+#[cfg(test)]
+pub(super) use step::Step;

@@ -1,6 +1,7 @@
 //! The plan for a volume that exists only as a model: see `volume::every_step`.
 
 use super::plan::{Facts, carry, rollback, tests::source};
+use super::step::Step;
 use crate::config::{self, Strategy};
 use crate::engine::plan::VolumePlan;
 use crate::keep::carry::{Journal, Stage};
@@ -21,7 +22,7 @@ pub(in crate::volume) fn backing() -> config::Zfs {
 pub(in crate::volume) fn plan(
     volume: &config::Volume,
     there: &There,
-) -> anyhow::Result<VolumePlan> {
+) -> anyhow::Result<VolumePlan<Step>> {
     let journal = |(generation, stage)| Ok::<_, anyhow::Error>((journal(generation)?, stage));
     let facts = Facts {
         live_generation: there.live_generation,

@@ -11,8 +11,9 @@ use super::dataset::Zfs;
 use super::mounted::{mount, root, unmount};
 use super::names::{MARK, generation_name};
 use super::plan::Facts;
+use super::step::Step;
 use crate::config;
-use crate::engine::plan::{Planned, Step, Tree, VolumePlan};
+use crate::engine::plan::{Planned, VolumePlan};
 use crate::volume::{LEAST_ROOM, Looked, OnlyNow, mounts, zfs_clones_no_blocks};
 
 impl Zfs {
@@ -91,9 +92,9 @@ impl Zfs {
 
     /// Asks ZFS whether there is room for a snapshot of the dataset, and so for a rollback, of which ZFS
     /// demands the same and does not say it of what is mounted.
-    pub(super) fn check_refreservation(&self, plan: &VolumePlan) -> anyhow::Result<()> {
+    pub(super) fn check_refreservation(&self, plan: &VolumePlan<Step>) -> anyhow::Result<()> {
         let begins =
-            |it: &Planned| matches!(it.step, Step::Snapshot { .. } | Step::RollBack { .. });
+            |it: &Planned<Step>| matches!(it.step, Step::Snapshot { .. } | Step::RollBack { .. });
         if plan.resumes || !plan.steps.iter().any(begins) {
             return Ok(());
         }
@@ -126,7 +127,11 @@ impl Zfs {
 
     /// Estimates whether what a reset copies has room. Most pools have room for the whole once more, which
     /// is soon known.
-    pub(super) fn check_fits(&self, plan: &VolumePlan, looked: &Looked) -> anyhow::Result<()> {
+    pub(super) fn check_fits(
+        &self,
+        plan: &VolumePlan<Step>,
+        looked: &Looked,
+    ) -> anyhow::Result<()> {
         if !self.options.dry_run {
             return Ok(());
         }
@@ -141,12 +146,12 @@ impl Zfs {
         };
         for planned in &plan.steps {
             match &planned.step {
-                Step::Lay { blank: Some(name), .. } if !fits(name, 1)? => {
+                Step::Lay { blank: Some(name) } if !fits(name, 1)? => {
                     let live = root(self.mounted.dataset.as_ref())?;
                     let blank = self.mounted.blank.as_ref().map(|blank| blank.as_fd());
                     looked.ensure_fits(&self.rules, live, blank, clones()?)?;
                 }
-                Step::Restore { into: Tree::Staged, .. } if !fits(dataset, 2)? => {
+                Step::CopyIntoStage if !fits(dataset, 2)? => {
                     let previous = root(self.mounted.dataset.as_ref())?;
                     looked.ensure_kept_fits(&self.rules, previous, clones()?, free)?;
                 }

@@ -3,8 +3,9 @@
 use anyhow::{Context as _, ensure};
 
 use super::names::{blank_name, generation_name, in_words, secured_name, stage_name};
+use super::step::Step;
 use crate::config::{self, NewerSnapshots};
-use crate::engine::plan::{Does, Phase, Planned, Step, Tree, VolumePlan};
+use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
 use crate::keep::carry;
 use crate::own::state;
 use crate::volume::Looked;
@@ -48,7 +49,11 @@ impl Facts {
 }
 
 /// Plans the `carry` of one dataset, or the rest of one that was interrupted.
-pub(super) fn carry(volume: &config::Volume, source: &config::Zfs, facts: &Facts) -> VolumePlan {
+pub(super) fn carry(
+    volume: &config::Volume,
+    source: &config::Zfs,
+    facts: &Facts,
+) -> VolumePlan<Step> {
     let resumed = facts.journal.as_ref().map(|(journal, stage)| (journal.generation(), *stage));
     let generation = resumed.map_or_else(|| facts.next_generation(), |(generation, _)| generation);
     let (name, dataset) = (generation_name(source, generation), source.dataset.clone());
@@ -56,20 +61,19 @@ pub(super) fn carry(volume: &config::Volume, source: &config::Zfs, facts: &Facts
     let mut add = |phase, step| steps.push(Planned { phase, step });
     if resumed.is_none() {
         add(Phase::Prepare, Step::Snapshot { name: name.clone() });
-        add(Phase::Prepare, Step::Lay { blank: blank_name(source), into: Tree::Live });
+        add(Phase::Prepare, Step::Lay { blank: blank_name(source) });
     }
     // An interrupted run is completed as what it was begun as.
     let restores = facts.restore.as_ref().filter(|_| resumed.is_some());
     if resumed.is_none_or(|(_, stage)| stage == carry::Stage::Moving) {
-        let within = Tree::Live;
         add(
             Phase::Commit,
             match restores {
-                Some(_) => Step::Replace { within },
-                None => Step::Carry { within },
+                Some(_) => Step::Replace,
+                None => Step::Carry,
             },
         );
-        add(Phase::Commit, Step::Record { into: Tree::Live });
+        add(Phase::Commit, Step::Record);
         add(Phase::Commit, Step::Complete { dataset: dataset.clone() });
     }
     add(Phase::Finish, Step::Tidy);
@@ -98,7 +102,7 @@ pub(super) fn rollback(
     volume: &config::Volume,
     source: &config::Zfs,
     facts: &Facts,
-) -> anyhow::Result<VolumePlan> {
+) -> anyhow::Result<VolumePlan<Step>> {
     let blank = blank_name(source).context("BUG: a rollback without a blank")?;
     let (ours, foreign): (Vec<&str>, Vec<&str>) = facts
         .newer
@@ -121,15 +125,14 @@ pub(super) fn rollback(
         if facts.has_stage {
             add(Phase::Prepare, Step::Discard { leftover: stage.clone() });
         }
-        let from = Some(blank.clone());
-        add(Phase::Prepare, Step::Stage { from, target: stage.clone() });
-        add(Phase::Prepare, Step::Restore { from: Tree::Previous, into: Tree::Staged });
+        add(Phase::Prepare, Step::Stage { from: blank.clone(), target: stage.clone() });
+        add(Phase::Prepare, Step::CopyIntoStage);
         add(Phase::Prepare, Step::Secure { name: secured_name(source, generation) });
     }
     let destroys = facts.newer.clone();
     add(Phase::Commit, Step::RollBack { snapshot: blank, destroys });
-    add(Phase::Commit, Step::Restore { from: Tree::Staged, into: Tree::Live });
-    add(Phase::Commit, Step::Record { into: Tree::Live });
+    add(Phase::Commit, Step::CopyIntoLive);
+    add(Phase::Commit, Step::Record);
     add(Phase::Commit, Step::Complete { dataset: dataset.clone() });
     add(Phase::Finish, Step::DestroyStage { stage });
 
@@ -166,7 +169,7 @@ pub(super) mod tests {
     use crate::keep::attic::Attic;
     use crate::rules::Rules;
 
-    fn plan(newer_snapshots: NewerSnapshots, facts: &Facts) -> anyhow::Result<VolumePlan> {
+    fn plan(newer_snapshots: NewerSnapshots, facts: &Facts) -> anyhow::Result<VolumePlan<Step>> {
         let source = config::Zfs { newer_snapshots, ..source() };
         rollback(&volume(Strategy::Rollback), &source, facts)
     }
@@ -189,7 +192,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::volume::zfs) fn steps(plan: &VolumePlan) -> Vec<String> {
+    pub(in crate::volume::zfs) fn steps(plan: &VolumePlan<Step>) -> Vec<String> {
         plan.steps.iter().map(|planned| planned.step.to_string()).collect()
     }
 
@@ -202,10 +205,10 @@ pub(super) mod tests {
             [
                 "remove rpool/root/darlings-stage, left by an interrupted run",
                 "copy rpool/root@blank as rpool/root/darlings-stage",
-                "bring the persisted paths from the previous state to the stage",
+                "copy the persisted paths from the previous state into the stage",
                 "make it durable as rpool/root/darlings-stage@darlings-7",
                 "roll back to rpool/root@blank",
-                "bring the persisted paths from the stage to the live volume",
+                "copy the persisted paths from the stage into the live volume",
                 "record the reset and the persisted paths in the live volume",
                 "make rpool/root durable and mark it complete",
                 "destroy rpool/root/darlings-stage",

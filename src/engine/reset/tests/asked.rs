@@ -20,6 +20,7 @@ struct Asking {
     volumes: Volumes,
     index: usize,
     asked: Asked,
+    name: String,
 }
 
 impl Asking {
@@ -43,13 +44,14 @@ impl Volume for Asking {
             Asked::Restore(_) => Does::Restore(1),
         };
         let name = if state.interrupted { "completed".into() } else { self.asked.to_string() };
-        let step = Planned { phase: Phase::Commit, step: Step::Secure { name } };
+        let step = Planned { phase: Phase::Commit, step: described(&name) };
+        self.name = name;
         Ok(VolumePlan { does, resumes: state.interrupted, steps: vec![step], ..nothing })
     }
 
-    fn execute(&mut self, step: &Step) -> anyhow::Result<Option<Outcome>> {
-        let Step::Secure { name } = step else { anyhow::bail!("not planned: {step}") };
-        self.say(name);
+    fn execute(&mut self, step: usize) -> anyhow::Result<Option<Outcome>> {
+        assert_eq!(step, 0);
+        self.say(&self.name);
         self.volumes.0.borrow_mut()[self.index].interrupted = false;
         Ok(None)
     }
@@ -98,7 +100,12 @@ fn ended(states: &[State], options: Options) -> (Vec<String>, Ended) {
     };
     let open = |volume: &config::Volume, options: Options| -> anyhow::Result<Box<dyn Volume>> {
         let index = volume.mount_point.to_str().context("no text")?.parse()?;
-        Ok(Box::new(Asking { volumes: volumes.clone(), index, asked: options.asked }))
+        Ok(Box::new(Asking {
+            volumes: volumes.clone(),
+            index,
+            asked: options.asked,
+            name: String::new(),
+        }))
     };
     let ended = reset_with(&config, options, &open);
     (volumes.1.take(), ended)
