@@ -2,23 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::plan::{Facts, NEXT, discarding, in_words, moving, outermost, ready_name, settling};
+use super::facts::{Facts, Source, moving, outermost};
+use super::names::{NEXT, in_words, ready_name};
+use super::plan::{discarding, settling};
 use super::step::Step;
 use crate::config;
 use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
 use crate::names::shown;
-
-/// The generation that is to be restored, as it was seen.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Source {
-    pub(super) number: u64,
-    /// Subvolumes nested in it, relative to it.
-    pub(super) nested: Vec<PathBuf>,
-    /// Subvolumes nested in the live one, below persisted paths, that find a place in it.
-    pub(super) fitting: Vec<PathBuf>,
-    /// A swap file at or right below a persisted path.
-    pub(super) swap: Option<PathBuf>,
-}
 
 /// Leaves the subvolume as it is.
 pub(super) fn nothing(

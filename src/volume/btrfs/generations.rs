@@ -16,9 +16,9 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use tracing::warn;
 
-use super::plan::{highest, ready_for, ready_name};
+use super::names::{highest, names_in, ready_for, ready_name};
 use super::record::Record;
-use super::{Btrfs, names_in};
+use super::subvolume::Btrfs;
 use crate::cmdline::Asked;
 use crate::config;
 use crate::fs::at;

@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use darlings_btrfs as fs;
 
+use super::names::{each_directory, os};
 use super::record::Whose;
-use super::{Btrfs, each_directory, os};
+use super::subvolume::Btrfs;
 use crate::cmdline::Asked;
 use crate::config;
 use crate::fs::at;

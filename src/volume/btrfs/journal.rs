@@ -16,12 +16,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use darlings_btrfs as fs;
-use rustix::fs::IFlags;
+use rustix::fs::{FileType, IFlags, Statx};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::plan::Moving;
-use super::restoring::has_place;
 use crate::errors;
 use crate::fs::at;
 use crate::own::own_directory;
@@ -62,6 +60,15 @@ struct Limit {
     group: (u64, u64),
     referenced: Option<u64>,
     exclusive: Option<u64>,
+}
+
+/// A nested subvolume that moves into the result as a whole; both paths are below the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Moving {
+    /// Where it is in the previous state.
+    pub(super) from: PathBuf,
+    /// Where it will be in the result.
+    pub(super) to: PathBuf,
 }
 
 /// A nested subvolume that moves.
@@ -377,4 +384,25 @@ pub(super) fn move_subvolume(
     tree::unseal(subvolume.as_fd())?;
     let names = (at::os_name(&from.name), at::os_name(&to.name));
     Ok(fs::rename(&from.directory, names.0, &to.directory, names.1)?)
+}
+
+/// Whether a subvolume can be moved to `path` below `root`: nothing is there, or an empty directory,
+/// which may be the stub of a subvolume. Nothing can be moved into a stub.
+pub(super) fn has_place(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<bool> {
+    let (above, name) = at::split(path).context("BUG: a subvolume without a name")?;
+    let Some(above) = at::directory_beneath(root, above)? else { return Ok(false) };
+    let is = |status: &Statx, kind| fs::entry_kind(status.stx_ino) == kind;
+    if is(&at::status_of(above.as_fd())?, fs::EntryKind::Stub) {
+        return Ok(false);
+    }
+    let name = at::c_name(name)?;
+    let Some(status) = at::present(at::status(above.as_fd(), &name))? else { return Ok(true) };
+    if at::kind(&status) != FileType::Directory {
+        return Ok(false);
+    }
+    if is(&status, fs::EntryKind::SubvolumeRoot) {
+        return Ok(false);
+    }
+    let directory = at::open_directory(above.as_fd(), &name)?;
+    Ok(at::is_empty(directory.as_fd())?)
 }

@@ -1,6 +1,8 @@
 //! The plan for a volume that exists only as a model: see `volume::every_step`.
 
-use super::plan::{Facts, NEXT, ready_name, reset, tests::source};
+use super::facts::Facts;
+use super::names::{NEXT, ready_name};
+use super::plan::{reset, tests::source};
 use super::step::Step;
 use crate::config;
 use crate::engine::plan::VolumePlan;

@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use darlings_btrfs as fs;
 use rustix::fs::{AtFlags, IFlags, unlinkat};
 
-use super::plan::{ready_name, seals_name};
-use super::{Btrfs, os};
+use super::names::{os, ready_name, seals_name};
+use super::subvolume::Btrfs;
 use crate::fs::at;
 use crate::own::state;
 use crate::text::exact_number;

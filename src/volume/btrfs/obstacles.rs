@@ -8,9 +8,11 @@ use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as fs;
 use rustix::fs::FileType;
 
+use super::facts::{Facts, moving};
+use super::names::{NEXT, each_directory};
 use super::naming::noted_seals;
-use super::plan::{Facts, NEXT, moving};
-use super::{Btrfs, each_directory, swap};
+use super::subvolume::Btrfs;
+use super::swap;
 use crate::config::Strategy;
 use crate::fs::at;
 use crate::generations::Space;

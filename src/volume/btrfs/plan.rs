@@ -1,191 +1,14 @@
 //! From what was seen on a btrfs filesystem to the steps of a reset. Pure.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::asked::Source;
-use super::journal::Journal;
+use super::facts::{Facts, moving};
+use super::journal::Moving;
+use super::names::{NEXT, in_words, ready_name};
 use super::step::Step;
 use crate::config::{self, Strategy};
 use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
-use crate::keep::attic::{self, ATTIC};
 use crate::names::{shown, unnamable};
-use crate::own::state;
-use crate::rules::{OWN_DIRECTORY, Verdict};
-use crate::text::exact_number;
-use crate::volume::Looked;
-
-/// Where, below the generations directory, a result is being made. It is worth nothing. What somebody
-/// else has called `next` lies beside it, and is theirs.
-pub(super) const NEXT: &str = ".darlings/next";
-
-/// Name, in the generations directory, of a result that is complete and durable, or, once it
-/// was exchanged, of the previous state. Which of the two it is, the number in the live
-/// subvolume tells.
-pub(super) fn ready_name(generation: u64) -> String {
-    format!("ready-{generation}")
-}
-
-/// The highest number among the names of generations; 0 where there is none.
-pub(super) fn highest(names: &[String]) -> u64 {
-    let numbers = names.iter().filter_map(|name| name.parse::<u64>().ok());
-    numbers.filter(|number| *number < u64::MAX).max().unwrap_or(0)
-}
-
-/// The number of the generation whose [`ready_name`] it is.
-pub(super) fn ready_for(name: &str) -> Option<u64> {
-    exact_number(name.strip_prefix("ready-")?)
-}
-
-/// Name, in the generations directory, of a copy of the live subvolume that is about to be a generation.
-pub(super) fn snapshot_name(generation: u64) -> String {
-    format!("snapshot-{generation}")
-}
-
-/// The number in a name that only something staged has, or what somebody else has called so.
-pub(super) fn staged_number(name: &str) -> Option<u64> {
-    exact_number(name.strip_prefix("ready-").or_else(|| name.strip_prefix("snapshot-"))?)
-}
-
-/// Name, in the generations directory, of a file with the flags that the root of a generation shall
-/// have. It is there from before the live root loses them until the generation has them.
-pub(super) fn seals_name(generation: u64) -> String {
-    format!("seals-{generation}")
-}
-
-/// The generation that such a file is for.
-fn seals_for(name: &str) -> Option<u64> {
-    exact_number(name.strip_prefix("seals-")?)
-}
-
-/// What was seen.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Facts {
-    /// Number of the live subvolume's last reset; 0 when it was never reset.
-    pub(super) live_generation: u64,
-    /// What lies below the generations directory, but what is somebody else's and looks like a stage.
-    pub(super) generations: Vec<String>,
-    /// The highest number that the name of such a thing has.
-    pub(super) taken: u64,
-    /// Subvolumes nested in the previous state, relative to it, parents first.
-    pub(super) nested: Vec<PathBuf>,
-    /// Whether the live subvolume, or in an interrupted reset the previous state, is what the
-    /// filesystem mounts by default.
-    pub(super) is_default: bool,
-    /// What was seen of the trees.
-    pub(super) looked: Looked,
-    /// What an interrupted reset had still to do.
-    pub(super) journal: Journal,
-    /// Whether the result's root is immutable or append-only.
-    pub(super) root_is_sealed: bool,
-    /// Whether the blank may still be written to.
-    pub(super) blank_is_writable: bool,
-    /// The restore that made the live subvolume, if it was one.
-    pub(super) restore: Option<state::Restore>,
-    /// The generation that is to be restored, if that is asked for.
-    pub(super) source: Option<Source>,
-}
-
-impl Facts {
-    /// The number of a reset that was interrupted after the exchange.
-    pub(super) fn interrupted(&self) -> Option<u64> {
-        let number = self.live_generation;
-        (number > 0 && self.generations.contains(&ready_name(number))).then_some(number)
-    }
-
-    pub(super) fn next_generation(&self) -> u64 {
-        let highest = highest(&self.generations).max(self.taken);
-        highest.max(self.live_generation).max(self.looked.attic.newest) + 1
-    }
-
-    /// Generations whose flags a run was to set when it was interrupted.
-    pub(super) fn unsealed(&self) -> impl Iterator<Item = u64> {
-        self.generations.iter().filter_map(|name| seals_for(name))
-    }
-
-    /// What runs that were interrupted before the exchange left, or before a snapshot had its name.
-    pub(super) fn leftovers(&self) -> impl Iterator<Item = &String> {
-        self.generations.iter().filter(|name| *name == NEXT || staged_number(name).is_some())
-    }
-}
-
-/// A nested subvolume that moves into the result as a whole; both paths are below the root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Moving {
-    /// Where it is in the previous state.
-    pub(super) from: PathBuf,
-    /// Where it will be in the result.
-    pub(super) to: PathBuf,
-}
-
-/// The nested subvolumes that move: the outermost of those that are kept, put away, or in the attic,
-/// or, of an interrupted reset, those that have not moved yet. Into a generation that is restored
-/// only those below persisted paths move that find a place there: it has its own attic.
-pub(super) fn moving(volume: &config::Volume, facts: &Facts) -> Vec<Moving> {
-    if facts.interrupted().is_some() {
-        let waits = |it: &Moving| facts.nested.contains(&it.from);
-        return facts.journal.moving().filter(waits).collect();
-    }
-    if let Some(source) = &facts.source {
-        let mut moving = outermost(volume, facts);
-        moving.retain(|path| source.fitting.contains(path));
-        return moving.into_iter().map(|path| Moving { to: path.clone(), from: path }).collect();
-    }
-    let mut found: Vec<Moving> = Vec::new();
-    for path in &facts.nested {
-        if found.iter().any(|outer| path.starts_with(&outer.from)) {
-            continue;
-        }
-        found.extend(place(volume, facts, path).map(|to| Moving { from: path.clone(), to }));
-    }
-    // What would come back from the attic into a subvolume that moves itself stays in the attic.
-    let places: Vec<PathBuf> = found.iter().map(|it| it.to.clone()).collect();
-    for it in &mut found {
-        if places.iter().any(|outer| it.to != *outer && it.to.starts_with(outer)) {
-            it.to.clone_from(&it.from);
-        }
-    }
-    found
-}
-
-/// Where a nested subvolume is in the result of a reset; `None` if it goes with the previous state.
-fn place(volume: &config::Volume, facts: &Facts, path: &Path) -> Option<PathBuf> {
-    let attic = &facts.looked.attic;
-    if path.starts_with(Path::new(OWN_DIRECTORY).join(ATTIC)) {
-        let declared = facts.looked.paths.iter().map(|it| (it.from.as_deref(), &it.path));
-        let inside = attic.inside.iter().map(|it| (Some(it.from.as_path()), &it.path));
-        let back = declared.chain(inside).find_map(|(from, to)| {
-            let below = path.strip_prefix(from?).ok()?;
-            // A path that ends in nothing would end in a slash.
-            Some(if below.as_os_str().is_empty() { to.clone() } else { to.join(below) })
-        });
-        return Some(back.unwrap_or_else(|| path.to_owned()));
-    }
-    if volume.rules.verdict(path) == Verdict::Persisted {
-        return Some(path.to_owned());
-    }
-    let region = volume.rules.region(path);
-    let is_put_away =
-        |store: &&PathBuf| path.starts_with(store) && volume.rules.region(store) == region;
-    attic.stores.iter().find(is_put_away)?;
-    Some(attic::place(facts.next_generation()).join(path))
-}
-
-/// The outermost of the nested subvolumes below persisted paths.
-pub(super) fn outermost(volume: &config::Volume, facts: &Facts) -> Vec<PathBuf> {
-    let persisted = |path: &&PathBuf| volume.rules.verdict(path) == Verdict::Persisted;
-    let mut found: Vec<PathBuf> = Vec::new();
-    for path in facts.nested.iter().filter(persisted) {
-        if !found.iter().any(|outer| path.starts_with(outer)) {
-            found.push(path.clone());
-        }
-    }
-    found
-}
-
-/// The subvolume and its device, in words.
-pub(in crate::volume) fn in_words(source: &config::Btrfs) -> String {
-    format!("btrfs subvolume {} on {}", shown(&source.subvolume), shown(&source.device))
-}
 
 /// What comes before anything is staged: what interrupted runs left goes, or is completed.
 pub(super) fn discarding(source: &config::Btrfs, facts: &Facts) -> Vec<Planned<Step>> {
@@ -313,6 +136,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::config::Backing;
+    use crate::keep::attic;
     use crate::rules::Rules;
 
     pub(in crate::volume) fn source() -> config::Btrfs {

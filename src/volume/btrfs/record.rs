@@ -18,47 +18,44 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::plan::{NEXT, staged_number};
-use super::{Btrfs, names_in};
+use super::names::{NEXT, names_in, staged_number};
 use crate::fs::at;
 use crate::generations::{Changes, Foreign, Since};
-use crate::names::shown;
 use crate::own::state::{self, Moment};
 use crate::own::trusted_own_directory;
 use crate::rules::{OWN_DIRECTORY, Rules};
 use crate::text::exact_number;
 
-const RECORD: &CStr = c"record";
+pub(super) const RECORD: &CStr = c"record";
 
 /// The newest format that this version knows, and the one that it writes.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Whose the generations are, and what the live volume was made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
-    version: u32,
+    pub(super) version: u32,
     /// The system that they belong to, by an id that means nothing else. The manifest of its volume
     /// has it too.
     pub(super) system: String,
     /// Where the live subvolume was, from the top level.
-    subvolume: PathBuf,
+    pub(super) subvolume: PathBuf,
     /// The live subvolume, as the last run left it. A run adds its result before it exchanges the two,
     /// so that one of them is live whatever became of the run.
-    live: Vec<Live>,
+    pub(super) live: Vec<Live>,
 }
 
 /// A subvolume that is live, or will be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Live {
-    uuid: String,
+    pub(super) uuid: String,
     /// What a reset made it from; nothing is known of any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    made: Option<Made>,
+    pub(super) made: Option<Made>,
 }
 
 impl Live {
@@ -79,7 +76,7 @@ impl Live {
 
 /// What a reset made a volume from. Whatever is not persisted was the blank's then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Made {
+pub(super) struct Made {
     blank: Blank,
     /// When the reset was complete, by its clock.
     time: Moment,
@@ -108,19 +105,19 @@ impl Blank {
 
 /// A subvolume, as whose it is depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Seen {
+pub(super) struct Seen {
     /// The number in its name, of a generation.
-    number: u64,
-    uuid: String,
-    parent: Option<String>,
+    pub(super) number: u64,
+    pub(super) uuid: String,
+    pub(super) parent: Option<String>,
     /// The number of the reset that made it; 0 where none did.
-    made_by: u64,
+    pub(super) made_by: u64,
     /// The system that its manifest names.
-    system: Option<String>,
+    pub(super) system: Option<String>,
 }
 
 impl Seen {
-    fn look(root: &OwnedFd, number: u64) -> anyhow::Result<Self> {
+    pub(super) fn look(root: &OwnedFd, number: u64) -> anyhow::Result<Self> {
         let info = fs::subvolume_info(root)?;
         // What is damaged says nothing here, and is reported where it matters.
         let made_by = state::generation(root.as_fd()).unwrap_or(0);
@@ -156,7 +153,7 @@ impl Seen {
 }
 
 impl Record {
-    fn read(home: &OwnedFd) -> anyhow::Result<Option<Self>> {
+    pub(super) fn read(home: &OwnedFd) -> anyhow::Result<Option<Self>> {
         let cannot = || format!("cannot read {OWN_DIRECTORY}/record in the generations directory");
         let Some(own) = trusted_own_directory(home.as_fd())? else { return Ok(None) };
         let Some(text) = at::read_optional(own, RECORD).with_context(cannot)? else {
@@ -210,12 +207,17 @@ impl Record {
         Ok((ours, taken))
     }
 
-    fn names(&self, uuid: &str) -> bool {
+    pub(super) fn names(&self, uuid: &str) -> bool {
         self.live.iter().any(|live| live.uuid == uuid)
     }
 
     /// Whether what lies in the directory is this volume's, as far as that shows in it.
-    fn is_of(this: Option<&Self>, live: &Seen, kept: &[Seen], blank: Option<&Seen>) -> bool {
+    pub(super) fn is_of(
+        this: Option<&Self>,
+        live: &Seen,
+        kept: &[Seen],
+        blank: Option<&Seen>,
+    ) -> bool {
         match (this, &live.system) {
             (Some(record), _) if record.names(&live.uuid) => true,
             // Nothing is there that could be another system's.
@@ -268,139 +270,8 @@ impl Whose {
     }
 }
 
-impl Btrfs {
-    /// Finds out whose the generations in `home` are. Changes nothing.
-    pub(super) fn whose(&self, home: &OwnedFd, live: &OwnedFd) -> anyhow::Result<Whose> {
-        let record = Record::read(home)?;
-        let seen = Seen::look(live, 0)?;
-        let other = match &record {
-            Some(record) if record.subvolume != self.source.subvolume => {
-                self.elsewhere(record, &seen)?
-            }
-            _ => None,
-        };
-        let (kept, blank) = match &record {
-            Some(record) if record.names(&seen.uuid) => (Vec::new(), None),
-            _ => (kept_in(home)?, self.seen_blank()?),
-        };
-        if other.is_none() && Record::is_of(record.as_ref(), &seen, &kept, blank.as_ref()) {
-            return Ok(Whose::Ours(record.map_or_else(|| Self::claim(seen), Ok)?));
-        }
-        let ours = shown(&self.source.subvolume);
-        let theirs = if let Some(record) = record {
-            let at = other.unwrap_or(record.subvolume);
-            format!("belongs to another system, whose subvolume is {}", shown(&at))
-        } else {
-            let numbers: Vec<String> = kept.iter().map(|it| it.number.to_string()).collect();
-            format!("holds generations that did not come from {ours}: {}", numbers.join(", "))
-        };
-        Ok(Whose::Theirs(Foreign(format!(
-            "{} {theirs}; nothing in it is read, removed or restored for {ours}, and nothing is reset. \
-             Write generations = {:?} into its `btrfs`; or, if the other system is gone, give them to \
-             {ours}: darlings init --take-over",
-            shown(&self.source.generations),
-            self.free_place()?
-        ))))
-    }
-
-    fn seen_blank(&self) -> anyhow::Result<Option<Seen>> {
-        let Some(path) = self.source.blank.as_deref() else { return Ok(None) };
-        self.open_subvolume(path)?.map(|blank| Seen::look(&blank, 0)).transpose()
-    }
-
-    /// The record of a directory that nobody has claimed yet.
-    fn claim(live: Seen) -> anyhow::Result<Record> {
-        /// Where the kernel gives away ids (`random(4)`).
-        const RANDOM: &str = "/proc/sys/kernel/random/uuid";
-        let system = match live.system {
-            Some(system) => system,
-            None => std::fs::read_to_string(RANDOM)
-                .with_context(|| format!("cannot read {RANDOM}"))?
-                .trim_end()
-                .to_owned(),
-        };
-        Ok(Record { version: VERSION, system, ..Record::default() })
-    }
-
-    /// Where what was live when the last run ended is, if it is not this volume. If the configuration
-    /// named another path then, one of the two is a copy, and a system of its own. If it named the same,
-    /// the volume was replaced, and what was there moved away.
-    fn elsewhere(&self, record: &Record, live: &Seen) -> anyhow::Result<Option<PathBuf>> {
-        for other in record.live.iter().filter(|it| it.uuid != live.uuid) {
-            let Ok(uuid) = other.uuid.parse() else { continue };
-            let Some(id) = fs::subvolume_with_uuid(self.top()?, uuid)? else { continue };
-            let path = match fs::subvolume_path(self.top()?, id) {
-                // It was deleted a moment ago.
-                Err(error) if error.kind() == fs::ErrorKind::NotFound => continue,
-                path => path?,
-            };
-            if !path.starts_with(&self.source.generations) {
-                return Ok(Some(path));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Where this volume's generations can be, if theirs is taken.
-    fn free_place(&self) -> anyhow::Result<PathBuf> {
-        let mut number = 2;
-        loop {
-            let mut name = self.source.generations.clone().into_os_string();
-            name.push(format!("-{number}"));
-            if at::status_beneath(self.top()?, Path::new(&name))?.is_none() {
-                return Ok(name.into());
-            }
-            number += 1;
-        }
-    }
-
-    /// The id of the system whose volume this is.
-    pub(super) fn system(&mut self) -> anyhow::Result<String> {
-        Ok(self.record_now()?.system.clone())
-    }
-
-    fn record_now(&mut self) -> anyhow::Result<&mut Record> {
-        if self.work.record.is_none() {
-            // There was no directory for the generations.
-            self.work.record = Some(Self::claim(Seen::look(&self.live()?, 0)?)?);
-        }
-        self.work.record.as_mut().context("BUG: the record was just made")
-    }
-
-    /// Writes down, durably, what is live, and what will be `next`, if that is given. What is known of
-    /// anything else is forgotten.
-    pub(super) fn write_record(&mut self, next: Option<Live>) -> anyhow::Result<()> {
-        let (uuid, subvolume) = (uuid_of(&self.live()?)?, self.source.subvolume.clone());
-        let own = self.own_home()?;
-        let record = self.record_now()?;
-        record.live.retain(|it| it.uuid == uuid);
-        if record.live.is_empty() {
-            record.live.push(Live { uuid, made: None });
-        }
-        record.live.extend(next);
-        record.subvolume = subvolume;
-        let text = serde_json::to_vec_pretty(record).context("BUG: the record is not JSON")?;
-        at::write_durably(own, RECORD, &text).with_context(|| {
-            format!("cannot write {OWN_DIRECTORY}/record into {:?}", self.source.generations)
-        })
-    }
-
-    /// Writes it where it does not name what is live: the run that made that was an earlier version's.
-    pub(super) fn ensure_recorded(&mut self) -> anyhow::Result<()> {
-        let uuid = uuid_of(&self.live()?)?;
-        if self.record_now()?.names(&uuid) { Ok(()) } else { self.write_record(None) }
-    }
-
-    /// Removes the record from `own`, when nothing is left that it is about.
-    pub(super) fn forget_record(own: &OwnedFd) -> anyhow::Result<()> {
-        at::present(unlinkat(own, RECORD, AtFlags::empty()))
-            .map(drop)
-            .context("cannot remove the record of the generations")
-    }
-}
-
 /// The generations and the previous states that lie in `home`, whoever's.
-fn kept_in(home: &OwnedFd) -> anyhow::Result<Vec<Seen>> {
+pub(super) fn kept_in(home: &OwnedFd) -> anyhow::Result<Vec<Seen>> {
     let numbered = |name: &String| exact_number(name.strip_prefix("ready-").unwrap_or(name));
     let mut kept = Vec::new();
     for name in names_in(home)? {
@@ -422,7 +293,7 @@ fn subvolume_in(home: &OwnedFd, name: &str) -> anyhow::Result<Option<OwnedFd>> {
     Ok((fs::entry_kind(status.stx_ino) == fs::EntryKind::SubvolumeRoot).then_some(opened))
 }
 
-fn uuid_of(root: &OwnedFd) -> anyhow::Result<String> {
+pub(super) fn uuid_of(root: &OwnedFd) -> anyhow::Result<String> {
     let uuid = fs::subvolume_info(root)?.uuid.context("a subvolume has no UUID")?;
     Ok(uuid.to_string())
 }

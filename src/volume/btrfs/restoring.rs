@@ -1,22 +1,23 @@
 //! What the kernel command line can ask for instead of a reset, on btrfs: looking and doing. The
 //! exchange and all that follows it are those of a reset.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::fs::{FileType, IFlags, Statx};
+use rustix::fs::IFlags;
 use tracing::warn;
 
-use super::asked::Source;
-use super::journal::{Journal, Roots};
-use super::plan::{Facts, NEXT, outermost, snapshot_name};
+use super::facts::{Facts, Source, outermost};
+use super::journal::{Journal, Roots, has_place};
+use super::names::{NEXT, snapshot_name};
 use super::record::Live;
-use super::{Btrfs, Does, Named, swap};
+use super::subvolume::{Btrfs, Named};
+use super::swap;
 use crate::cmdline::Which;
+use crate::engine::plan::Does;
 use crate::errors;
-use crate::fs::at;
 use crate::generations;
 use crate::own::state::{self, Manifest};
 use crate::tree::{self, Settled};
@@ -137,25 +138,4 @@ impl Btrfs {
             Does::Reset | Does::Snapshot | Does::Nothing => None,
         }
     }
-}
-
-/// Whether a subvolume can be moved to `path` below `root`: nothing is there, or an empty directory,
-/// which may be the stub of a subvolume. Nothing can be moved into a stub.
-pub(super) fn has_place(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<bool> {
-    let (above, name) = at::split(path).context("BUG: a subvolume without a name")?;
-    let Some(above) = at::directory_beneath(root, above)? else { return Ok(false) };
-    let is = |status: &Statx, kind| fs::entry_kind(status.stx_ino) == kind;
-    if is(&at::status_of(above.as_fd())?, fs::EntryKind::Stub) {
-        return Ok(false);
-    }
-    let name = at::c_name(name)?;
-    let Some(status) = at::present(at::status(above.as_fd(), &name))? else { return Ok(true) };
-    if at::kind(&status) != FileType::Directory {
-        return Ok(false);
-    }
-    if is(&status, fs::EntryKind::SubvolumeRoot) {
-        return Ok(false);
-    }
-    let directory = at::open_directory(above.as_fd(), &name)?;
-    Ok(at::is_empty(directory.as_fd())?)
 }

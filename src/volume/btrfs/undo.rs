@@ -8,9 +8,9 @@ use darlings_btrfs as fs;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
-use super::Btrfs;
-use super::journal::move_subvolume;
-use super::plan::{Moving, ready_name};
+use super::journal::{Moving, move_subvolume};
+use super::names::ready_name;
+use super::subvolume::Btrfs;
 use crate::errors;
 use crate::fs::at;
 use crate::rules::OWN_DIRECTORY;
