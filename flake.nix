@@ -37,7 +37,12 @@
           };
       };
 
-      # fromPersistence and fromPreservation: see docs/nixos.md.
+      homeManagerModules = rec {
+        default = darlings;
+        darlings = ./nix/home-manager.nix;
+      };
+
+      # fromPersistence, fromHomePersistence and fromPreservation: see docs/nixos.md.
       lib = import ./nix/lib.nix { inherit lib; };
 
       devShells = forEach (pkgs: {

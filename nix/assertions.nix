@@ -90,6 +90,9 @@ let
     ++ optional (entry.text != "" && resolved.isWhole entry) (
       wrong "${of} is the mount point of a volume that is reset, and would keep all of it; do not reset the volume instead (darlings.volumes)."
     )
+    ++ optional (entry.home != null && !isAtOrBelow entry.home entry.path) (
+      wrong "${of} is outside the home ${quoted entry.home}; a user persists only what is in it."
+    )
     ++ optional (isReserved entry) (wrong "${of} lies in `.darlings`, which is the tool's own.")
     ++ concatMap (
       path:

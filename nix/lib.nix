@@ -29,6 +29,9 @@ let
   # A path below another one, which may be written with a slash before it.
   below = above: path: normalize "${above}/${path}";
 
+  # A path as Home Manager's users write it: relative to the home, or whole.
+  inHome = home: path: if isAbsolute path then normalize path else below home path;
+
   # Whether a normal path is `above` or lies in it.
   isAtOrBelow = above: path: above == "/" || path == above || hasPrefix "${above}/" path;
 
@@ -137,6 +140,8 @@ let
       ++ map (key: "${key} = ${tomlValue table.${key}}") (filter (key: table ? ${key}) tomlOrder)
     );
 
+  toPersist = tomlTable "persist";
+
   # { onFailure, volumes, persist } to the file that `darlings` reads.
   toToml =
     {
@@ -150,7 +155,7 @@ let
         "on_failure = ${tomlValue onFailure}"
       ]
       ++ map (tomlTable "volume") volumes
-      ++ map (tomlTable "persist") persist
+      ++ map toPersist persist
     )
     + "\n";
 
@@ -281,6 +286,34 @@ let
       ) (taken "${name}.users" (store.users or { }));
     };
 
+  # impermanence's module for Home Manager, which may have had the home at the end of the store's path, and a
+  # directory before each path that stow(1) would leave out.
+  fromHome =
+    function: given:
+    let
+      taken = plain function;
+      all = mapAttrsToList (
+        name: store:
+        let
+          paths = pathsFrom taken "\"${name}\"" store;
+          cut =
+            key: entry:
+            if store.removePrefixDirectory or false then
+              entry // { ${key} = concatStringsSep "/" (lib.drop 1 (parts entry.${key})); }
+            else
+              entry;
+        in
+        {
+          directories = map (cut "directory") paths.directories;
+          files = map (cut "file") paths.files;
+        }
+      ) (filterAttrs (name: store: taken "\"${name}\".enable" (store.enable or true)) (taken "its argument" given));
+    in
+    {
+      directories = concatMap (store: store.directories) all;
+      files = concatMap (store: store.files) all;
+    };
+
   # Several stores become one: there is one place for each path here, its own.
   fromStores =
     function: given:
@@ -325,6 +358,7 @@ in
     escapePath
     hasDotDot
     holder
+    inHome
     isAbsolute
     isAtOrBelow
     isBelow
@@ -334,6 +368,7 @@ in
     octalMode
     parent
     tmpfilesLine
+    toPersist
     toToml
     withoutNulls
     ;
@@ -342,6 +377,9 @@ in
   #
   #     darlings = { enable = true; ... } // lib.darlings.fromPersistence { "/persist" = { ... }; };
   fromPersistence = fromStores "fromPersistence";
+
+  # The same of `home.persistence`, for `darlings` in a user's Home Manager.
+  fromHomePersistence = fromHome "fromHomePersistence";
 
   # The same of preservation's `preservation.preserveAt`.
   fromPreservation = fromStores "fromPreservation";

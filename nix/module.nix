@@ -43,6 +43,11 @@ in
       virtualisation.vmVariantWithBootLoader = inert;
     })
 
+    # Users may declare paths whether or not anything is reset.
+    (lib.optionalAttrs (options ? home-manager.sharedModules) {
+      home-manager.sharedModules = [ ./home-manager.nix ];
+    })
+
     (lib.mkIf cfg.enable (
       lib.mkMerge [
         {

@@ -163,6 +163,7 @@ let
     user = "root";
     group = "root";
     home = null;
+    place = normalize;
   };
 
   # One entry of a list, with everything that it leaves out.
@@ -170,7 +171,7 @@ let
     owner: option: kind: given:
     let
       parent = orElse given.parentDirectory given.parent;
-      path = if owner.home == null then normalize given.${kind} else below owner.home given.${kind};
+      path = owner.place given.${kind};
     in
     {
       inherit option kind path;
@@ -216,13 +217,31 @@ let
     paths:
     let
       user = config.users.users.${paths.username} or { };
+      home = normalize (orElse paths.home (user.home or "/home/${paths.username}"));
     in
     {
+      inherit home;
+      place = below home;
       user = paths.username;
       group = user.group or "users";
-      home = normalize (orElse paths.home (user.home or "/home/${paths.username}"));
       homeMode = user.homeMode or "700";
     };
+
+  # What users declare in their own configurations, where Home Manager runs as a module of NixOS. There a path
+  # may be the whole one, as those of `xdg` are.
+  homes = lib.filterAttrs (_: home: home ? darlings) ((config.home-manager or { }).users or { });
+
+  ofHome =
+    name: home:
+    let
+      owner = ownerFrom {
+        username = home.home.username or name;
+        home = home.home.homeDirectory or null;
+      };
+    in
+    entriesFrom (
+      owner // { place = functions.inHome owner.home; }
+    ) "home-manager.users.${name}.darlings" home.darlings;
 
   entries =
     entriesFrom rootOwns "darlings" cfg
@@ -230,7 +249,8 @@ let
       mapAttrsToList (
         name: paths: entriesFrom (ownerFrom paths) "darlings.users.${name}" paths
       ) cfg.users
-    );
+    )
+    ++ lib.concatLists (mapAttrsToList ofHome homes);
 
   # What stage 1 mounts in the root by units of its own, without a fileSystems.
   stage1Mounts = map (mount: normalize (lib.removePrefix "/sysroot" mount.where)) (

@@ -192,6 +192,50 @@ fn ten_hosts_of_the_shapes_that_people_have_evaluate_without_a_word() -> Result<
     Ok(())
 }
 
+#[test]
+fn users_declare_paths_in_their_own_homes_in_home_manager() -> Result<()> {
+    let Some(evaluated) = evaluated()? else { return Ok(()) };
+    let cases = evaluated["home"]["cases"].as_array().context("no cases")?;
+    ensure!(cases.len() > 5, "so few cases: {}", cases.len());
+    for case in cases {
+        assert_eq!(case["found"], case["expected"], "{}", case["name"]);
+    }
+    Ok(())
+}
+
+/// The activation of a user whose Home Manager the system knows nothing of.
+#[test]
+fn a_standalone_home_manager_prints_what_the_system_does_not_persist() -> Result<()> {
+    let Some(evaluated) = evaluated()? else { return Ok(()) };
+    let script = evaluated["home"]["script"].as_str().context("no script")?;
+    let scratch = tempfile::tempdir()?;
+    let run = |kept: &str| -> Result<String> {
+        let program = scratch.path().join("darlings");
+        fs::write(
+            &program,
+            format!(
+                "#!/bin/sh\n[ \"$1\" = explain ] || exit 2\n[ \"$2\" = \"{kept}\" ] || exit 3\n"
+            ),
+        )?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        let path = format!("{}:/usr/bin:/bin", scratch.path().display());
+        let output = Command::new("bash")
+            .args(["-eu", "-o", "pipefail", "-c", script])
+            .env("PATH", path)
+            .output()?;
+        ensure!(output.status.success(), "{}", text(&output));
+        Ok(text(&output))
+    };
+    let told = "darlings: the next boot erases what this configuration declares. Add to /etc/darlings.toml, or on\n\
+                NixOS the same paths to darlings.users:\n";
+    let quoted = "[[persist]]\npath = \"/home/mia/it's kept\"\n\n";
+    let projects = "[[persist]]\npath = \"/home/mia/projects\"\nexclude = [\"target\"]\n\n";
+    assert_eq!(run("/home/mia/it's kept")?, format!("{told}{projects}"));
+    assert_eq!(run("/home/mia/projects")?, format!("{told}{quoted}"));
+    assert_eq!(run("nothing")?, format!("{told}{quoted}{projects}"));
+    Ok(())
+}
+
 /// Where lists of other tools hold what only the module system resolves, which one and what to write.
 #[test]
 fn lists_that_only_options_understand_are_named() -> Result<()> {
@@ -236,6 +280,7 @@ fn the_flake_has_what_it_promises() -> Result<()> {
             "checks": ["nixos-btrfs", "nixos-zfs", "package", "package-btrfs"],
             "devShells": ["default"],
             "formatter": true,
+            "homeManagerModules": ["darlings", "default"],
             "lib": flake["outputs"]["lib"],
             "nixosModules": ["darlings", "default"],
             "overlays": ["default"],
@@ -258,7 +303,7 @@ fn the_flake_has_what_it_promises() -> Result<()> {
         "scripts": null,
     });
     assert_eq!(flake, expected);
-    for function in ["fromPersistence", "fromPreservation"] {
+    for function in ["fromHomePersistence", "fromPersistence", "fromPreservation"] {
         let functions = flake["outputs"]["lib"].as_array().context("no functions")?;
         ensure!(functions.contains(&json!(function)), "{functions:?}");
     }

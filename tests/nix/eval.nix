@@ -141,6 +141,16 @@ in
 
   functions = import ./functions.nix { inherit lib; };
 
+  home = import ./home.nix {
+    inherit
+      evaluate
+      lib
+      messages
+      preSwitchChecks
+      right
+      ;
+  };
+
   # What becomes of each option that the other projects document, beside what docs/nixos.md says of it.
   documented =
     let
