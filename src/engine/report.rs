@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cmdline::Asked;
 use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
@@ -44,7 +44,7 @@ pub struct Report {
 }
 
 /// How a reset ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// Every volume is the complete result.
@@ -281,6 +281,12 @@ impl Report {
     }
 }
 
+/// What is read of a report that was written earlier.
+#[derive(Deserialize)]
+struct Earlier {
+    outcome: Ending,
+}
+
 /// Whether a report is one of a run that did something, and not one of a run that only failed.
 ///
 /// # Errors
@@ -291,8 +297,8 @@ pub fn is_of_a_reset(path: &Path) -> anyhow::Result<bool> {
         return Ok(false);
     };
     // What is none is no loss.
-    let outcome = serde_json::from_str::<serde_json::Value>(&text).map(|it| it["outcome"].clone());
-    Ok(outcome.is_ok_and(|outcome| outcome.is_string() && outcome != "failed"))
+    let earlier = serde_json::from_str::<Earlier>(&text);
+    Ok(earlier.is_ok_and(|earlier| earlier.outcome != Ending::Failed))
 }
 
 #[cfg(test)]
