@@ -77,7 +77,7 @@ fn a_snapshot_keeps_a_generation_and_erases_nothing_and_its_number_is_never_give
     assert_eq!(ran.generation()?, "@darlings/root/3");
     assert_eq!(tree(&machine, "@")?.diff_lines(&before), "");
     assert_eq!(tree(&machine, "@darlings/root/3")?.diff_lines(&before), "");
-    assert!(read_only(&machine, "@darlings/root/3")?);
+    anyhow::ensure!(read_only(&machine, "@darlings/root/3")?, "generation 3 can be written to");
     assert_eq!((number(&machine, "@")?, number(&machine, "@darlings/root/3")?), (3, 2));
     assert_eq!(manifest(&machine, "@")?["persisted"], persisted);
     assert_eq!(machine.kept()?, ["1", "2", "3"]);
