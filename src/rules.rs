@@ -348,6 +348,15 @@ impl Rules {
         all.filter(move |(path, line)| !line.excludes && below(path))
     }
 
+    /// Persists all of a directory, whatever is declared or excluded below it.
+    pub fn keep_whole(&mut self, path: &Path) {
+        let node = path
+            .iter()
+            .fold(&mut self.root, |node, name| node.children.entry(name.to_owned()).or_default());
+        *node = Node { mark: Some(Mark::Persist), children: BTreeMap::new() };
+        self.finish();
+    }
+
     /// Call once after the last [`Self::declare`].
     pub fn finish(&mut self) {
         self.root.simplify(Some(Mark::Exclude));

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
+use darlings_btrfs as btrfs;
 use rustix::fs::{FileType, Statx, StatxAttributes};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -85,7 +86,15 @@ pub fn survey(
             check_connector(blank, rules, &connector)?;
         }
     }
-    refuse_encrypted(rules, previous)?;
+    let of_root = at::status_of(previous).context("cannot look at the root")?;
+    ensure!(
+        why_closed(&of_root, false).is_none(),
+        "the volume's root is encrypted with fscrypt, and without its key nothing in it is found; reset \
+         a volume that is not inside an encrypted directory"
+    );
+    if let Some(closed) = closed(rules, previous, false)?.first() {
+        bail!("{}", closed.refusal());
+    }
     rules
         .persisted()
         .into_iter()
@@ -165,40 +174,157 @@ pub fn source_of(path: &Path, surveyed: &[Surveyed]) -> PathBuf {
     }
 }
 
-/// Refuses what lies below a directory that is encrypted with fscrypt. While its key is not loaded the
-/// kernel says of every name in it that nothing is there, and a directory that takes its place would
-/// not be encrypted. It does not matter whether the key is loaded now: it may not be at the next boot.
-fn refuse_encrypted(rules: &Rules, previous: BorrowedFd<'_>) -> anyhow::Result<()> {
-    let encrypted = |status: &Statx| status.stx_attributes.contains(StatxAttributes::ENCRYPTED);
-    ensure!(
-        !encrypted(&at::status_of(previous).context("cannot look at the root")?),
-        "the volume's root is encrypted with fscrypt, and without its key nothing in it is found; reset \
-         a volume that is not inside an encrypted directory"
-    );
-    let persisted = rules.persisted().into_iter().map(|it| (it.path, "persisted"));
-    let mut looked = BTreeSet::new();
-    for (path, is) in persisted.chain(rules.excluded().into_iter().map(|it| (it, "excluded"))) {
-        let mut ancestors: Vec<&Path> = path.ancestors().skip(1).collect();
-        ancestors.pop();
-        // The outermost first: what is in an encrypted directory is encrypted.
-        for ancestor in ancestors.into_iter().rev() {
-            if !looked.insert(ancestor.to_owned()) {
-                continue;
-            }
-            let status = at::status_beneath(previous, ancestor)
-                .with_context(|| format!("cannot look at {}", shown(&ancestor)))?;
-            ensure!(
-                !status.as_ref().is_some_and(encrypted),
-                "{} is {is}, and {} above it is encrypted with fscrypt: without its key nothing in it is \
-                 found, and a new directory in its place would not be encrypted; persist {} itself, \
-                 without exclusions",
-                shown(&path),
-                shown(&ancestor),
-                shown(&ancestor)
-            );
+/// A directory above a persisted or excluded path that keeps a reset from what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The outermost such directory, below the volume's root.
+    pub path: PathBuf,
+    /// The path that lies in it, and what it is.
+    below: (PathBuf, &'static str),
+    why: Why,
+    /// No user can have arranged it.
+    pub of_root: bool,
+}
+
+/// Why a directory is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// With fscrypt. While its key is not loaded the kernel says of every name in it that nothing is
+    /// there, and a directory that takes its place would not be encrypted. It does not matter whether
+    /// the key is loaded now: it may not be at the next boot.
+    Encrypted,
+    /// In a plain directory: nothing can be moved out of a subvolume.
+    Subvolume,
+}
+
+impl Closed {
+    /// Why there can be no reset, for one that root has arranged.
+    #[must_use]
+    pub fn refusal(&self) -> String {
+        let (path, below, is) = (shown(&self.path), shown(&self.below.0), self.below.1);
+        match self.why {
+            Why::Encrypted => format!(
+                "{below} is {is}, and {path} above it is encrypted with fscrypt: without its key nothing \
+                 in it is found, and a new directory in its place would not be encrypted; persist {path} \
+                 itself, without exclusions"
+            ),
+            Why::Subvolume => in_subvolume(&self.below.0, &self.path),
         }
     }
-    Ok(())
+
+    /// What becomes of one that a user may have arranged.
+    #[must_use]
+    pub fn warning(&self, mount_point: &Path) -> String {
+        let why = match self.why {
+            Why::Encrypted => "it is encrypted with fscrypt, and a reset cannot see what is in it",
+            Why::Subvolume => "it is a subvolume, and nothing can be moved out of it",
+        };
+        format!(
+            "{} is kept as a whole, and not only what is persisted in it: {why}; persist it, or put a \
+             plain directory in its place",
+            shown(&mount_point.join(&self.path))
+        )
+    }
+}
+
+/// Why there can be no reset of a plain directory in which a path that moves lies in a subvolume.
+#[must_use]
+pub fn in_subvolume(path: &Path, subvolume: &Path) -> String {
+    format!(
+        "{} lies in the subvolume {}, out of which and into which nothing can be moved; put a directory in \
+         its place, or configure the volume with `btrfs` instead of `dir`",
+        shown(path),
+        shown(subvolume)
+    )
+}
+
+/// Has these rules keep each directory as a whole that is closed and that a user may have made: no user
+/// keeps a volume from being reset, and nothing that is persisted is lost. Answers which those are.
+/// What is kept is moved within the tree at `previous`.
+///
+/// # Errors
+/// Every failure to look.
+pub fn keep_whole(rules: &mut Rules, previous: BorrowedFd<'_>) -> anyhow::Result<Vec<Closed>> {
+    let mut closed = closed(rules, previous, btrfs::is_btrfs(previous)?)?;
+    closed.retain(|it| !it.of_root);
+    for it in &closed {
+        rules.keep_whole(&it.path);
+    }
+    Ok(closed)
+}
+
+/// The closed directories above what these rules name; subvolumes only where `subvolumes` says so.
+///
+/// # Errors
+/// Every failure to look.
+pub fn closed(
+    rules: &Rules,
+    previous: BorrowedFd<'_>,
+    subvolumes: bool,
+) -> anyhow::Result<Vec<Closed>> {
+    const PERSISTED: &str = "persisted";
+    let persisted = rules.persisted().into_iter().map(|it| (it.path, PERSISTED));
+    let excluded = rules.excluded().into_iter().map(|it| (it, "excluded"));
+    let mut found: Vec<Closed> = Vec::new();
+    let mut open = BTreeSet::new();
+    for below in persisted.chain(excluded) {
+        let mut ancestors: Vec<&Path> = below.0.ancestors().skip(1).collect();
+        ancestors.pop();
+        // The outermost first: what is in an encrypted directory is encrypted.
+        for path in ancestors.into_iter().rev() {
+            if found.iter().any(|it| it.path == path) {
+                break;
+            }
+            if !open.insert(path.to_owned()) {
+                continue;
+            }
+            let cannot = || format!("cannot look at {}", shown(&path));
+            let status = at::status_beneath(previous, path).with_context(cannot)?;
+            let Some(why) = status.and_then(|status| why_closed(&status, subvolumes)) else {
+                continue;
+            };
+            // Of what is known not to be there nothing is moved.
+            if why == Why::Subvolume
+                && below.1 == PERSISTED
+                && at::status_beneath(previous, &below.0).with_context(cannot)?.is_none()
+            {
+                open.remove(path);
+                break;
+            }
+            open.remove(path);
+            let path = path.to_owned();
+            let of_root = are_of_root(previous, path.ancestors()).with_context(cannot)?;
+            found.push(Closed { path, below: below.clone(), why, of_root });
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn why_closed(status: &Statx, subvolumes: bool) -> Option<Why> {
+    if status.stx_attributes.contains(StatxAttributes::ENCRYPTED) {
+        return Some(Why::Encrypted);
+    }
+    let subvolume = || btrfs::entry_kind(status.stx_ino) == btrfs::EntryKind::SubvolumeRoot;
+    (subvolumes && subvolume()).then_some(Why::Subvolume)
+}
+
+/// Whether all these directories, below a volume's root, are root's, and nobody else may write to them.
+///
+/// # Errors
+/// Every failure to look.
+pub fn are_of_root<'p>(
+    root: BorrowedFd<'_>,
+    directories: impl Iterator<Item = &'p Path>,
+) -> anyhow::Result<bool> {
+    for directory in directories {
+        let directory = at::open_beneath(root, directory)?;
+        let status = at::status_of(directory.as_fd())?;
+        if status.stx_uid != 0 || status.stx_mode & 0o022 != 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn check_connector(blank: BorrowedFd<'_>, rules: &Rules, connector: &Path) -> anyhow::Result<()> {
@@ -208,7 +334,7 @@ fn check_connector(blank: BorrowedFd<'_>, rules: &Rules, connector: &Path) -> an
         Reached::Blocked(path, kind) if rules.verdict(&path) == Verdict::Connector => (path, kind),
         _ => return Ok(()),
     };
-    anyhow::bail!(
+    bail!(
         "the blank has a {} at {path:?}, where persisted paths need a directory; change the \
          blank or the configuration",
         at::kind_name(kind)

@@ -17,6 +17,7 @@ use crate::config;
 use crate::fs::at;
 use crate::keep::survey::State;
 use crate::keep::survey::Surveyed;
+use crate::keep::survey::are_of_root;
 use crate::keep::survey::state_at;
 use crate::names::shown;
 use crate::rules::Verdict;
@@ -123,7 +124,7 @@ impl Looking<'_> {
         let Some(status) = at::status_beneath(self.previous, &content)? else { return Ok(None) };
         // A mount point, mostly. Whether a user's is empty is up to the user.
         if at::kind(&status) == FileType::Directory
-            && self.are_of_root(content.ancestors())?
+            && are_of_root(self.previous, content.ancestors())?
             && at::is_empty(at::open_beneath(self.previous, &content)?.as_fd())?
         {
             return Ok(None);
@@ -181,18 +182,7 @@ impl Looking<'_> {
     /// Whether no user can have put there what is at a path: every directory above it is root's, and
     /// nobody else may write to it.
     fn is_in_hands_of_root(&self, path: &Path) -> anyhow::Result<bool> {
-        self.are_of_root(path.ancestors().skip(1))
-    }
-
-    fn are_of_root<'p>(&self, directories: impl Iterator<Item = &'p Path>) -> anyhow::Result<bool> {
-        for directory in directories {
-            let directory = at::open_beneath(self.previous, directory)?;
-            let status = at::status_of(directory.as_fd())?;
-            if status.stx_uid != 0 || status.stx_mode & 0o022 != 0 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        are_of_root(self.previous, path.ancestors().skip(1))
     }
 
     /// Whether the blank has something else there than the previous state; `None` where it has the same.

@@ -15,6 +15,7 @@ use crate::fs::reserved::Reserved;
 use crate::keep::attic::{self, Attic};
 use crate::keep::carry;
 use crate::keep::room::Room;
+use crate::keep::survey::Closed;
 use crate::keep::survey::Place;
 use crate::keep::survey::State;
 use crate::keep::survey::Surveyed;
@@ -35,6 +36,10 @@ pub(super) struct Looked {
     pub(super) attic: Attic,
     /// Persisted paths whose content is elsewhere, and is erased.
     pub(super) elsewhere: Vec<Elsewhere>,
+    /// Directories that are kept as a whole; see [`crate::keep::survey::keep_whole`].
+    pub(super) closed: Vec<Closed>,
+    /// What is no longer persisted and cannot be moved to the attic.
+    pub(super) left: Vec<PathBuf>,
 }
 
 impl Looked {
@@ -66,7 +71,7 @@ impl Looked {
             ensure!(refused.is_empty(), "{}", refused.join("; "));
             bootable::ensure(volume, asked, previous, blank)?;
         }
-        Ok(Self { paths, excluded, attic, elsewhere })
+        Ok(Self { paths, excluded, attic, elsewhere, ..Self::default() })
     }
 
     /// Looks at a tree that a reset has put everything into its place in already: nothing goes to the
@@ -153,10 +158,20 @@ impl Looked {
         declared.chain(self.attic.inside.iter().map(|it| &it.path)).map(shown).collect()
     }
 
-    /// Warnings of persisted paths that cannot be reached, and of those whose content is elsewhere.
+    /// Warnings of persisted paths that cannot be reached, of those whose content is elsewhere, and of
+    /// directories that are kept as a whole.
     pub(super) fn warnings(&self, mount_point: &Path) -> Vec<String> {
         let unreachable = self.paths.iter().filter_map(|path| unreachable(mount_point, path));
-        unreachable.chain(self.elsewhere.iter().map(Elsewhere::words)).collect()
+        let elsewhere = self.elsewhere.iter().map(Elsewhere::words);
+        let closed = self.closed.iter().map(|it| it.warning(mount_point));
+        let left = self.left.iter().map(|path| {
+            format!(
+                "{} is no longer persisted. It goes with the generation and not to the attic, since \
+                 nothing can be moved out of the subvolume that it lies in",
+                shown(&mount_point.join(path))
+            )
+        });
+        unreachable.chain(elsewhere).chain(closed).chain(left).collect()
     }
 }
 

@@ -23,7 +23,7 @@ pub use looked::unreachable;
 pub(in crate::volume) use looked::{LEAST_ROOM, Looked, ensure_copy_fits, ensure_room};
 pub use missing::{InitOptions, Missing};
 pub use mounts::{mount_points, mounted_at_or_below, mounted_over};
-pub use open::{in_words, init, open, store};
+pub use open::{in_words, init, open, store, with_rules_for};
 pub use running::{
     Cover, cover, in_running_system, is_mount_point, other_mount, place_in, zfs_clones_no_blocks,
 };

@@ -1,11 +1,14 @@
 //! Which filesystem a volume of the configuration is on: the only place that asks.
 
+use std::os::fd::BorrowedFd;
+
 use super::missing::{InitOptions, Missing};
 use super::running::in_running_system;
 use super::seam::{Options, Volume};
 use super::{btrfs, dir, zfs};
 use crate::config;
 use crate::generations::{self, Store};
+use crate::keep::survey::{Closed, keep_whole};
 
 /// Opens the volume that the configuration names; for a dry run, where the running system has it.
 ///
@@ -62,6 +65,24 @@ pub fn store(
             Ok(Box::new(opened))
         }
     }
+}
+
+/// The volume with the rules that a reset goes by which finds the tree at `live`, and the directories that
+/// these keep as a whole: see [`keep_whole`].
+///
+/// # Errors
+/// Every failure to look.
+pub fn with_rules_for(
+    volume: &config::Volume,
+    live: BorrowedFd<'_>,
+) -> anyhow::Result<(config::Volume, Vec<Closed>)> {
+    let mut volume = volume.clone();
+    let closed = match volume.backing {
+        // The others move and copy out of subvolumes, and know no fscrypt.
+        config::Backing::Btrfs(_) | config::Backing::Zfs(_) => Vec::new(),
+        config::Backing::Dir(_) => keep_whole(&mut volume.rules, live)?,
+    };
+    Ok((volume, closed))
 }
 
 /// Makes what is missing for a reset of the volume that the configuration names, which may be in use.

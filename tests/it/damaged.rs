@@ -385,7 +385,7 @@ fn a_directory_is_not_reset_into_a_subvolume_of_its_own_and_goes_on_whatever_roo
         let ran = volume.run(&[])?;
         assert_eq!(ran.code, Some(10), "{}", ran.stderr);
         let words = format!(
-            "/: \".darlings/{name}/1\" lies in the subvolume \".darlings/{name}\", out of which and into \
+            "/: .darlings/{name}/1 lies in the subvolume .darlings/{name}, out of which and into \
              which nothing can be moved; put a directory in its place, or configure the volume with \
              `btrfs` instead of `dir`\n"
         );

@@ -3,9 +3,10 @@
 use crate::common::directory::{Ran, Volume, command, config_at, names, on_both, ran};
 use crate::common::{put, quoted};
 use anyhow::{Context as _, Result};
-use darlings_testkit::loopfs::{Filesystem, LoopFs, Options};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run};
 use darlings_testkit::model::Rule;
 use darlings_testkit::{Attribute, capability, capture, plant, project, remove, skip_unless};
+use std::process::Command;
 
 #[test]
 fn a_directory_is_reset_by_moving_and_what_was_moved_aside_is_the_generation() -> Result<()> {
@@ -486,8 +487,8 @@ fn on_btrfs_read_only_subvolumes_move_and_out_of_a_subvolume_nothing_does() -> R
     let before = capture(&live)?;
     let told = ran(command(&[], &["reset"], &config))?;
     assert_eq!(told.code, Some(10), "{}", told.stderr);
-    let why = "no volume was reset; all are as they were: /: \"home/mia/.local/share\" lies in the \
-               subvolume \"home\", out of which and into which nothing can be moved; ";
+    let why = "no volume was reset; all are as they were: /: home/mia/.local/share lies in the \
+               subvolume home, out of which and into which nothing can be moved; ";
     assert!(told.stderr.contains(why), "{}", told.stderr);
     assert_eq!(capture(&live)?.diff_lines(&before), "");
 
@@ -501,6 +502,82 @@ fn on_btrfs_read_only_subvolumes_move_and_out_of_a_subvolume_nothing_does() -> R
         assert!(darlings_btrfs::is_read_only(std::fs::File::open(place.join(path))?)?, "{path}");
     }
     assert!(generation.join("home/elsewhere").exists());
+    fs.close()
+}
+
+#[test]
+fn on_btrfs_a_users_subvolume_above_a_persisted_path_is_kept_as_a_whole() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let fs = LoopFs::new(Filesystem::Btrfs)?;
+    let (live, top) = (fs.path().join("live"), fs.path());
+    std::fs::create_dir(top.join("blank"))?;
+    std::fs::create_dir(&live)?;
+    let rule =
+        |path: &str, excluded: &[&str]| Rule::new(path, excluded).map_err(anyhow::Error::msg);
+    let (share, docs) = ("/home/mia/.local/share", rule("/home/mia/docs", &["cache"])?);
+    let old = rule("/home/mia/old/inner", &[])?;
+    let at = fs.holder().join("darlings.toml");
+    put(&live, "home/mia/.local/share/file", "kept")?;
+    put(&live, "home/mia/docs/file", "kept")?;
+    put(&live, "home/mia/old/inner/file", "no longer persisted")?;
+    let config = config_at(top, &at, &[rule(share, &[])?, docs.clone(), old], "")?;
+    assert_eq!(ran(command(&[], &["reset"], &config))?.code, Some(0));
+    // What mia could do by herself.
+    for path in ["home/mia/.local", "home/mia/docs", "home/mia/old"] {
+        std::fs::rename(live.join(path), live.join("aside"))?;
+        let at = live.join(path);
+        let parent = std::fs::File::open(at.parent().unwrap())?;
+        darlings_btrfs::create_subvolume(&parent, at.file_name().unwrap())?;
+        run(Command::new("cp").args(["-aT", "--reflink"]).arg(live.join("aside")).arg(&at))?;
+        std::fs::remove_dir_all(live.join("aside"))?;
+        plant::owner(&at, 1000, 1000)?;
+    }
+    plant::owner(&live.join("home/mia"), 1000, 1000)?;
+    put(&live, "home/mia/.local/bin/tool", "kept along")?;
+    put(&live, "home/mia/docs/cache/page", "kept along")?;
+    put(&live, "home/mia/junk", "erased")?;
+    let config = config_at(top, &at, &[rule(share, &[])?, docs], "")?;
+    let whole = |path: &str| {
+        format!(
+            "/home/mia/{path} is kept as a whole, and not only what is persisted in it: it is a subvolume, \
+             and nothing can be moved out of it; persist it, or put a plain directory in its place"
+        )
+    };
+    let left = "/home/mia/old/inner is no longer persisted. It goes with the generation and not to the \
+                attic, since nothing can be moved out of the subvolume that it lies in";
+    let explained = ran(command(&[], &["explain", "/home/mia/.local/bin"], &config))?;
+    let rule =
+        "rule         /home/mia/.local is kept as a whole: a reset cannot reach what is in it\n";
+    assert!(explained.stdout.contains(rule), "{}", explained.stdout);
+    let diff = ran(command(&[], &["diff", "--flat"], &config))?;
+    assert!(diff.stdout.contains("/home/mia/junk"), "{}", diff.stdout);
+    assert!(!diff.stdout.contains("tool") && !diff.stdout.contains("page"), "{}", diff.stdout);
+    for told in [whole(".local"), whole("docs")] {
+        assert!(diff.stderr.contains(&told), "{}", diff.stderr);
+    }
+    let check = ran(command(&[], &["check", "--fstab", "/dev/null"], &config))?;
+    assert_eq!(check.code, Some(0), "{}{}", check.stdout, check.stderr);
+    for told in [whole(".local"), whole("docs"), left.to_owned()] {
+        assert!(check.stdout.contains(&told), "{told}\n{}", check.stdout);
+    }
+    for number in 2..=3 {
+        let told = ran(command(&[], &["reset"], &config))?;
+        assert_eq!(told.code, Some(0), "{}", told.stderr);
+        assert!(told.stderr.contains(&whole(".local")), "{}", told.stderr);
+        assert_eq!(told.stderr.contains(left), number == 2, "{}", told.stderr);
+        let text = |path: &str| std::fs::read_to_string(live.join("home/mia").join(path));
+        for (path, what) in [
+            (".local/share/file", "kept"),
+            ("docs/file", "kept"),
+            (".local/bin/tool", "kept along"),
+            ("docs/cache/page", "kept along"),
+        ] {
+            assert_eq!(text(path)?, what, "{path} after reset {number}");
+        }
+        assert!(!live.join("home/mia/junk").exists() && !live.join("home/mia/old").exists());
+    }
+    let generation = live.join(".darlings/generations/2/root/home/mia/old/inner/file");
+    assert_eq!(std::fs::read_to_string(generation)?, "no longer persisted");
     fs.close()
 }
 

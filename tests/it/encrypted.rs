@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::common::{directory, put, quoted};
 use anyhow::{Context as _, Result, ensure};
 use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run};
-use darlings_testkit::{capability, skip_unless};
+use darlings_testkit::{capability, plant, skip_unless};
 
 /// Whether the kernel encrypts directories of an ext4, and there is a program to ask it with.
 fn can_encrypt() -> Result<(), String> {
@@ -176,5 +176,53 @@ fn an_encrypted_directory_itself_is_kept_without_its_key_and_another_one_is_eras
         let policy = xfs_io("get_encpolicy", &live.join(home).join("new"), None)?;
         assert!(policy.contains(&volume.key), "{home}: {policy}");
     }
+    volume.fs.close()
+}
+
+#[test]
+fn a_directory_that_a_user_has_encrypted_is_kept_as_a_whole_and_the_rest_is_reset() -> Result<()> {
+    skip_unless!(can_encrypt(), Ok(()));
+    let volume = Volume::new()?;
+    let live = volume.live();
+    volume.encrypt(&live.join("home/mia/.local"))?;
+    volume.encrypt(&live.join("home/mia/docs"))?;
+    put(&live, "home/mia/.local/share/keyrings/key", "precious")?;
+    put(&live, "home/mia/.local/bin/tool", "kept along")?;
+    put(&live, "home/mia/docs/cache/page", "kept along")?;
+    for path in ["home/mia", "home/mia/.local", "home/mia/docs"] {
+        plant::owner(&live.join(path), 1000, 1000)?;
+    }
+    volume.lock()?;
+    let list =
+        persist("/home/mia/.local/share/keyrings", "") + &persist("/home/mia/docs", "\"cache\"");
+    let whole = |path: &str| {
+        format!(
+            "/home/mia/{path} is kept as a whole, and not only what is persisted in it: it is encrypted with \
+             fscrypt, and a reset cannot see what is in it; persist it, or put a plain directory in its place"
+        )
+    };
+    for number in 1..=3 {
+        put(&live, "home/mia/erased", "erased")?;
+        let check = volume.run(&["check", "--fstab", "/dev/null"], &live, &list)?;
+        assert_eq!(check.code, Some(0), "{}{}", check.stdout, check.stderr);
+        let reset = volume.run(&["reset"], &live, &list)?;
+        assert_eq!(reset.code, Some(0), "reset {number}: {}", reset.stderr);
+        for path in [".local", "docs"] {
+            assert!(check.stdout.contains(&whole(path)), "{}", check.stdout);
+            assert!(reset.stderr.contains(&whole(path)), "{}", reset.stderr);
+        }
+        assert!(!live.join("home/mia/erased").exists(), "it was not reset");
+    }
+    volume.load()?;
+    for (path, what) in [
+        (".local/share/keyrings/key", "precious"),
+        (".local/bin/tool", "kept along"),
+        ("docs/cache/page", "kept along"),
+    ] {
+        assert_eq!(std::fs::read_to_string(live.join("home/mia").join(path))?, what);
+    }
+    put(&live, "home/mia/.local/new", "encrypted")?;
+    let policy = xfs_io("get_encpolicy", &live.join("home/mia/.local/new"), None)?;
+    assert!(policy.contains(&volume.key), "{policy}");
     volume.fs.close()
 }

@@ -22,6 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use tracing::warn;
 
 use crate::config;
 use crate::fs::reserved::Reserved;
@@ -29,6 +30,7 @@ use crate::generations::{Generation, Since, Store};
 use crate::keep::attic;
 use crate::keep::survey::survey;
 use crate::own::state::{self, Moment};
+use crate::volume::with_rules_for;
 
 mod compare;
 mod entry;
@@ -107,6 +109,10 @@ pub fn next_reset(
     let live = store.live()?;
     let blank = store.blank()?;
     let (live, blank) = (live.as_fd(), blank.as_ref().map(AsFd::as_fd));
+    let (volume, closed) = with_rules_for(volume, live)?;
+    for it in closed {
+        warn!("{}", it.warning(&volume.mount_point));
+    }
     let mut surveyed = survey(&volume.rules, live, blank)?;
     let to_attic = attic::look(&volume.rules, live, &mut surveyed)?.stores;
     let since = if options.full { None } else { store.since_reset(&volume.rules)? };

@@ -53,6 +53,9 @@ pub struct Explained {
     pub next_reset: Next,
     /// The line of the configuration that decides.
     pub rule: Option<Rule>,
+    /// The directory in which it lies that is kept as a whole, although no line says so.
+    #[serde(serialize_with = "shown_path_if_any")]
+    pub kept_with: Option<PathBuf>,
     /// Kept paths below it, if it leads to some.
     pub leads_to: Vec<Rule>,
     /// The volume, where the path is on one that is reset.
@@ -193,6 +196,7 @@ fn one(volumes: &mut Volumes<'_>, file: &Path, path: &Path) -> anyhow::Result<Ex
         verdict: Decision::OnNoVolume,
         next_reset: Next::Untouched,
         rule: None,
+        kept_with: None,
         leads_to: Vec::new(),
         volume: None,
         mounted_over: None,
@@ -204,13 +208,16 @@ fn one(volumes: &mut Volumes<'_>, file: &Path, path: &Path) -> anyhow::Result<Ex
         explained.mounted_over = place.over;
         return Ok(explained);
     }
-    let volume = &volumes.config().volumes[place.volume];
-    explained.add_rules(volume, &place.below, file);
     let PathHistory { versions, not_held, nested_in, ended, .. } =
         history::of_path(volumes, path, &place)?;
+    let configured = &volumes.config().volumes[place.volume];
     let store = volumes.store(place.volume)?;
     let live = store.live()?;
     let blank = store.blank()?;
+    let (volume, closed) = volume::with_rules_for(configured, live.as_fd())?;
+    explained.add_rules(&volume, &place.below, file);
+    let kept_with = closed.iter().find(|it| place.below.starts_with(&it.path));
+    explained.kept_with = kept_with.map(|it| volume.mount_point.join(&it.path));
     let is_reserved = is_reserved(live.as_fd(), &place.below)?;
     if is_reserved {
         explained.verdict = Decision::Reserved;
@@ -219,13 +226,13 @@ fn one(volumes: &mut Volumes<'_>, file: &Path, path: &Path) -> anyhow::Result<Ex
     let (now, generations) = split(versions, &ended)?;
     let mut on = OnVolume {
         mount_point: volume.mount_point.clone(),
-        name: volume::in_words(volume),
+        name: volume::in_words(configured),
         now,
         blank: match &blank {
             Some(blank) => lookup::find(blank.as_fd(), &place.below)?,
             None => Found::Absent,
         },
-        next_generation: next_generation(volume, store, live.as_fd(), explained.verdict)?,
+        next_generation: next_generation(configured, store, live.as_fd(), explained.verdict)?,
         generations,
         not_held,
         nested_in,
@@ -236,7 +243,7 @@ fn one(volumes: &mut Volumes<'_>, file: &Path, path: &Path) -> anyhow::Result<Ex
     }
     if !is_reserved {
         let blank = blank.as_ref().map(|blank| blank.as_fd());
-        match plan_attic(volume, live.as_fd(), blank) {
+        match plan_attic(&volume, live.as_fd(), blank) {
             Ok((surveyed, attic)) => {
                 let next = Deciding { place: &place, on: &on, surveyed: &surveyed, attic: &attic };
                 explained.next_reset = next.decide(explained.verdict, live.as_fd(), blank)?;

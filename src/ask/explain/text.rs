@@ -88,6 +88,9 @@ impl Explained {
                 self.mounted_over.as_deref().map(shown).unwrap_or_default()
             ),
             (Decision::Reserved, _) => "it is darlings' own, or the filesystem's".to_owned(),
+            (Decision::Kept, _) if let Some(whole) = &self.kept_with => {
+                format!("{} is kept as a whole: a reset cannot reach what is in it", shown(whole))
+            }
             (_, Some(rule)) if rule.excludes => {
                 format!("{} excludes {}", at(rule), shown(&rule.path))
             }

@@ -13,10 +13,9 @@
 //! btrfs, bcachefs, F2FS do (tmpfs makes nothing durable at all).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use darlings_btrfs as btrfs;
 use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatvfs, open, syncfs};
 
 use super::mounts;
@@ -26,12 +25,10 @@ use crate::config;
 use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
 use crate::fs::at;
 use crate::generations::Space;
-use crate::keep::attic::ATTIC;
 use crate::keep::carry::{self, GENERATIONS, Journal, Roots, Stage};
 use crate::keep::copy_in::Outcome;
 use crate::keep::room::Room;
-use crate::keep::survey::State;
-use crate::keep::survey::Surveyed;
+use crate::keep::survey::keep_whole;
 use crate::names::shown;
 use crate::own::state::{self, Manifest};
 use crate::own::trusted_own_directory;
@@ -41,6 +38,7 @@ use crate::text::exact_number;
 mod generations;
 mod init;
 mod step;
+mod subvolumes;
 
 pub(super) use generations::Generations;
 pub(super) use init::init;
@@ -214,47 +212,20 @@ impl Dir {
             self.blank = self.source.blank.as_deref().map(open_directory).transpose()?;
             let blank = self.blank.as_ref().map(AsFd::as_fd);
             self.before = state::known_manifest(root, |_| ())?;
-            self.looked = Looked::at(&self.volume, self.options.asked, root, blank)?;
+            let closed = keep_whole(&mut self.volume.rules, root)?;
+            self.looked =
+                Looked { closed, ..Looked::at(&self.volume, self.options.asked, root, blank)? };
             let highest = state::generation(root)?.max(self.highest()?);
             self.generation = highest.max(self.looked.attic.newest) + 1;
             ensure_room(Space::on(root)?.available)?;
             ensure_entries(root)?;
-            self.check_subvolumes()?;
+            subvolumes::leave(&self.volume.rules, root, &mut self.looked)?;
             if self.options.dry_run {
                 // What a reset only tries, since it is an estimate: one that fails leaves nothing.
                 self.looked.ensure_fits(&self.volume.rules, root, blank, false)?;
             }
         }
         Ok(plan(&self.volume, &self.source, self.generation, stage, &self.looked))
-    }
-
-    /// On btrfs nothing can be moved out of a subvolume or into one, so nothing of it may lie in one. A
-    /// volume that is a subvolume itself can be reset all the same, as `btrfs`.
-    fn check_subvolumes(&self) -> anyhow::Result<()> {
-        let root = self.root.as_fd();
-        if !btrfs::is_btrfs(root)? {
-            return Ok(());
-        }
-        let Looked { paths, excluded, attic, .. } = &self.looked;
-        let own = [GENERATIONS, ATTIC].map(|name| Path::new(OWN_DIRECTORY).join(name).join("1"));
-        let there = |it: &&Surveyed| matches!(it.state, State::Present { .. });
-        let moved = paths.iter().filter(there).map(Surveyed::source);
-        let moved = moved.chain(excluded.iter().map(|(path, _)| path.as_path()));
-        let returned = attic.inside.iter().flat_map(|it| [it.from.as_path(), it.path.as_path()]);
-        let stores = attic.stores.iter().map(PathBuf::as_path);
-        for path in moved.chain(returned).chain(stores).chain(own.iter().map(PathBuf::as_path)) {
-            for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
-                let status = at::status_beneath(root, above)
-                    .with_context(|| format!("cannot look at {above:?}"))?;
-                let kind = status.map(|status| btrfs::entry_kind(status.stx_ino));
-                ensure!(
-                    kind != Some(btrfs::EntryKind::SubvolumeRoot),
-                    "{path:?} lies in the subvolume {above:?}, out of which and into which nothing can be moved; put a \
-                     directory in its place, or configure the volume with `btrfs` instead of `dir`"
-                );
-            }
-        }
-        Ok(())
     }
 
     fn lay(&mut self) -> anyhow::Result<Outcome> {

@@ -19,6 +19,7 @@ pub(crate) struct Volume {
 /// How a run ended.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
@@ -191,7 +192,8 @@ pub(crate) fn command(wrapper: &[&str], arguments: &[&str], config: &Path) -> Co
 pub(crate) fn ran(mut command: Command) -> Result<Ran> {
     let output = Foretold::output(&mut command)?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    Ok(Ran { code: output.status.code(), stderr })
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(Ran { code: output.status.code(), stdout, stderr })
 }
 
 /// Everything in the tool's own directory of a volume but what is kept for good.
