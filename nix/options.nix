@@ -25,6 +25,8 @@ let
 
   inherit (import ./entries.nix { inherit lib; }) paths reasons withoutMeaning;
 
+  presets = import ./presets.nix { inherit config lib; };
+
   blank =
     what:
     mkOption {
@@ -267,6 +269,38 @@ in
         mia.directories = [ "projects" ];
       };
       description = "What is kept below the homes of users, relative to them.";
+    };
+
+    presets = {
+      enable = mkOption {
+        type = bool;
+        default = false;
+        example = true;
+        description = ''
+          Whether to persist the state of the services that this configuration turns on, as far as it is well
+          known: Bluetooth, NetworkManager, PostgreSQL, Docker, libvirt and others. `darlings.presets.applied`
+          says which.
+        '';
+      };
+      disabled = mkOption {
+        type = listOf (enum presets.names);
+        default = [ ];
+        example = [ "virtualisation.docker.enable" ];
+        description = "Options of services whose state the presets leave alone.";
+      };
+      applied = mkOption {
+        type = attrsOf (attrsOf types.raw);
+        default = presets.applied;
+        defaultText = lib.literalMD "what the services of this configuration need";
+        readOnly = true;
+        example = {
+          "hardware.bluetooth.enable" = {
+            paths = [ "/var/lib/bluetooth" ];
+            what = "Bluetooth: paired devices and their keys";
+          };
+        };
+        description = "The options that the presets found, each with the paths that are persisted for it and what they hold.";
+      };
     };
 
     createFiles = mkOption {

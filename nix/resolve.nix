@@ -243,7 +243,32 @@ let
       owner // { place = functions.inHome owner.home; }
     ) "home-manager.users.${name}.darlings" home.darlings;
 
-  entries =
+  # A service makes its own state. Where its owner named the path, or one above it, that counts.
+  presetEntries =
+    let
+      untouched = {
+        create = false;
+        exclude = [ ];
+        group = null;
+        mode = null;
+        parent = null;
+        parentDirectory = null;
+        user = null;
+      };
+      paths = lib.unique (concatMap (preset: preset.paths) (lib.attrValues cfg.presets.applied));
+      isWanted =
+        entry:
+        isOnVolume entry
+        && !isHidden entry
+        && !lib.any (named: functions.isAtOrBelow named.path entry.path) namedEntries;
+    in
+    filter isWanted (
+      map (path: entryFrom rootOwns "darlings.presets" "directory" (untouched // { directory = path; })) paths
+    );
+
+  entries = namedEntries ++ presetEntries;
+
+  namedEntries =
     entriesFrom rootOwns "darlings" cfg
     ++ lib.concatLists (
       mapAttrsToList (

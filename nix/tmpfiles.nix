@@ -35,7 +35,7 @@ let
     let
       above = parent entry.path;
     in
-    if entry.home != null || entry.create || lib.elem above [ "/" "/etc" ] then
+    if entry.home != null || entry.create || entry.kind == "directory" || lib.elem above [ "/" "/etc" ] then
       { }
     else
       directory above {

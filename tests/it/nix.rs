@@ -236,6 +236,79 @@ fn a_standalone_home_manager_prints_what_the_system_does_not_persist() -> Result
     Ok(())
 }
 
+#[test]
+fn presets_persist_the_state_of_what_is_turned_on_and_each_can_be_switched_off() -> Result<()> {
+    let Some(evaluated) = evaluated()? else { return Ok(()) };
+    let presets = &evaluated["presets"];
+    let (acme, bluetooth, postgres) =
+        ("/var/lib/acme", "/var/lib/bluetooth", "/var/lib/postgresql");
+    let networks = ["/etc/NetworkManager/system-connections", "/var/lib/NetworkManager"];
+    let applied = json!({
+        "hardware.bluetooth.enable":
+            { "paths": [bluetooth], "what": "Bluetooth: paired devices and their keys" },
+        "networking.networkmanager.enable": {
+            "paths": networks,
+            "what": "NetworkManager: networks and VPNs with their passwords; NetworkManager: leases, \
+                     access points that were seen, its secret key",
+        },
+        "security.acme.certs": { "paths": [acme], "what": "ACME: certificates and accounts" },
+        "services.postgresql.enable": { "paths": [postgres], "what": "a database" },
+    });
+    let expected = json!({
+        "applied": applied, "assertions": [], "warnings": [], "made": [],
+        "persisted": [bluetooth, networks[0], networks[1], acme, postgres],
+    });
+    assert_eq!(presets["on"], expected);
+    assert_eq!(presets["off"]["persisted"], json!([]));
+    assert_eq!(presets["off"]["applied"], json!({}));
+    assert_eq!(presets["some"]["persisted"], json!([networks[1], acme]));
+    assert_eq!(presets["some"]["warnings"], json!([]));
+    Ok(())
+}
+
+/// Each preset on a disk, as its service leaves it.
+#[test]
+fn suggest_finds_on_the_disk_what_the_presets_name() -> Result<()> {
+    let Some(evaluated) = evaluated()? else { return Ok(()) };
+    if let Err(why) = root() {
+        skipped(&why);
+        return Ok(());
+    }
+    let presets = evaluated["presets"]["all"].as_object().context("no presets")?;
+    ensure!(presets.len() > 30, "so few presets: {}", presets.len());
+    let scratch = tempfile::tempdir()?;
+    let volume = scratch.path().join("root");
+    fs::create_dir_all(volume.join(".darlings"))?;
+    let mut named = Vec::new();
+    for path in presets.values().filter_map(|preset| preset["paths"].as_array()).flatten() {
+        let path = path.as_str().context("no path")?;
+        let at = volume.join(path.trim_start_matches('/'));
+        fs::create_dir_all(&at)?;
+        fs::write(at.join("state"), "x")?;
+        named.push(path.to_owned());
+    }
+    let config = scratch.path().join("darlings.toml");
+    let dir = format!("dir = {{ path = \"{}\", blank = \"empty\" }}", volume.display());
+    fs::write(&config, format!("[[volume]]\nmount_point = \"/\"\n{dir}\n"))?;
+    let output = Command::new(env!("CARGO_BIN_EXE_darlings"))
+        .args(["suggest", "--json", "--config"])
+        .arg(&config)
+        .output()?;
+    let answer: Value = serde_json::from_slice(&output.stdout).with_context(|| text(&output))?;
+    let mut found: Vec<String> = answer["found"]
+        .as_array()
+        .context("nothing found")?
+        .iter()
+        .filter(|it| it["advice"] != "leave")
+        .filter_map(|it| it["path"].as_str().map(str::to_owned))
+        .collect();
+    found.sort();
+    named.sort();
+    named.dedup();
+    assert_eq!(found, named);
+    Ok(())
+}
+
 /// Where lists of other tools hold what only the module system resolves, which one and what to write.
 #[test]
 fn lists_that_only_options_understand_are_named() -> Result<()> {

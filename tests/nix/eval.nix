@@ -141,6 +141,69 @@ in
 
   functions = import ./functions.nix { inherit lib; };
 
+  # What the presets persist where these services are on, and what they know of.
+  presets =
+    let
+      persisted =
+        more:
+        let
+          machine = evaluate [
+            preSwitchChecks
+            right
+            {
+              darlings.presets.enable = true;
+              hardware.bluetooth.enable = true;
+              networking.networkmanager.enable = true;
+              security.acme.certs."example.org" = { };
+              services.postgresql.enable = true;
+            }
+            more
+          ];
+        in
+        {
+          applied = machine.config.darlings.presets.applied;
+          persisted = map (entry: entry.path) (
+            lib.filter (entry: entry.option == "darlings.presets") (
+              import ../../nix/resolve.nix { inherit (machine) config; inherit lib; }
+            ).kept
+          );
+          made = lib.subtractLists [
+            "d \"/var/lib/nixos\" :0755 :root :root - -"
+            "d \"/var/log\" :0755 :root :root - -"
+          ] machine.config.systemd.tmpfiles.rules;
+        }
+        // messages machine;
+    in
+    {
+      on = persisted { };
+      off = persisted { darlings.presets.enable = lib.mkForce false; };
+      # One switched off, one named by its owner with more, one on a volume that is not reset.
+      some = persisted {
+        darlings.presets.disabled = [ "hardware.bluetooth.enable" ];
+        darlings.directories = [ "/etc/NetworkManager" ];
+        fileSystems."/var/lib/postgresql" = {
+          device = "rpool/safe/postgresql";
+          fsType = "zfs";
+        };
+      };
+      all =
+        let
+          known = (import ../../nix/presets.nix { config.darlings.presets.enable = false; inherit lib; }).names;
+          every = {
+            darlings.presets = {
+              enable = true;
+              disabled = [ ];
+            };
+          };
+        in
+        (import ../../nix/presets.nix {
+          config = lib.foldl' (
+            config: option: lib.recursiveUpdate config (lib.setAttrByPath (lib.splitString "." option) true)
+          ) every known;
+          inherit lib;
+        }).applied;
+    };
+
   home = import ./home.nix {
     inherit
       evaluate

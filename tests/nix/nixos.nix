@@ -98,6 +98,12 @@ in
     environment.persistence = any (types.attrsOf types.raw) { };
     environment.systemPackages = any (types.listOf types.package) [ ];
     fileSystems = any (types.attrsOf fileSystem) { };
+    hardware.bluetooth.enable = bool;
+    networking.networkmanager.enable = bool;
+    security.acme.certs = any (types.attrsOf types.raw) { };
+    services.postgresql.enable = bool;
+    services.tailscale.enable = bool;
+    virtualisation.docker.enable = bool;
     preservation.enable = bool;
     preservation.preserveAt = any (types.attrsOf types.raw) { };
     services.userborn.passwordFilesLocation = any types.str "/etc";

@@ -1,6 +1,8 @@
 //! The list of well-known state.
 
-use anyhow::Context as _;
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::pattern::Pattern;
@@ -46,6 +48,9 @@ struct Table {
     what: String,
     why: String,
     advice: Advice,
+    /// For the NixOS module, which reads the same file.
+    #[serde(default)]
+    nixos: BTreeMap<String, Vec<String>>,
 }
 
 /// The list of well-known state.
@@ -58,7 +63,9 @@ pub fn known() -> anyhow::Result<Vec<Known>> {
 }
 
 fn read(table: Table) -> anyhow::Result<Known> {
-    let Table { paths, what, why, advice } = table;
+    let Table { paths, what, why, advice, nixos } = table;
+    let elsewhere = nixos.values().flatten().find(|path| !paths.contains(path));
+    ensure!(elsewhere.is_none(), "BUG: the list of well-known state: {what} has no {elsewhere:?}");
     let paths = paths.iter().map(|path| Pattern::all(path)).collect::<anyhow::Result<Vec<_>>>();
     let paths = paths.with_context(|| format!("BUG: the list of well-known state: {what}"))?;
     // The list is read once, and lives as long as the program.
@@ -69,8 +76,6 @@ fn read(table: Table) -> anyhow::Result<Known> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-
-    use std::collections::BTreeMap;
 
     use super::*;
 
