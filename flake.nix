@@ -1,5 +1,5 @@
 {
-  description = "Erases a machine's state at every boot and keeps what its owner declared, on ZFS and btrfs";
+  description = "Erases a machine's state at every boot, and keeps the paths that you persist, on ZFS and btrfs";
 
   # Nothing else is fetched.
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";

@@ -1,4 +1,4 @@
-//! darlings erases a machine's state at every boot and keeps what its owner declared.
+//! darlings erases a machine's state at every boot, and keeps the paths that its owner persists.
 pub mod act;
 pub mod ask;
 pub mod cli;

@@ -12,10 +12,10 @@ use crate::tree::BytesByRung;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The store, as in /persist
+    /// The store, for example /persist
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
-    /// Say what would be brought over and change nothing
+    /// Print what would be copied and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Threads that copy; by default two for each processor, up to 4
@@ -27,9 +27,9 @@ pub(super) struct Arguments {
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0   what is declared and in the store is in its place
-  1   something is not; the rest is, and the store is as it was
-  2   wrong use";
+  0   every persisted path in the store is in its place
+  1   some paths are not; the others are, and the store is unchanged
+  2   usage error";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ready::ended(adopt(arguments))

@@ -12,10 +12,10 @@ use crate::cmdline::{self, CommandLine};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The kernel command line, which may mount another root, or the root by a number
+    /// The kernel command line, which may mount a different root, or mount it by subvolid=
     #[arg(long, value_name = "FILE", default_value = cmdline::DEFAULT_PATH)]
     cmdline: PathBuf,
-    /// The table of mounts, which may mount a volume by a number
+    /// The table of mounts, which may mount a volume by subvolid=
     #[arg(long, value_name = "FILE", default_value = "/etc/fstab")]
     fstab: PathBuf,
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0   the next reset would succeed, and lose nothing that is persisted
   1   there is a problem: the next boot would not reset, or would lose something
-  2   wrong use";
+  2   usage error";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let (check, code) = match check(arguments) {

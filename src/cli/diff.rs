@@ -25,24 +25,24 @@ use crate::volume;
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Arguments {
-    /// Only what is at or below this path
+    /// Show only what is at or below this path
     path: Option<PathBuf>,
-    /// Print a tree; directories that are new as a whole are summed up, unless --all is given
+    /// Print a tree; entirely new directories are summed up, unless you add --all
     #[arg(long, conflicts_with_all = ["flat", "json"])]
     tree: bool,
     /// Print a line for each entry
     #[arg(long, conflicts_with = "json")]
     flat: bool,
-    /// Show what the system makes again by itself, too
+    /// Also show what the system recreates by itself
     #[arg(long)]
     all: bool,
-    /// Compare this generation, kept paths too, with what is there now
+    /// Compare this generation, including persisted paths, with the present state
     #[arg(long, value_name = "N")]
     since: Option<u64>,
-    /// Compare with this generation instead of what is there now
+    /// Compare with this generation instead of the present state
     #[arg(long, value_name = "M", requires = "since")]
     until: Option<u64>,
-    /// Compare everything, even where the filesystem knows what was changed
+    /// Compare everything, even if the filesystem records what has changed
     #[arg(long, alias = "no-fast")]
     full: bool,
     #[command(flatten)]
@@ -51,10 +51,10 @@ pub(super) struct Arguments {
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0   the next reset would erase nothing, or with --since, nothing differs
-  1   it would erase, revert, bring back or put away something, or something
-      differs
-  2   wrong use, or a failure";
+  0   the next reset would erase nothing; with --since, nothing differs
+  1   the next reset would erase or revert something, bring it back or move it
+      to the attic; with --since, something differs
+  2   usage error, or failed";
 
 const TROUBLE: u8 = 2;
 

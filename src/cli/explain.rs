@@ -9,18 +9,18 @@ use crate::{ask::explain, ask::history};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The path; a relative one is one of the working directory
+    /// The path, absolute or relative to the working directory
     path: PathBuf,
     #[command(flatten)]
     common: Common,
 }
 
 pub(super) const EXIT_CODES: &str = "\
-Exit codes (for a path with symbolic links on it, what it stands for counts):
-  0   a reset leaves what is there: it is kept, or not touched
+Exit codes (if the path contains symlinks, those of the path they lead to):
+  0   a reset leaves it as it is: it is persisted, or not touched
   1   failed
-  2   wrong use
-  3   a reset does not leave it as it is";
+  2   usage error
+  3   a reset changes or erases it";
 
 const NOT_KEPT: u8 = 3;
 

@@ -13,9 +13,9 @@ pub(super) struct Arguments {
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0   listed
-  1   failed, or a volume could not be looked at
-  2   wrong use";
+  0   all are listed
+  1   failed, or a volume could not be read
+  2   usage error";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ready::ended(list(arguments))

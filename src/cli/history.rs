@@ -9,7 +9,7 @@ use crate::names::shown;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The path whose versions are listed; without, all generations are
+    /// List the versions of this path; without a path, list all generations
     path: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
@@ -17,10 +17,10 @@ pub(super) struct Arguments {
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0   listed
-  1   failed, or a volume could not be looked at
-  2   wrong use
-  3   there is no such path, now or in any generation";
+  0   all are listed
+  1   failed, or a volume could not be read
+  2   usage error
+  3   the path does not exist, now or in any generation";
 
 const NO_SUCH_PATH: u8 = 3;
 

@@ -8,14 +8,13 @@ use crate::volume::InitOptions;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Take the system as it is now for the blank, not an empty one
+    /// Make the blank from the system as it is now, instead of an empty one
     #[arg(long)]
     from_live: bool,
-    /// Where the generations directory belongs to another system, which is gone, take it over with
-    /// what is in it
+    /// Take over the generations directory, with its content, from a system that no longer exists
     #[arg(long)]
     take_over: bool,
-    /// Say what would be made and change nothing
+    /// Print what would be created and change nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -24,10 +23,9 @@ pub(super) struct Arguments {
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0   nothing is missing any more, or with --dry-run, it was said what would be
-      made
-  1   failed; what was made before stays
-  2   wrong use";
+  0   nothing is missing any more; with --dry-run, what is missing is listed
+  1   failed; whatever was already created stays
+  2   usage error";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ready::ended(init(arguments))

@@ -30,7 +30,7 @@ mod recover;
 mod status;
 mod suggest;
 
-/// Erases a machine's state at every boot and keeps what its owner declared.
+/// Erases a machine's state at every boot, and keeps the paths that you persist.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {
@@ -40,27 +40,27 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Reset every volume to its blank, and put the persisted paths back
+    /// Reset every volume to its blank, and keep the persisted paths
     ///
-    /// Runs in the initrd, before the volumes are mounted. Running it again is harmless, and
-    /// after an interruption it completes or undoes what was begun.
+    /// Runs in the initrd, before the volumes are mounted. It is harmless to run it again; after an
+    /// interruption it completes the reset or starts it again.
     #[command(after_help = EXIT_CODES)]
     Reset(ResetArguments),
-    /// Copy persisted paths from another tool's store to their place
+    /// Copy persisted paths into place from another tool's store
     ///
-    /// From impermanence's or preservation's store, which has everything at the same path below
-    /// itself. The store is only read. You may interrupt this at any moment and run it again.
+    /// The store is that of impermanence or preservation, which has /persist/var/log for /var/log. It
+    /// is only read. You can interrupt this at any time and run it again.
     #[command(after_help = adopt::EXIT_CODES)]
     Adopt(adopt::Arguments),
     /// Check that the next boot will reset, and lose nothing persisted
     ///
-    /// Changes nothing. For the running system, before you trust a new configuration.
+    /// Changes nothing. Run it before you reboot with a new configuration.
     #[command(after_help = check::EXIT_CODES)]
     Check(check::Arguments),
-    /// Make what a reset needs and is missing: the blank, above all
+    /// Create what a reset needs, above all the blank
     ///
-    /// For a system that was not installed for darlings. What is there is left as it is; running
-    /// it again is harmless.
+    /// For a system that was not installed for darlings. It changes nothing that exists already, and
+    /// it is harmless to run it again.
     #[command(after_help = init::EXIT_CODES)]
     Init(init::Arguments),
     /// List the generations of every volume
@@ -68,19 +68,19 @@ enum Command {
     Generations(generations::Arguments),
     /// Show what the next reset would erase, or what has changed
     ///
-    /// Everything outside of the persisted paths that is new, changed or missing beside the blank,
-    /// as the few lines that matter. What the system makes again by itself (links into /nix/store
-    /// and /etc/static, sockets, empty directories, mount points) is only counted.
+    /// Shows everything outside the persisted paths that is new, changed or missing compared with the
+    /// blank, summed up in the few lines that matter. What the system recreates by itself (links into
+    /// /nix/store and /etc/static, sockets, empty directories, mount points) is only counted.
     ///
-    /// With --flat and --tree, "-" marks what would vanish, "~" what would be reverted, "+" what would
-    /// come back, "a" what goes to the attic; with --since, "+" what is new, "~" what was changed, "-"
-    /// what is gone.
+    /// With --flat and --tree, "-" marks what would be erased, "~" what would be reverted, "+" what would
+    /// come back, and "a" what goes to the attic. With --since, "+" marks what is new, "~" what has
+    /// changed, and "-" what is gone.
     #[command(after_help = diff::EXIT_CODES)]
     Diff(diff::Arguments),
-    /// Remove the trash, and the generations that are past `keep`
+    /// Remove the trash, and generations that `keep` does not cover
     ///
-    /// Runs in the running system, at the lowest priority. It may be interrupted at any moment and
-    /// run again. The newest generation always stays.
+    /// Runs in the running system, at the lowest priority. You can interrupt it at any time and run it
+    /// again. The newest generation always stays.
     #[command(after_help = purge::EXIT_CODES)]
     Purge(purge::Arguments),
     /// Say whether a path is persisted, and by which line
@@ -92,18 +92,18 @@ enum Command {
     /// Bring back a file or directory from a generation or the attic
     #[command(after_help = recover::EXIT_CODES)]
     Recover(recover::Arguments),
-    /// Say how things stand, in one line when all is well
+    /// Show whether all is well, and otherwise what needs attention
     #[command(after_help = status::EXIT_CODES)]
     Status(status::Arguments),
     /// Suggest what to persist: known state that would be erased
     ///
-    /// Prints the lines to add to the configuration. What depends on the machine is commented out.
+    /// Prints lines to add to the configuration. Those that are a matter of taste are commented out.
     #[command(after_help = suggest::EXIT_CODES)]
     Suggest(suggest::Arguments),
-    /// Print what may stand in a place of the command line, for the shells' completions
+    /// Print the possible values of an argument, for shell completions
     #[command(hide = true)]
     Complete(complete::Arguments),
-    /// List what an initrd needs for the volumes
+    /// List what the initrd needs for the volumes
     #[command(hide = true)]
     InitrdNeeds(initrd_needs::Arguments),
 }
@@ -111,25 +111,25 @@ enum Command {
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done
-  1   failed: do not boot (on_failure = \"emergency\" and a volume was not
-      reset, or a volume is not complete)
-  2   wrong use of the command line
-  10  failed: every volume is complete, boot it (on_failure = \"boot\", or only
-      tidying up failed)";
+  1   failed, do not boot: a volume is not complete, or a volume was not reset
+      and on_failure = \"emergency\"
+  2   usage error
+  10  failed, but boot: every volume is complete, and on_failure = \"boot\" or
+      only tidying up failed";
 
 #[derive(Debug, clap::Args)]
 struct ResetArguments {
-    /// Print what would be done and change nothing
+    /// Print the plan and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Where the report is written
+    /// Write the report to this file
     #[arg(long, value_name = "FILE", default_value = report::DEFAULT_PATH)]
     report: PathBuf,
-    /// The kernel command line, which may say darlings=off, darlings=snapshot,
+    /// Read the kernel command line from this file; it may contain darlings=off, darlings=snapshot,
     /// darlings=restore:previous or darlings=restore:N
     #[arg(long, value_name = "FILE", default_value = cmdline::DEFAULT_PATH)]
     cmdline: PathBuf,
-    /// Threads that bring persisted paths over; by default two for each processor, up to 4
+    /// Threads that copy persisted paths; by default two for each processor, up to 4
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Option<u16>,
     #[command(flatten)]

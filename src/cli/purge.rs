@@ -11,7 +11,7 @@ use crate::{fs::process, own::state};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Say what would be removed and change nothing
+    /// Print what would be removed and change nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -20,9 +20,9 @@ pub(super) struct Arguments {
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0   everything that was to go is gone
-  1   something could not be removed; the rest is
-  2   wrong use";
+  0   everything that was due is removed
+  1   something could not be removed; the rest is removed
+  2   usage error";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ready::ended(purge(arguments))

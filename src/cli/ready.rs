@@ -31,7 +31,7 @@ impl std::error::Error for WrongUse {}
 /// What every command takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
-    /// The configuration
+    /// The configuration file
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     pub(super) config: PathBuf,
     /// Print JSON

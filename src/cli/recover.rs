@@ -16,18 +16,19 @@ use crate::text::bytes_in_words;
 pub(super) struct Arguments {
     /// The file or directory to bring back
     path: PathBuf,
-    /// From which generation; or `attic`, or `attic:N` for what reset N put away; or `trash`, or
-    /// `trash:N`, for what an earlier recovery replaced. By default the newest generation that has the
-    /// path and differs from what is there now, else the attic
+    /// Where to take it from: generation N; `attic`, or `attic:N` for what reset N moved there; `trash`,
+    /// or `trash:N`, for what an earlier recovery replaced. The default is the newest generation that
+    /// contains the path and differs from the present state, or else the attic
     #[arg(long, value_name = "N")]
     from: Option<From>,
-    /// Put it here instead, under this name; on another filesystem it is copied
+    /// Put it at this path instead; on a different filesystem it is copied
     #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
-    /// Replace what is there, as a whole; it stays in the trash for as long as generations are kept
+    /// Replace the existing file or directory as a whole; the old
+    /// one stays in the trash as long as generations are kept
     #[arg(long)]
     force: bool,
-    /// Say what would be done and change nothing
+    /// Print what would be done and change nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -36,12 +37,12 @@ pub(super) struct Arguments {
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0   it is back, or was there all the time
-  1   failed; the target is what it was
-  2   wrong use
-  3   there is no such path in any generation or in the attic, or they are
-      another system's
-  4   something else is there: give --force or --to";
+  0   recovered, or already there
+  1   failed; the target is unchanged
+  2   usage error
+  3   the path is in no generation and not in the attic, or they belong to
+      another system
+  4   something else is there: use --force or --to";
 
 const NOT_THERE: u8 = 3;
 const EXISTS: u8 = 4;

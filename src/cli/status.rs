@@ -9,7 +9,7 @@ use crate::{ask::history, engine::report, own::state};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Tell everything, even when all is well
+    /// Show the details even if all is well
     #[arg(long, short)]
     verbose: bool,
     /// The report of this boot's reset
@@ -23,7 +23,7 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0   all is well
   1   something needs attention, or failed
-  2   wrong use";
+  2   usage error";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ready::ended(status(arguments))

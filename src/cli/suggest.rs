@@ -9,10 +9,10 @@ use crate::paint::Paint;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Print what the NixOS module takes, instead of TOML
+    /// Print options of the NixOS module instead of TOML
     #[arg(long, conflicts_with = "json")]
     nix: bool,
-    /// Name what is kept already and what need not be kept too
+    /// Also name what is already kept, and what is best forgotten
     #[arg(long, conflicts_with = "json")]
     all: bool,
     #[command(flatten)]
@@ -21,10 +21,10 @@ pub(super) struct Arguments {
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0   nothing that will be missed is erased
-  1   a volume could not be looked at
-  2   wrong use
-  3   something that will be missed is erased by the next reset";
+  0   the next reset erases nothing that you would miss
+  1   a volume could not be read
+  2   usage error
+  3   the next reset erases something that you would miss";
 
 const TO_ADD: u8 = 3;
 
