@@ -769,14 +769,14 @@ in
     };
   } [
     "darlings.allowTrash does nothing here: nothing is mounted, and trash works as in any directory."
-    "darlings.enableWarnings does nothing here: a warning here says that something will not work."
-    "darlings.hideMounts does nothing here: nothing is mounted that could be hidden."
-    "darlings.directories.*.hideMount does nothing here: nothing is mounted that could be hidden."
-    "darlings.directories.*.how does nothing here: what is kept is neither mounted nor linked."
-    "darlings.directories.*.mountOptions does nothing here: nothing is mounted that could have options."
+    "darlings.enableWarnings does nothing here: a warning here means that something will not work."
+    "darlings.hideMounts does nothing here: there are no mounts to hide."
+    "darlings.directories.*.hideMount does nothing here: there are no mounts to hide."
+    "darlings.directories.*.how does nothing here: persisted paths are neither mounted nor linked."
+    "darlings.directories.*.mountOptions does nothing here: there are no mounts that could have options."
     "darlings.files.*.inInitrd does nothing here: everything is in place before the root is mounted."
-    "darlings.files.*.method does nothing here: what is kept is neither mounted nor linked."
-    "darlings.users.mia.commonMountOptions does nothing here: nothing is mounted that could have options."
+    "darlings.files.*.method does nothing here: persisted paths are neither mounted nor linked."
+    "darlings.users.mia.commonMountOptions does nothing here: there are no mounts that could have options."
     "darlings.users.mia.files.*.configureParent does nothing here: the parent is made as `parent` says whenever that is given."
     "darlings.users.mia.files.*.createLinkTarget does nothing here: there is no link."
   ])

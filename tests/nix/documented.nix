@@ -26,20 +26,20 @@ let
 
   common = [
     (taken "directories" "`darlings.directories`" { directories = [ "/srv/d" ]; } [ "/srv/d" ] [ (d "/srv/d") ])
-    (taken "directories.*.directory" "taken over" (dir { }) [ "/srv/d" ] [ (d "/srv/d") ])
-    (taken "directories.*.user" "taken over, for when it is made" (dir { user = "mia"; }) [ "/srv/d" ] [
+    (taken "directories.*.directory" "used as it is" (dir { }) [ "/srv/d" ] [ (d "/srv/d") ])
+    (taken "directories.*.user" "used when it has to be created" (dir { user = "mia"; }) [ "/srv/d" ] [
       "d \"/srv/d\" :0755 :mia :root - -"
     ])
-    (taken "directories.*.group" "taken over, for when it is made" (dir { group = "media"; }) [ "/srv/d" ] [
+    (taken "directories.*.group" "used when it has to be created" (dir { group = "media"; }) [ "/srv/d" ] [
       "d \"/srv/d\" :0755 :root :media - -"
     ])
-    (taken "directories.*.mode" "taken over, for when it is made; in octal or as `u=rwx,g=rx,o=`"
+    (taken "directories.*.mode" "used when it has to be created; in octal or as `u=rwx,g=rx,o=`"
       (dir { mode = "u=rwx,g=rx,o="; })
       [ "/srv/d" ]
       [ "d \"/srv/d\" :0750 :root :root - -" ]
     )
-    (taken "files.*.file" "taken over" (file { }) [ "/srv/f" ] [ (d "/srv") ])
-    (taken "users.<name>.directories" "`darlings.users.<name>.directories`; what leads there is made as the user's"
+    (taken "files.*.file" "used as it is" (file { }) [ "/srv/f" ] [ (d "/srv") ])
+    (taken "users.<name>.directories" "`darlings.users.<name>.directories`; missing parents are created as the user's"
       (mia { directories = [ ".a/b" ]; })
       [ "/home/mia/.a/b" ]
       [
@@ -59,8 +59,8 @@ let
 in
 {
   impermanence = common ++ [
-    (taken "files" "`darlings.files`; the directory above is made, the file is not" { files = [ "/srv/f" ]; } [ "/srv/f" ] [ (d "/srv") ])
-    (taken "enable" "taken over: a store that is off adds nothing" (dir { } // { enable = false; }) [ ] [ ])
+    (taken "files" "`darlings.files`; the parent is created, the file is not" { files = [ "/srv/f" ]; } [ "/srv/f" ] [ (d "/srv") ])
+    (taken "enable" "honoured: a disabled store adds nothing" (dir { } // { enable = false; }) [ ] [ ])
     (unneeded "hideMounts" reasons.store.hideMounts (dir { } // { hideMounts = true; }) (dir { }))
     (unneeded "allowTrash" reasons.store.allowTrash (dir { } // { allowTrash = true; }) (dir { }))
     (unneeded "enableWarnings" reasons.store.enableWarnings (dir { } // { enableWarnings = false; }) (dir { }))
@@ -75,7 +75,7 @@ in
       (file { })
     )
     (unneeded "files.*.method" reasons.entry.method (file { method = "symlink"; }) (file { }))
-    (taken "files.*.parentDirectory.{user,group,mode}" "taken over, for when the directory is made"
+    (taken "files.*.parentDirectory.{user,group,mode}" "used when the directory has to be created"
       (file {
         parentDirectory = {
           user = "mia";
@@ -89,28 +89,28 @@ in
   ];
 
   preservation = common ++ [
-    (taken "files" "`darlings.files`; made empty where they are missing only with `darlings.createFiles`" { files = [ "/srv/f" ]; } [ "/srv/f" ] [ (d "/srv") ])
+    (taken "files" "`darlings.files`; missing ones are created empty only with `darlings.createFiles`" { files = [ "/srv/f" ]; } [ "/srv/f" ] [ (d "/srv") ])
     (unneeded "commonMountOptions" reasons.store.commonMountOptions (dir { } // { commonMountOptions = [ "x-gvfs-hide" ]; }) (
       dir { }
     ))
     (unneeded "directories.*.how" "${reasons.entry.how}; `adopt` replaces links into a store" (dir { how = "symlink"; }) (
       dir { }
     ))
-    (taken "directories.*.how = \"_intermediate\"" "left out: what leads to a persisted path is made anyway"
+    (taken "directories.*.how = \"_intermediate\"" "left out: the parents of a persisted path are created anyway"
       (dir { how = "_intermediate"; })
       [ ]
       [ ]
     )
     (unneeded "directories.*.inInitrd" reasons.entry.inInitrd (dir { inInitrd = true; }) (dir { }))
     (unneeded "directories.*.mountOptions" reasons.entry.mountOptions (dir { mountOptions = [ "noexec" ]; }) (dir { }))
-    (unneeded "directories.*.createLinkTarget" "a missing directory is always made" (dir {
+    (unneeded "directories.*.createLinkTarget" "a missing directory is always created" (dir {
       how = "symlink";
       createLinkTarget = true;
     }) (dir { }))
-    (unneeded "directories.*.configureParent" "the directory above is made in any case, as `parent` says where it is given" (dir {
+    (unneeded "directories.*.configureParent" "the parent is always created, as `parent` says if it is given" (dir {
       configureParent = true;
     }) (dir { }))
-    (taken "directories.*.parent.{user,group,mode}" "taken over, for when the directory is made; not with `configureParent = false`"
+    (taken "directories.*.parent.{user,group,mode}" "used when the directory has to be created; not with `configureParent = false`"
       (dir {
         configureParent = true;
         parent = {
@@ -125,7 +125,7 @@ in
         (d "/srv/d")
       ]
     )
-    (taken "files.*.{user,group,mode}" "taken over; such a file is made empty where it is missing"
+    (taken "files.*.{user,group,mode}" "used; a missing file is then created empty"
       (file {
         user = "mia";
         group = "media";
@@ -137,7 +137,7 @@ in
     (unneeded "files.*.how" "${reasons.entry.how}; `adopt` replaces links into a store" (file { how = "symlink"; }) (
       file { }
     ))
-    (taken "files.*.createLinkTarget" "taken over: the file is made empty where it is missing, and without it what a link leads to is not"
+    (taken "files.*.createLinkTarget" "honoured: a missing file is created empty; without it, the target of a link is not created"
       (file {
         how = "symlink";
         createLinkTarget = true;
@@ -147,15 +147,15 @@ in
     )
     (unneeded "files.*.inInitrd" reasons.entry.inInitrd (file { inInitrd = true; }) (file { }))
     (unneeded "files.*.mountOptions" reasons.entry.mountOptions (file { mountOptions = [ "ro" ]; }) (file { }))
-    (unneeded "files.*.configureParent" "the directory above is made in any case, as `parent` says where it is given" (file {
+    (unneeded "files.*.configureParent" "the parent is always created, as `parent` says if it is given" (file {
       configureParent = true;
     }) (file { }))
-    (taken "files.*.parent.{user,group,mode}" "taken over, for when the directory is made; not with `configureParent = false`"
+    (taken "files.*.parent.{user,group,mode}" "used when the directory has to be created; not with `configureParent = false`"
       (file { parent.mode = "0700"; })
       [ "/srv/f" ]
       [ "d \"/srv\" :0700 :root :root - -" ]
     )
-    (taken "users.<name>.username" "taken over"
+    (taken "users.<name>.username" "used as it is"
       {
         users.work = {
           username = "mia";
@@ -165,7 +165,7 @@ in
       [ "/home/mia/f" ]
       [ home ]
     )
-    (taken "users.<name>.home" "taken over"
+    (taken "users.<name>.home" "used as it is"
       (mia {
         home = "/srv/mia";
         files = [ "f" ];
