@@ -1,7 +1,6 @@
 //! `darlings complete`: the values that only this machine knows, for the shells' completions.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -101,14 +100,14 @@ fn paths(
     let mut found = BTreeMap::new();
     for generation in store.look(Detail::Retention)?.generations.iter().rev() {
         let tree = store.tree(generation)?;
-        let Some(directory) = at::directory_beneath(tree.as_fd(), &place.below)? else { continue };
-        for name in at::names(directory.as_fd())? {
-            let Ok(shown) = name.to_str() else { continue };
+        let Some(directory) = tree.open_dir_optional(&place.below)? else { continue };
+        for name in directory.names()? {
+            let Some(shown) = name.to_str() else { continue };
             let hidden = shown.starts_with('.') && !start.starts_with('.');
             if hidden || !shown.starts_with(start) || shown == OWN_DIRECTORY {
                 continue;
             }
-            let status = at::status(directory.as_fd(), &name)?;
+            let status = directory.status_at(&name)?;
             let slash = if at::kind(&status) == FileType::Directory { "/" } else { "" };
             let about = || format!("generation {}", generation.number);
             found.entry(format!("{above}{shown}{slash}")).or_insert_with(about);

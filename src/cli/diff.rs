@@ -1,7 +1,6 @@
 //! `darlings diff`.
 
 use std::io::{BufWriter, ErrorKind, Write};
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -181,7 +180,7 @@ impl<'c> Target<'c> {
     ) -> anyhow::Result<()> {
         if arguments.since.is_none() {
             let live = store.live()?;
-            let manifest = state::manifest(live.as_fd());
+            let manifest = state::manifest(&live);
             let drift = manifest.map(|manifest| drift::note(volume, manifest.as_ref()));
             ready::warn_of_drift(&volume.mount_point, drift);
         }

@@ -4,19 +4,17 @@
 //! nothing here follows one, and nothing leaves the directory it starts from (openat2(2)).
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, IFlags, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags, fsync,
-    ioctl_getflags, ioctl_setflags, mkdirat, openat, openat2, renameat, statx, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags, openat, openat2,
+    statx,
 };
 use rustix::io::Errno;
-use rustix::path::Arg;
 
 /// Flags for every descriptor that is read from: no access times change, a fifo or a device
 /// put in a file's place cannot make the open hang.
@@ -38,8 +36,8 @@ const PIECE: usize = 4000;
 ///
 /// # Errors
 /// `EINVAL` when the name holds a NUL.
-pub fn c_name(name: &OsStr) -> io::Result<CString> {
-    CString::new(name.as_bytes()).map_err(|_| Errno::INVAL.into())
+pub fn c_name(name: &OsStr) -> Result<CString, Errno> {
+    CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)
 }
 
 /// A name as the standard library wants it.
@@ -74,109 +72,6 @@ pub fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Er
 /// As openat(2); `ELOOP` when it is a symbolic link.
 pub fn open_file(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     openat(parent, name, READ | OFlags::RDONLY, Mode::empty())
-}
-
-/// Makes the directory `name` in `parent`, which only root may enter, unless something is there.
-///
-/// # Errors
-/// As mkdirat(2).
-pub fn ensure_directory(parent: impl AsFd, name: impl Arg) -> Result<(), Errno> {
-    match mkdirat(parent, name, Mode::RWXU) {
-        Err(Errno::EXIST) => Ok(()),
-        made => made,
-    }
-}
-
-/// What a small file is called until it is complete. The next one that is written into the same
-/// directory replaces what an interrupted run has left under this name.
-const UNFINISHED: &CStr = c"new";
-
-/// Writes the small file `name` into `directory`, readable by root alone. When this returns, the file
-/// survives a power cut with its name and content; until then the file that had the name before does,
-/// whose flags do not keep it from being replaced.
-///
-/// # Errors
-/// As creating, writing, syncing and renaming a file. What was written is removed again.
-pub fn write_durably(directory: impl AsFd, name: impl Arg, content: &[u8]) -> io::Result<()> {
-    let (directory, name) = (directory.as_fd(), name.into_c_str()?);
-    let is_file = |status: &Statx| kind(status) != FileType::Directory;
-    let unfinished = free_name(directory, UNFINISHED, is_file)?;
-    let unlink = || present(unlinkat(directory, &*unfinished, AtFlags::empty()));
-    let remove = || through_flags(directory, &unfinished, unlink);
-    let write = || -> io::Result<()> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let made = openat(directory, &*unfinished, flags, Mode::RUSR | Mode::WUSR)?;
-        let mut file = File::from(made);
-        file.write_all(content)?;
-        // Its name must not be durable before its bytes are.
-        file.sync_all()?;
-        let rename = || Ok(renameat(directory, &*unfinished, directory, &*name)?);
-        through_flags(directory, &name, rename)
-    };
-    remove()?;
-    if let Err(error) = write() {
-        return Err(match remove() {
-            Ok(_) => error,
-            Err(left) => {
-                let words = format!("{error}; and {unfinished:?} is left over: {left}");
-                io::Error::new(error.kind(), words)
-            }
-        });
-    }
-    Ok(fsync(directory)?)
-}
-
-/// Replaces or removes the file `name`, once more without its flags where those forbid it.
-fn through_flags<T>(
-    directory: BorrowedFd<'_>,
-    name: &CStr,
-    change: impl Fn() -> io::Result<T>,
-) -> io::Result<T> {
-    match change() {
-        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
-            let file = open_file(directory, name).map_err(|_| error)?;
-            let flags = ioctl_getflags(&file)?;
-            ioctl_setflags(&file, flags.difference(IFlags::IMMUTABLE | IFlags::APPEND))?;
-            change()
-        }
-        changed => changed,
-    }
-}
-
-/// `name`, or the first of `name~1`, `name~2` and so on that nothing has but what `may_have` it.
-///
-/// # Errors
-/// As statx(2).
-pub fn free_name(
-    parent: BorrowedFd<'_>,
-    name: &CStr,
-    may_have: impl Fn(&Statx) -> bool,
-) -> io::Result<CString> {
-    let mut free = name.to_owned();
-    let mut number = 0_u32;
-    while present(status(parent, &free))?.is_some_and(|status| !may_have(&status)) {
-        number += 1;
-        let text = [name.to_bytes(), format!("~{number}").as_bytes()].concat();
-        free = CString::new(text).map_err(|_| Errno::INVAL)?;
-    }
-    Ok(free)
-}
-
-/// The content of the small file `name` in `directory`; `None` when there is none.
-///
-/// # Errors
-/// As opening and reading a file; `ELOOP` when it is a symbolic link. Anything else that is not a
-/// regular file is an error too: a fifo would have nothing to say, a device might never end.
-pub fn read_optional(directory: impl AsFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
-    let Some(file) = present(open_file(directory.as_fd(), name))? else { return Ok(None) };
-    let kind = kind(&status_of(file.as_fd())?);
-    if kind != FileType::RegularFile {
-        let words = format!("it is not a regular file but a {}", kind_name(kind));
-        return Err(io::Error::other(words));
-    }
-    let mut content = Vec::new();
-    File::from(file).read_to_end(&mut content)?;
-    Ok(Some(content))
 }
 
 /// Opens the directory at `path` below `root`; an empty path is `root` itself.
@@ -282,18 +177,48 @@ pub fn kind(status: &Statx) -> FileType {
     FileType::from_raw_mode(u32::from(status.stx_mode))
 }
 
-/// What a file type is called.
-#[must_use]
-pub fn kind_name(kind: FileType) -> &'static str {
-    match kind {
-        FileType::RegularFile => "file",
-        FileType::Directory => "directory",
-        FileType::Symlink => "symbolic link",
-        FileType::Fifo => "fifo",
-        FileType::Socket => "socket",
-        FileType::CharacterDevice => "character device",
-        FileType::BlockDevice => "block device",
-        FileType::Unknown => "entry of unknown type",
+/// What an entry is, for a person and for JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// Anything else: it has no content of its own that could be read.
+    Other(FileType),
+}
+
+impl From<FileType> for Kind {
+    fn from(kind: FileType) -> Self {
+        match kind {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Directory,
+            FileType::Symlink => Self::Symlink,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Symlink => "symbolic link",
+            Self::Other(FileType::Fifo) => "fifo",
+            Self::Other(FileType::Socket) => "socket",
+            Self::Other(FileType::CharacterDevice) => "character device",
+            Self::Other(FileType::BlockDevice) => "block device",
+            Self::Other(_) => "entry of unknown type",
+        })
+    }
+}
+
+impl serde::Serialize for Kind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -396,6 +321,12 @@ pub fn split(path: &Path) -> Option<(&Path, &OsStr)> {
 pub fn open_parent(root: impl AsFd, path: &Path) -> io::Result<(OwnedFd, CString)> {
     let (parent, name) = split(path).ok_or(Errno::INVAL)?;
     Ok((open_beneath(root.as_fd(), parent)?, c_name(name)?))
+}
+
+/// Joins two paths; an empty one would put a slash at the end.
+#[must_use]
+pub fn joined(path: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) }
 }
 
 /// Joins a name from a directory to a path.

@@ -1,6 +1,5 @@
 //! All generations of a configuration: as a table for a person, as JSON for a program.
 
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -90,7 +89,7 @@ impl VolumeListing {
         self.generations = generations;
         self.being_removed = begun.into_iter().map(|generation| generation.name).collect();
         self.others = others;
-        let replaced = trash::look(store.live()?.as_fd())?.replaced.into_iter();
+        let replaced = trash::look(&store.live()?)?.replaced.into_iter();
         let replaced = replaced.map(|(number, it)| Replaced {
             name: trash::shown(number),
             path: self.mount_point.join(it.path()),

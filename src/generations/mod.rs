@@ -8,7 +8,6 @@
 //! Where generations lie and how they are removed is the business of each filesystem, which
 //! implements [`Store`]: see `volume/*/generations.rs`.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -21,11 +20,10 @@ pub mod retention;
 use retention::Dated;
 
 use crate::cmdline::Which;
-use crate::fs::at;
-use crate::names::shown;
+use crate::fs::Dir;
+use crate::own::Own;
 use crate::own::state::{self, Manifest, Moment};
-use crate::own::trusted_own_directory;
-use crate::rules::{OWN_DIRECTORY, Rules};
+use crate::rules::Rules;
 
 /// The generations of one volume, and what belongs to removing them.
 pub trait Store {
@@ -59,21 +57,21 @@ pub trait Store {
     ///
     /// # Errors
     /// It is not there.
-    fn live(&self) -> anyhow::Result<OwnedFd>;
+    fn live(&self) -> anyhow::Result<Dir>;
 
     /// The root of a generation, to read. The generations of a plain directory hold what a reset
     /// moved aside, so what was persisted is not in them.
     ///
     /// # Errors
     /// It is gone, or cannot be mounted.
-    fn tree(&mut self, generation: &Generation) -> anyhow::Result<OwnedFd>;
+    fn tree(&mut self, generation: &Generation) -> anyhow::Result<Dir>;
 
     /// What a generation's own tree says of the run that made it; `None` where it was never reset.
     ///
     /// # Errors
     /// It cannot be read.
     fn manifest(&mut self, generation: &Generation) -> anyhow::Result<Option<Manifest>> {
-        state::manifest(self.tree(generation)?.as_fd())
+        state::manifest(&self.tree(generation)?)
     }
 
     /// Whether generations hold what was persisted, too.
@@ -85,7 +83,7 @@ pub trait Store {
     ///
     /// # Errors
     /// It is not there, or cannot be mounted.
-    fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>>;
+    fn blank(&mut self) -> anyhow::Result<Option<Dir>>;
 
     /// What is known of the reset that made the live volume from this blank; `None` where no reset
     /// did, or that is not sure.
@@ -93,7 +91,7 @@ pub trait Store {
     /// # Errors
     /// It cannot be found out.
     fn since_reset(&self, _rules: &Rules) -> anyhow::Result<Option<Since>> {
-        let time = state::written(self.live()?.as_fd())?;
+        let time = state::written(&self.live()?)?;
         Ok(time.map(|time| Since { time, changes: None }))
     }
 
@@ -140,14 +138,13 @@ pub fn close_after<T>(result: anyhow::Result<T>, store: &mut dyn Store) -> anyho
 ///
 /// # Errors
 /// It cannot be found out.
-pub fn unfinished(store: &dyn Store, live: BorrowedFd<'_>) -> anyhow::Result<Option<String>> {
+pub fn unfinished(store: &dyn Store, live: &Dir) -> anyhow::Result<Option<String>> {
     if let Some(why) = store.unfinished()? {
         return Ok(Some(why));
     }
     let journal = Path::new("reset/journal");
-    let found = match trusted_own_directory(live)? {
-        Some(own) => at::status_beneath(own.as_fd(), journal)
-            .with_context(|| format!("cannot look for {OWN_DIRECTORY}/{}", shown(&journal)))?,
+    let found = match Own::open(live)? {
+        Some(own) => own.glance(journal)?,
         None => None,
     };
     Ok(found.map(|_| "its journal is there".to_owned()))
@@ -290,7 +287,7 @@ impl Space {
     ///
     /// # Errors
     /// As fstatvfs(3).
-    pub fn on(file: BorrowedFd<'_>) -> anyhow::Result<Self> {
+    pub fn on(file: &Dir) -> anyhow::Result<Self> {
         let status = fstatvfs(file).context("cannot read how much is free")?;
         let bytes = |blocks: u64| blocks.saturating_mul(status.f_frsize);
         Ok(Self { available: bytes(status.f_bavail), total: bytes(status.f_blocks) })

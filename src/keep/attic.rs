@@ -10,19 +10,19 @@
 //! never declared again goes by retention: see [`crate::act::purge`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::fs::at;
+use crate::fs::Dir;
+use crate::fs::at::Kind;
 use crate::keep::survey::State;
 use crate::keep::survey::Surveyed;
 use crate::keep::survey::state_at;
+use crate::own::Own;
 use crate::own::state;
-use crate::own::trusted_own_directory;
 use crate::rules::{Node, OWN_DIRECTORY, Rules, Verdict};
 use crate::text::exact_number;
 
@@ -86,11 +86,7 @@ impl List {
 ///
 /// # Errors
 /// What cannot be looked at.
-pub fn look(
-    rules: &Rules,
-    previous: BorrowedFd<'_>,
-    surveyed: &mut [Surveyed],
-) -> anyhow::Result<Attic> {
+pub fn look(rules: &Rules, previous: &Dir, surveyed: &mut [Surveyed]) -> anyhow::Result<Attic> {
     let mut attic = Attic::default();
     let manifest = state::known_manifest(previous, |error| {
         warn!("{error:#}; what is no longer persisted goes with the generation, not to the attic");
@@ -135,7 +131,7 @@ fn check_normal(path: &Path) -> anyhow::Result<()> {
 
 /// A declared path that is absent comes back.
 fn return_declared(
-    previous: BorrowedFd<'_>,
+    previous: &Dir,
     stored: &Path,
     declared: &mut Surveyed,
     attic: &mut Attic,
@@ -186,19 +182,18 @@ fn merge(look: &Look<'_>, stored: &Path, path: &Path, attic: &mut Attic) -> anyh
     if !look.connectors.contains(path) {
         return Ok(());
     }
-    let cannot = || format!("cannot read {path:?} in the attic");
-    let there = at::directory_beneath(look.previous, &stored.join(path)).with_context(cannot)?;
-    let (Some(there), Some(_)) = (there, at::directory_beneath(look.previous, path)?) else {
+    let there = look.previous.open_dir_optional(stored.join(path))?;
+    let (Some(there), Some(_)) = (there, look.previous.open_dir_optional(path)?) else {
         return Ok(());
     };
-    for name in at::names(there.as_fd()).with_context(cannot)? {
-        let below = at::join(path, &name);
+    for name in there.names()? {
+        let below = path.join(&name);
         if look.rules.verdict(&below) != Verdict::Persisted {
             continue;
         }
         match state_at(look.previous, &below)? {
             State::Absent => look.return_one(stored, &below, attic)?,
-            State::Present { kind: "directory" } => merge(look, stored, &below, attic)?,
+            State::Present { kind: Kind::Directory } => merge(look, stored, &below, attic)?,
             State::Present { .. } | State::Unreachable { .. } => {}
         }
     }
@@ -208,7 +203,7 @@ fn merge(look: &Look<'_>, stored: &Path, path: &Path, attic: &mut Attic) -> anyh
 /// What deciding needs.
 struct Look<'a> {
     rules: &'a Rules,
-    previous: BorrowedFd<'a>,
+    previous: &'a Dir,
     /// The declared paths.
     declared: BTreeSet<PathBuf>,
     /// Directories above what the last reset kept.
@@ -236,21 +231,15 @@ impl Look<'_> {
 ///
 /// # Errors
 /// A list that cannot be read.
-pub fn lists(previous: BorrowedFd<'_>) -> anyhow::Result<Vec<(u64, List)>> {
-    let path = Path::new(OWN_DIRECTORY).join(ATTIC);
-    let Some(own) = trusted_own_directory(previous)? else { return Ok(Vec::new()) };
-    let directory = at::directory_beneath(own.as_fd(), Path::new(ATTIC))
-        .with_context(|| format!("cannot open {path:?}"))?;
-    let Some(directory) = directory else { return Ok(Vec::new()) };
-    let names = at::names(directory.as_fd()).with_context(|| format!("cannot read {path:?}"))?;
+pub fn lists(previous: &Dir) -> anyhow::Result<Vec<(u64, List)>> {
+    let Some(own) = Own::open(previous)? else { return Ok(Vec::new()) };
+    let Some(directory) = own.open_dir_optional(ATTIC)? else { return Ok(Vec::new()) };
     let mut lists = Vec::new();
-    for name in names {
+    for name in directory.names()? {
         let text = name.to_string_lossy();
         let Some(number) = text.strip_suffix(".json").and_then(exact_number) else { continue };
-        let list = at::read_optional(&directory, &name)
-            .with_context(|| format!("cannot read {:?}", path.join(&*text)))?;
-        let Some(list) = list else { continue };
-        let what = path.join(&*text).display().to_string();
+        let Some(list) = directory.read_optional(&name)? else { continue };
+        let what = format!("{OWN_DIRECTORY}/{ATTIC}/{text}");
         let list = state::parse(&list, VERSION, &what, || format!("cannot read {what:?}"))?;
         lists.push((number, list));
     }

@@ -6,14 +6,14 @@
 //! filesystem with the previous state, and moved from there as a whole.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{Mode, mkdirat};
 
 use super::attic::Attic;
 use super::trees::{Trees, connector_before};
+use crate::fs::Dir;
 use crate::fs::at;
 use crate::fs::reserved::Reserved;
 use crate::rules::Node;
@@ -63,8 +63,7 @@ pub fn lay(
     let mut scratch = Scratch::default();
     for unit in units {
         let (above, _) = at::split(&unit.slot).context("BUG: a unit without a slot")?;
-        let slot = if unit.path.as_os_str().is_empty() { &unit.slot } else { above };
-        mkdirat(trees.target, slot, Mode::RWXU).with_context(|| format!("cannot make {slot:?}"))?;
+        trees.target.make_dir(if unit.path.as_os_str().is_empty() { &unit.slot } else { above })?;
     }
     if let Some(blank) = trees.blank {
         let jobs: Vec<(PathBuf, Job<'_>)> = units
@@ -94,27 +93,20 @@ pub fn lay(
     run(&jobs, trees.previous, trees.target, (&ladder, &links), threads, &mut scratch)
         .context("cannot copy")?;
     links.seal_all(|path, seals| seal_file(trees.target, path, seals))?;
-    let units = units
-        .iter()
-        .map(|unit| is_laid(trees.target, unit))
-        .collect::<anyhow::Result<_>>()
-        .context("cannot look at what was laid")?;
+    let units =
+        units.iter().map(|unit| trees.target.holds(&unit.slot)).collect::<anyhow::Result<_>>()?;
     Ok(Laid { units, connectors, bytes: ladder.bytes() })
 }
 
 /// What the blank has in a unit, by its path in the blank and its path below the target.
 pub(super) fn jobs_of<'u>(
     unit: &'u Unit,
-    blank: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
+    blank: &Dir,
+    target: &Dir,
 ) -> anyhow::Result<Vec<(PathBuf, Job<'u>)>> {
     if !unit.path.as_os_str().is_empty() {
-        let (above, name) = at::split(&unit.path).context("BUG: a unit without a name")?;
-        let there = match at::directory_beneath(blank, above)
-            .with_context(|| format!("cannot open {above:?} of the blank"))?
-        {
-            Some(above) => at::present(at::status(above.as_fd(), &at::c_name(name)?))
-                .with_context(|| format!("cannot look at {:?} of the blank", unit.path))?,
+        let there = match blank.open_parent_optional(&unit.path).context("the blank")? {
+            Some((above, name)) => above.status_optional(name).context("the blank")?,
             None => None,
         };
         let path = unit.slot.clone();
@@ -124,9 +116,8 @@ pub(super) fn jobs_of<'u>(
             .collect());
     }
     let mut jobs = Vec::new();
-    let root = at::open_beneath(blank, Path::new("")).context("cannot open the blank")?;
-    let of_blank = Reserved::of(blank).context("cannot look at the blank")?;
-    let of_target = Reserved::of(target).context("cannot look at the target")?;
+    let root = Dir::root(blank).context("cannot open the blank")?;
+    let (of_blank, of_target) = (Reserved::of(blank)?, Reserved::of(target)?);
     let mut buffer = vec![MaybeUninit::uninit(); at::BATCH];
     loop {
         let batch = at::next_batch(root.as_fd(), &mut buffer).context("cannot read the blank")?;
@@ -134,13 +125,13 @@ pub(super) fn jobs_of<'u>(
             return Ok(jobs);
         }
         for entry in batch {
-            let rules = unit.rules.child(at::os_name(&entry.name));
-            if !of_blank.holds(&entry.name)
-                && !of_target.holds(&entry.name)
+            let name = at::os_name(&entry.name);
+            let rules = unit.rules.child(name);
+            if !of_blank.holds(name)
+                && !of_target.holds(name)
                 && !rules.is_some_and(Node::is_excluded)
             {
-                let path = at::join(&unit.slot, &entry.name);
-                jobs.push((at::join(Path::new(""), &entry.name), job(path, rules)));
+                jobs.push((PathBuf::from(name), job(unit.slot.join(name), rules)));
             }
         }
     }
@@ -156,25 +147,14 @@ fn connector(
     scratch: &mut Scratch,
 ) -> anyhow::Result<Option<Settled>> {
     let below = path.strip_prefix(&unit.path).context("BUG: a connector outside of its unit")?;
-    // Joining an empty path would put a slash at the end.
-    let place =
-        if below.as_os_str().is_empty() { unit.slot.clone() } else { unit.slot.join(below) };
-    if let Some(laid) = at::directory_beneath(trees.target, &place)? {
-        let settled = Settled::look(laid.as_fd())?;
-        unseal(laid.as_fd())?;
+    let place = at::joined(&unit.slot, below);
+    if let Some(laid) = trees.target.open_dir_optional(&place)? {
+        let settled = Settled::look(&laid)?;
+        unseal(&laid)?;
         return Ok(Some(settled));
     }
     let Some(before) = connector_before(trees.previous, path, attic)? else { return Ok(None) };
-    let (above, name) = at::split(&place).context("BUG: a connector without a name")?;
-    let Some(above) = at::directory_beneath(trees.target, above)? else { return Ok(None) };
-    let name = at::c_name(name)?;
-    mkdirat(&above, &name, Mode::RWXU)?;
-    let made = at::open_directory(above.as_fd(), &name)?;
-    copy_attributes(before.as_fd(), made.as_fd(), scratch)?;
-    Ok(Some(Settled::look(before.as_fd())?))
-}
-
-fn is_laid(target: BorrowedFd<'_>, unit: &Unit) -> anyhow::Result<bool> {
-    let (parent, name) = at::open_parent(target, &unit.slot)?;
-    Ok(at::present(at::status(parent.as_fd(), &name))?.is_some())
+    let Some((above, name)) = trees.target.open_parent_optional(&place)? else { return Ok(None) };
+    copy_attributes(&before, above.make_dir(name)?, scratch)?;
+    Ok(Some(Settled::look(&before)?))
 }

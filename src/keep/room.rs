@@ -1,13 +1,14 @@
 //! How much room it takes to lay the blank's content, or to bring over what is kept, before it is tried.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use rustix::fs::{FileType, StatVfs, Statx, fstatfs, fstatvfs};
 
 use super::lay::{Unit, jobs_of};
+use crate::fs::Dir;
 use crate::fs::at;
 use crate::rules::Node;
 use crate::tree::next_data;
@@ -40,12 +41,7 @@ impl Room {
     ///
     /// # Errors
     /// What of the blank cannot be looked at.
-    pub fn to_lay(
-        units: &[Unit],
-        blank: BorrowedFd<'_>,
-        target: BorrowedFd<'_>,
-        clones: bool,
-    ) -> anyhow::Result<Self> {
+    pub fn to_lay(units: &[Unit], blank: &Dir, target: &Dir, clones: bool) -> anyhow::Result<Self> {
         let mut counting = Counting::of(blank, target, clones || shares(blank, target)?)?;
         for unit in units {
             for (path, job) in jobs_of(unit, blank, target)? {
@@ -62,7 +58,7 @@ impl Room {
     /// What of them cannot be looked at.
     pub fn to_bring<'p>(
         paths: impl Iterator<Item = (PathBuf, Option<&'p Node>)>,
-        previous: BorrowedFd<'_>,
+        previous: &Dir,
         clones: bool,
     ) -> anyhow::Result<Self> {
         let mut counting = Counting::of(previous, previous, clones)?;
@@ -74,9 +70,9 @@ impl Room {
 }
 
 /// Whether files are laid without their bytes being written.
-fn shares(blank: BorrowedFd<'_>, target: BorrowedFd<'_>) -> anyhow::Result<bool> {
-    let device = |at: BorrowedFd<'_>| -> anyhow::Result<_> {
-        let status = at::status_of(at)?;
+fn shares(blank: &Dir, target: &Dir) -> anyhow::Result<bool> {
+    let device = |at: &Dir| -> anyhow::Result<_> {
+        let status = at.status()?;
         Ok((status.stx_dev_major, status.stx_dev_minor))
     };
     let magic = fstatfs(target)?.f_type.cast_unsigned();
@@ -84,7 +80,7 @@ fn shares(blank: BorrowedFd<'_>, target: BorrowedFd<'_>) -> anyhow::Result<bool>
 }
 
 struct Counting<'a> {
-    tree: BorrowedFd<'a>,
+    tree: &'a Dir,
     block: u64,
     shares: bool,
     /// Files with several names, of which one was counted.
@@ -93,7 +89,7 @@ struct Counting<'a> {
 }
 
 impl<'a> Counting<'a> {
-    fn of(tree: BorrowedFd<'a>, target: BorrowedFd<'_>, shares: bool) -> anyhow::Result<Self> {
+    fn of(tree: &'a Dir, target: &Dir, shares: bool) -> anyhow::Result<Self> {
         let target = fstatvfs(target).context("cannot ask for the size of a block")?;
         let block = target.f_frsize.max(512);
         Ok(Self { tree, block, shares, linked: BTreeSet::new(), room: Room::default() })
@@ -103,9 +99,8 @@ impl<'a> Counting<'a> {
     fn count(&mut self, path: PathBuf, rules: Option<&Node>) -> anyhow::Result<()> {
         let mut waiting = vec![(path, rules)];
         while let Some((path, rules)) = waiting.pop() {
-            let cannot = || format!("cannot look at {path:?}");
-            let (parent, name) = at::open_parent(self.tree, &path).with_context(cannot)?;
-            let status = at::status(parent.as_fd(), &name).with_context(cannot)?;
+            let (parent, name) = self.tree.open_parent(&path)?;
+            let status = parent.status_at(&name)?;
             let kind = at::kind(&status);
             if kind != FileType::Directory
                 && status.stx_nlink > 1
@@ -115,9 +110,8 @@ impl<'a> Counting<'a> {
             }
             let content = match kind {
                 FileType::RegularFile if self.shares => 0,
-                FileType::RegularFile => {
-                    data_in(parent.as_fd(), &name, &status).with_context(cannot)?
-                }
+                FileType::RegularFile => data_in(&parent, &name, &status)
+                    .with_context(|| format!("cannot look at {path:?}"))?,
                 FileType::Directory | FileType::Symlink => {
                     u64::from(status.stx_size > 0) + status.stx_size
                 }
@@ -126,11 +120,10 @@ impl<'a> Counting<'a> {
             self.room.bytes += content.next_multiple_of(self.block) + PER_ENTRY;
             self.room.entries += 1;
             if kind == FileType::Directory {
-                let directory = at::open_directory(parent.as_fd(), &name).with_context(cannot)?;
-                for name in at::names(directory.as_fd()).with_context(cannot)? {
-                    let rules = rules.and_then(|rules| rules.child(at::os_name(&name)));
+                for name in parent.open_or_mounted(&name)?.names()? {
+                    let rules = rules.and_then(|rules| rules.child(&name));
                     if !rules.is_some_and(Node::is_excluded) {
-                        waiting.push((at::join(&path, &name), rules));
+                        waiting.push((path.join(&name), rules));
                     }
                 }
             }
@@ -140,13 +133,13 @@ impl<'a> Counting<'a> {
 }
 
 /// The bytes of a file that are no holes.
-fn data_in(parent: BorrowedFd<'_>, name: &std::ffi::CStr, status: &Statx) -> anyhow::Result<u64> {
+fn data_in(parent: &Dir, name: &std::ffi::OsStr, status: &Statx) -> anyhow::Result<u64> {
     let size = status.stx_size;
     // All that it reads as is there, mostly.
     if size <= status.stx_blocks.saturating_mul(512) {
         return Ok(size);
     }
-    let file = at::open_file(parent, name)?;
+    let file = parent.open_file(name)?;
     let (mut at, mut bytes) = (0, 0);
     while let Some((start, end)) = next_data(file.as_fd(), at, size)? {
         (at, bytes) = (end, bytes + (end - start));

@@ -2,16 +2,16 @@
 //! and which cannot be reached.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as btrfs;
-use rustix::fs::{FileType, Statx, StatxAttributes};
+use rustix::fs::{Statx, StatxAttributes};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::fs::at;
+use crate::fs::at::{self, Kind};
+use crate::fs::dir::{Dir, is};
 use crate::names::shown;
 use crate::rules::{Rules, Verdict};
 
@@ -22,7 +22,7 @@ pub enum State {
     /// It is there.
     Present {
         /// `directory`, `file`, ...
-        kind: &'static str,
+        kind: Kind,
     },
     /// It is not there, so the result has nothing there either.
     Absent,
@@ -32,7 +32,7 @@ pub enum State {
         #[serde(serialize_with = "crate::text::shown_path")]
         ancestor: PathBuf,
         /// What it is instead.
-        kind: &'static str,
+        kind: Kind,
     },
 }
 
@@ -66,9 +66,9 @@ impl Surveyed {
 
 /// The entry at `path` below a root, as far as it can be reached without following links.
 enum Reached {
-    Entry(FileType),
+    Entry(Kind),
     Nothing,
-    Blocked(PathBuf, FileType),
+    Blocked(PathBuf, Kind),
 }
 
 /// Looks at every persisted path in the previous state, and at its connectors in the blank.
@@ -76,17 +76,13 @@ enum Reached {
 /// # Errors
 /// A connector that is no directory in the blank: the configuration asks for what cannot be,
 /// and nothing may be changed. An ancestor that is encrypted. Also every failure to look.
-pub fn survey(
-    rules: &Rules,
-    previous: BorrowedFd<'_>,
-    blank: Option<BorrowedFd<'_>>,
-) -> anyhow::Result<Vec<Surveyed>> {
+pub fn survey(rules: &Rules, previous: &Dir, blank: Option<&Dir>) -> anyhow::Result<Vec<Surveyed>> {
     if let Some(blank) = blank {
         for connector in rules.connectors() {
             check_connector(blank, rules, &connector)?;
         }
     }
-    let of_root = at::status_of(previous).context("cannot look at the root")?;
+    let of_root = previous.status()?;
     ensure!(
         why_closed(&of_root, false).is_none(),
         "the volume's root is encrypted with fscrypt, and without its key nothing in it is found; reset \
@@ -109,13 +105,11 @@ pub fn survey(
 ///
 /// # Errors
 /// Every failure to look.
-pub fn state_at(previous: BorrowedFd<'_>, path: &Path) -> anyhow::Result<State> {
+pub fn state_at(previous: &Dir, path: &Path) -> anyhow::Result<State> {
     Ok(match reach(previous, path)? {
-        Reached::Entry(kind) => State::Present { kind: at::kind_name(kind) },
+        Reached::Entry(kind) => State::Present { kind },
         Reached::Nothing => State::Absent,
-        Reached::Blocked(ancestor, kind) => {
-            State::Unreachable { ancestor, kind: at::kind_name(kind) }
-        }
+        Reached::Blocked(ancestor, kind) => State::Unreachable { ancestor, kind },
     })
 }
 
@@ -136,7 +130,7 @@ pub enum Place {
 /// Every failure to look.
 pub fn survey_excluded(
     rules: &Rules,
-    previous: BorrowedFd<'_>,
+    previous: &Dir,
     surveyed: &[Surveyed],
 ) -> anyhow::Result<Vec<(PathBuf, Place)>> {
     let look = |path: PathBuf| {
@@ -146,8 +140,7 @@ pub fn survey_excluded(
             Reached::Blocked(..) => Place::None,
             Reached::Nothing => {
                 let (above, _) = at::split(&source).context("BUG: the root is excluded")?;
-                let above = at::directory_beneath(previous, above)
-                    .with_context(|| format!("cannot look at {above:?}"))?;
+                let above = previous.open_dir_optional(above)?;
                 if above.is_some() { Place::Free } else { Place::None }
             }
         };
@@ -244,7 +237,7 @@ pub fn in_subvolume(path: &Path, subvolume: &Path) -> String {
 ///
 /// # Errors
 /// Every failure to look.
-pub fn keep_whole(rules: &mut Rules, previous: BorrowedFd<'_>) -> anyhow::Result<Vec<Closed>> {
+pub fn keep_whole(rules: &mut Rules, previous: &Dir) -> anyhow::Result<Vec<Closed>> {
     let mut closed = closed(rules, previous, btrfs::is_btrfs(previous)?)?;
     closed.retain(|it| !it.of_root);
     for it in &closed {
@@ -257,11 +250,7 @@ pub fn keep_whole(rules: &mut Rules, previous: BorrowedFd<'_>) -> anyhow::Result
 ///
 /// # Errors
 /// Every failure to look.
-pub fn closed(
-    rules: &Rules,
-    previous: BorrowedFd<'_>,
-    subvolumes: bool,
-) -> anyhow::Result<Vec<Closed>> {
+pub fn closed(rules: &Rules, previous: &Dir, subvolumes: bool) -> anyhow::Result<Vec<Closed>> {
     const PERSISTED: &str = "persisted";
     let persisted = rules.persisted().into_iter().map(|it| (it.path, PERSISTED));
     let excluded = rules.excluded().into_iter().map(|it| (it, "excluded"));
@@ -278,22 +267,19 @@ pub fn closed(
             if !open.insert(path.to_owned()) {
                 continue;
             }
-            let cannot = || format!("cannot look at {}", shown(&path));
-            let status = at::status_beneath(previous, path).with_context(cannot)?;
+            let status = previous.glance(path)?;
             let Some(why) = status.and_then(|status| why_closed(&status, subvolumes)) else {
                 continue;
             };
             // Of what is known not to be there nothing is moved.
-            if why == Why::Subvolume
-                && below.1 == PERSISTED
-                && at::status_beneath(previous, &below.0).with_context(cannot)?.is_none()
+            if why == Why::Subvolume && below.1 == PERSISTED && previous.glance(&below.0)?.is_none()
             {
                 open.remove(path);
                 break;
             }
             open.remove(path);
             let path = path.to_owned();
-            let of_root = are_of_root(previous, path.ancestors()).with_context(cannot)?;
+            let of_root = are_of_root(previous, path.ancestors())?;
             found.push(Closed { path, below: below.clone(), why, of_root });
             break;
         }
@@ -314,12 +300,12 @@ fn why_closed(status: &Statx, subvolumes: bool) -> Option<Why> {
 /// # Errors
 /// Every failure to look.
 pub fn are_of_root<'p>(
-    root: BorrowedFd<'_>,
+    root: &Dir,
     directories: impl Iterator<Item = &'p Path>,
 ) -> anyhow::Result<bool> {
     for directory in directories {
-        let directory = at::open_beneath(root, directory)?;
-        let status = at::status_of(directory.as_fd())?;
+        let directory = root.open_dir(directory)?;
+        let status = directory.status()?;
         if status.stx_uid != 0 || status.stx_mode & 0o022 != 0 {
             return Ok(false);
         }
@@ -327,50 +313,45 @@ pub fn are_of_root<'p>(
     Ok(true)
 }
 
-fn check_connector(blank: BorrowedFd<'_>, rules: &Rules, connector: &Path) -> anyhow::Result<()> {
+fn check_connector(blank: &Dir, rules: &Rules, connector: &Path) -> anyhow::Result<()> {
     let (path, kind) = match reach(blank, connector)? {
-        Reached::Entry(kind) if kind != FileType::Directory => (connector.to_owned(), kind),
+        Reached::Entry(kind) if kind != Kind::Directory => (connector.to_owned(), kind),
         // Inside a persisted path the previous state decides, whatever the blank has there.
         Reached::Blocked(path, kind) if rules.verdict(&path) == Verdict::Connector => (path, kind),
         _ => return Ok(()),
     };
     bail!(
-        "the blank has a {} at {path:?}, where persisted paths need a directory; change the \
-         blank or the configuration",
-        at::kind_name(kind)
+        "the blank has a {kind} at {path:?}, where persisted paths need a directory; change the \
+         blank or the configuration"
     )
 }
 
-fn reach(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Reached> {
-    let cannot = |path: &Path| format!("cannot look at {path:?}");
+fn reach(root: &Dir, path: &Path) -> anyhow::Result<Reached> {
     // Mostly it is there, and one look is enough.
-    if let Some(status) = at::status_beneath(root, path).with_context(|| cannot(path))? {
-        return Ok(Reached::Entry(at::kind(&status)));
+    if let Some(status) = root.glance(path)? {
+        return Ok(Reached::Entry(at::kind(&status).into()));
     }
-    let mut directory = at::open_beneath(root, Path::new("")).with_context(|| cannot(path))?;
+    let mut above: Option<Dir> = None;
     let mut so_far = PathBuf::new();
-    let mut kind = FileType::Directory;
+    let mut kind = Kind::Directory;
     for name in path {
-        if kind != FileType::Directory {
+        if kind != Kind::Directory {
             return Ok(Reached::Blocked(so_far, kind));
         }
-        if !so_far.as_os_str().is_empty() {
-            let (_, last) = at::split(&so_far).context("BUG: a path without a name")?;
+        if let Some(last) = so_far.file_name() {
             // What is mounted there is not the volume's, and hides what is.
-            directory = match at::open_beneath(directory.as_fd(), Path::new(last)) {
-                Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => {
-                    return Ok(Reached::Nothing);
-                }
-                opened => opened.with_context(|| cannot(&so_far))?,
+            above = match above.as_ref().unwrap_or(root).open_dir(last) {
+                Err(error) if is(&error, Errno::XDEV) => return Ok(Reached::Nothing),
+                opened => Some(opened?),
             };
         }
         so_far.push(name);
-        let status = match at::status(directory.as_fd(), &at::c_name(name)?) {
+        kind = match above.as_ref().unwrap_or(root).status_optional(name) {
+            Ok(Some(status)) => at::kind(&status).into(),
             // Of a single name: the filesystem cannot hold it. A user's symlink may say anything.
-            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Reached::Nothing),
-            status => status.with_context(|| cannot(&so_far))?,
+            Err(error) if !is(&error, Errno::NAMETOOLONG) => return Err(error),
+            Ok(None) | Err(_) => return Ok(Reached::Nothing),
         };
-        kind = at::kind(&status);
     }
     Ok(Reached::Entry(kind))
 }

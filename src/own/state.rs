@@ -1,27 +1,24 @@
 //! What a volume remembers in `.darlings`: the number of its last reset, what was persisted then,
 //! when it was, and in which boot.
 
-use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
-use rustix::fs::{AtFlags, StatxTimestamp, unlinkat};
+use rustix::fs::StatxTimestamp;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::own::own_directory;
-use crate::own::trusted_own_directory;
+use crate::own::Own;
 use crate::tree::{self, Settled};
 
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::rules::{OWN_DIRECTORY, Rules};
 
 /// The file with the number of the reset.
-const GENERATION: &CStr = c"generation";
+const GENERATION: &str = "generation";
 
 /// The file with the [`Manifest`].
-const MANIFEST: &CStr = c"manifest";
+const MANIFEST: &str = "manifest";
 
 /// What was persisted at a reset, so that the next one sees what is no longer declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,13 +124,13 @@ impl Manifest {
 /// The restore that made the live volume at `root`, if it was one. Where nobody can read that, it was
 /// none: a damaged manifest must not keep a machine from being reset.
 #[must_use]
-pub fn restore_of(root: BorrowedFd<'_>) -> Option<Restore> {
+pub fn restore_of(root: &Dir) -> Option<Restore> {
     manifest_or_warn(root)?.restore()
 }
 
 /// What the last reset of the tree at `root` wrote down, where only a time or another detail is wanted
 /// of it. One that cannot be read is a warning: it must keep nothing from getting done.
-pub(crate) fn manifest_or_warn(root: BorrowedFd<'_>) -> Option<Manifest> {
+pub(crate) fn manifest_or_warn(root: &Dir) -> Option<Manifest> {
     manifest(root).unwrap_or_else(|error| {
         warn!("{error:#}");
         None
@@ -195,18 +192,13 @@ pub fn parse<T: serde::de::DeserializeOwned>(
 
 /// Makes `number` the number of the tree at `root`, which is live and stays as it is: the generation
 /// with that number is a copy of it, and no other may get the number.
-///
-/// # Errors
-/// What could not be written.
-pub fn count(root: BorrowedFd<'_>, number: u64, rules: &Rules) -> anyhow::Result<()> {
-    let own = at::directory_beneath(root, Path::new(OWN_DIRECTORY))
-        .with_context(|| format!("cannot look at {OWN_DIRECTORY}"))?;
-    if own.is_none() {
+pub fn count(root: &Dir, number: u64, rules: &Rules) -> anyhow::Result<()> {
+    if root.open_dir_optional(OWN_DIRECTORY)?.is_none() {
         // Making it must leave no trace in the root.
         let was = Settled::look(root).context("cannot look at the root")?;
         let made = tree::unseal(root)
             .context("cannot clear the flags of the root")
-            .and_then(|_| crate::own::ensure_own_directory(root).map(drop));
+            .and_then(|_| Own::ensure(root));
         let settled = was.settle(root).context("cannot set the times and flags of the root");
         match (made, settled) {
             (Err(error), Err(left)) => return Err(error.context(format!("and then: {left:#}"))),
@@ -226,33 +218,21 @@ pub fn now() -> Option<u64> {
 
 /// Writes both files into the own directory of the tree at `root`, durably, over those of the reset
 /// before.
-///
-/// # Errors
-/// The file that could not be written.
-pub fn write(root: BorrowedFd<'_>, manifest: &Manifest) -> anyhow::Result<()> {
-    let own = crate::own::ensure_own_directory(root)?;
+pub fn write(root: &Dir, manifest: &Manifest) -> anyhow::Result<()> {
+    let own = Own::ensure(root)?;
     let text = serde_json::to_string_pretty(manifest).context("BUG: the manifest is not JSON")?;
-    for (name, text) in [(MANIFEST, text), (GENERATION, manifest.generation.to_string())] {
-        at::write_durably(&own, name, (text + "\n").as_bytes())
-            .with_context(|| format!("cannot write {OWN_DIRECTORY}/{name:?}"))?;
-    }
-    Ok(())
+    own.write_durably(MANIFEST, (text + "\n").as_bytes())?;
+    own.write_durably(GENERATION, format!("{}\n", manifest.generation).as_bytes())
 }
 
 /// Puts back what [`write()`] replaced, when the reset is undone.
-///
-/// # Errors
-/// The file that could not be written or removed.
-pub fn restore(root: BorrowedFd<'_>, before: Option<&Manifest>) -> anyhow::Result<()> {
+pub fn restore(root: &Dir, before: Option<&Manifest>) -> anyhow::Result<()> {
     if let Some(before) = before {
         return write(root, before);
     }
-    let own = own_directory(root)?;
-    for name in [MANIFEST, GENERATION] {
-        at::present(unlinkat(&own, name, AtFlags::empty()))
-            .with_context(|| format!("cannot remove {OWN_DIRECTORY}/{name:?}"))?;
-    }
-    Ok(())
+    let own = Own::of(root)?;
+    own.remove_file(MANIFEST)?;
+    own.remove_file(GENERATION).map(drop)
 }
 
 /// The number of the last reset of the tree at `root`; 0 when it was never reset, or when nothing
@@ -262,7 +242,7 @@ pub fn restore(root: BorrowedFd<'_>, before: Option<&Manifest>) -> anyhow::Resul
 ///
 /// # Errors
 /// The file is there and cannot be read.
-pub fn generation(root: BorrowedFd<'_>) -> anyhow::Result<u64> {
+pub fn generation(root: &Dir) -> anyhow::Result<u64> {
     Ok(counter(root)?.unwrap_or(0))
 }
 
@@ -270,7 +250,7 @@ pub fn generation(root: BorrowedFd<'_>) -> anyhow::Result<u64> {
 ///
 /// # Errors
 /// As [`generation`].
-pub fn counter(root: BorrowedFd<'_>) -> anyhow::Result<Option<u64>> {
+pub fn counter(root: &Dir) -> anyhow::Result<Option<u64>> {
     let Some(text) = read(root, GENERATION)? else { return Ok(Some(0)) };
     let text = String::from_utf8_lossy(&text);
     match text.trim().parse() {
@@ -285,7 +265,7 @@ pub fn counter(root: BorrowedFd<'_>) -> anyhow::Result<Option<u64>> {
 /// # Errors
 /// It is there and cannot be read, or is that of a newer version.
 pub fn known_manifest(
-    root: BorrowedFd<'_>,
+    root: &Dir,
     damaged: impl FnOnce(&anyhow::Error),
 ) -> anyhow::Result<Option<Manifest>> {
     match manifest(root) {
@@ -301,7 +281,7 @@ pub fn known_manifest(
 ///
 /// # Errors
 /// The file is there and cannot be read, or is no manifest.
-pub fn manifest(root: BorrowedFd<'_>) -> anyhow::Result<Option<Manifest>> {
+pub fn manifest(root: &Dir) -> anyhow::Result<Option<Manifest>> {
     let Some(text) = read(root, MANIFEST)? else { return Ok(None) };
     parse_manifest(&text, &format!("{OWN_DIRECTORY}/manifest")).map(Some)
 }
@@ -318,18 +298,10 @@ pub fn parse_manifest(text: &[u8], what: &str) -> anyhow::Result<Manifest> {
 
 /// When both files in the tree at `root` were written, by the clock of the reset; `None` where there is
 /// neither.
-///
-/// # Errors
-/// One is there and cannot be looked at.
-pub fn written(root: BorrowedFd<'_>) -> anyhow::Result<Option<Moment>> {
-    let Some(own) = trusted_own_directory(root)? else { return Ok(None) };
-    let mut first = None;
-    for name in [MANIFEST, GENERATION] {
-        let status = at::present(at::status(own.as_fd(), name)).with_context(|| cannot(name))?;
-        let times = status.map(|status| moment(status.stx_mtime)).into_iter();
-        first = times.chain(first).min();
-    }
-    Ok(first)
+pub fn written(root: &Dir) -> anyhow::Result<Option<Moment>> {
+    let Some(own) = Own::open(root)? else { return Ok(None) };
+    let both = [own.status_optional(MANIFEST)?, own.status_optional(GENERATION)?];
+    Ok(both.into_iter().flatten().map(|status| moment(status.stx_mtime)).min())
 }
 
 /// Seconds since 1970, and nanoseconds.
@@ -341,13 +313,8 @@ pub fn moment(time: StatxTimestamp) -> Moment {
     (time.tv_sec, time.tv_nsec)
 }
 
-fn cannot(name: &CStr) -> String {
-    format!("cannot read {OWN_DIRECTORY}/{}", name.to_string_lossy())
-}
-
-fn read(root: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<Vec<u8>>> {
-    let Some(own) = trusted_own_directory(root)? else { return Ok(None) };
-    at::read_optional(own, name).with_context(|| cannot(name))
+fn read(root: &Dir, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    Own::open(root)?.map_or(Ok(None), |own| own.read_optional(name))
 }
 
 #[cfg(test)]

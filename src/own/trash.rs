@@ -8,22 +8,20 @@
 //!
 //! No generation need hold what was replaced, so it is kept as long as a generation would be.
 
-use std::ffi::{CStr, CString, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use rustix::fs::{AtFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::config::Keep;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::generations::retention::{self, Dated, Expired, Reason};
 use crate::keep::carry::TRASH;
+use crate::own::Own;
 use crate::own::state;
-use crate::own::trusted_own_directory;
 use crate::rules::OWN_DIRECTORY;
 use crate::text::exact_number;
 use crate::tree;
@@ -48,7 +46,7 @@ impl Replaced {
     ///
     /// # Errors
     /// As [`state::generation`].
-    pub fn new(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Self> {
+    pub fn new(root: &Dir, path: &Path) -> anyhow::Result<Self> {
         let path = path.as_os_str().to_owned().into_vec();
         let generation = state::generation(root)?;
         Ok(Self { version: VERSION, path, time: state::now(), generation })
@@ -65,31 +63,21 @@ impl Replaced {
 #[derive(Debug, Default)]
 pub struct Contents {
     /// What the next purge removes, by name, sorted.
-    pub doomed: Vec<CString>,
+    pub doomed: Vec<OsString>,
     /// What recoveries have replaced, by the number in its name.
     pub replaced: Vec<(u64, Replaced)>,
 }
 
 /// The trash of the tree at `root`; `None` where there is none.
-///
-/// # Errors
-/// It cannot be opened.
-pub fn open(root: BorrowedFd<'_>) -> anyhow::Result<Option<OwnedFd>> {
-    let Some(own) = trusted_own_directory(root)? else { return Ok(None) };
-    at::directory_beneath(own.as_fd(), Path::new(TRASH))
-        .with_context(|| format!("cannot open {OWN_DIRECTORY}/{TRASH}"))
+pub fn open(root: &Dir) -> anyhow::Result<Option<Dir>> {
+    Own::open(root)?.map_or(Ok(None), |own| own.open_dir_optional(TRASH))
 }
 
 /// Looks into the trash of the tree at `root`.
-///
-/// # Errors
-/// It cannot be read.
-pub fn look(root: BorrowedFd<'_>) -> anyhow::Result<Contents> {
+pub fn look(root: &Dir) -> anyhow::Result<Contents> {
     let mut contents = Contents::default();
     let Some(trash) = open(root)? else { return Ok(contents) };
-    let names =
-        at::names(trash.as_fd()).with_context(|| format!("cannot read {OWN_DIRECTORY}/{TRASH}"))?;
-    for name in names {
+    for name in trash.names()? {
         let text = name.to_str().unwrap_or("");
         let (text, is_record) = match text.strip_suffix(".json") {
             Some(text) => (text, true),
@@ -97,15 +85,15 @@ pub fn look(root: BorrowedFd<'_>) -> anyhow::Result<Contents> {
         };
         let number = text.strip_prefix("replaced-").and_then(exact_number);
         let other = match (number, is_record) {
-            (Some(number), true) => replaced_name(number)?,
-            (Some(number), false) => record_name(number)?,
+            (Some(number), true) => replaced_name(number),
+            (Some(number), false) => record_name(number),
             (None, _) => {
                 contents.doomed.push(name);
                 continue;
             }
         };
         // What has no record was replaced by an earlier version, or is being removed.
-        if at::present(at::status(trash.as_fd(), &other))?.is_none() {
+        if !trash.holds(&other)? {
             contents.doomed.push(name);
         } else if let (Some(number), false) = (number, is_record) {
             match read(&trash, number) {
@@ -119,10 +107,9 @@ pub fn look(root: BorrowedFd<'_>) -> anyhow::Result<Contents> {
     Ok(contents)
 }
 
-fn read(trash: &OwnedFd, number: u64) -> anyhow::Result<Replaced> {
-    let name = record_name(number)?;
-    let what = format!("{OWN_DIRECTORY}/{TRASH}/{}", name.to_string_lossy());
-    let text = at::read_optional(trash, &name).with_context(|| format!("cannot read {what}"))?;
+fn read(trash: &Dir, number: u64) -> anyhow::Result<Replaced> {
+    let what = format!("{}.json", shown(number));
+    let text = trash.read_optional(record_name(number))?;
     parse(&text.with_context(|| format!("{what} went away"))?, &what)
 }
 
@@ -135,12 +122,12 @@ pub fn parse<T: serde::de::DeserializeOwned>(text: &[u8], what: &str) -> anyhow:
 }
 
 /// The name in the trash of what was replaced.
-pub fn replaced_name(number: u64) -> anyhow::Result<CString> {
-    Ok(CString::new(format!("replaced-{number}"))?)
+pub(crate) fn replaced_name(number: u64) -> String {
+    format!("replaced-{number}")
 }
 
-fn record_name(number: u64) -> anyhow::Result<CString> {
-    Ok(CString::new(format!("replaced-{number}.json"))?)
+fn record_name(number: u64) -> String {
+    format!("replaced-{number}.json")
 }
 
 /// Its path below the volume's root, for a person.
@@ -150,48 +137,30 @@ pub fn shown(number: u64) -> String {
 }
 
 /// Moves something that was replaced to the trash of the volume at `root`, and answers its number
-/// there. It is at one of the two places at every moment.
-///
-/// # Errors
-/// It stays where it was.
-pub fn keep(
-    root: BorrowedFd<'_>,
-    from: (BorrowedFd<'_>, &CStr),
-    replaced: &Replaced,
-) -> anyhow::Result<u64> {
-    let own = crate::own::ensure_own_directory(root)?;
-    let trash = crate::own::ensure_directory(own.as_fd(), &at::c_name(TRASH.as_ref())?)?;
+/// there. It is at one of the two places at every moment; after a failure it stays where it was.
+pub fn keep(root: &Dir, from: (&Dir, &OsStr), replaced: &Replaced) -> anyhow::Result<u64> {
+    let trash = Own::ensure(root)?.directory(TRASH)?;
     let mut number = 1;
-    let is = |name: CString| at::present(at::status(trash.as_fd(), &name));
-    while is(replaced_name(number)?)?.is_some() || is(record_name(number)?)?.is_some() {
+    while trash.holds(replaced_name(number))? || trash.holds(record_name(number))? {
         number += 1;
     }
-    let (name, record) = (replaced_name(number)?, record_name(number)?);
+    let record = record_name(number);
     // Without its record the next purge would remove it.
-    at::write_durably(&trash, &*record, &serde_json::to_vec_pretty(replaced)?)
-        .with_context(|| format!("cannot write {record:?} into {OWN_DIRECTORY}/{TRASH}"))?;
-    let moved = match tree::rename(from, (trash.as_fd(), &name)) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(anyhow!("it is gone")),
-        Err(error) => Err(error.into()),
+    trash.write_json(&record, replaced)?;
+    let moved = match tree::rename(from, (&trash, &replaced_name(number))) {
+        Ok(true) => return Ok(number),
+        Ok(false) => anyhow!("it is gone"),
+        Err(error) => error.into(),
     };
-    match moved {
-        Ok(()) => Ok(number),
-        Err(error) => match unlinkat(&trash, &record, AtFlags::empty()) {
-            Ok(()) => Err(error),
-            Err(left) => Err(error.context(format!("and {record:?} is left over: {left}"))),
-        },
-    }
+    Err(match trash.remove_file(&record) {
+        Ok(_) => moved,
+        Err(left) => moved.context(format!("and {record:?} is left over: {left:#}")),
+    })
 }
 
 /// Makes what was replaced something that the next purge removes, if this one is interrupted.
-///
-/// # Errors
-/// As unlinkat(2).
-pub fn doom(root: BorrowedFd<'_>, number: u64) -> anyhow::Result<()> {
-    let trash = open(root)?.context("the trash is gone")?;
-    unlinkat(&trash, &record_name(number)?, AtFlags::empty())
-        .with_context(|| format!("cannot remove {}.json", shown(number)))
+pub fn doom(root: &Dir, number: u64) -> anyhow::Result<()> {
+    open(root)?.context("the trash is gone")?.remove_file(record_name(number)).map(drop)
 }
 
 /// What `keep` no longer keeps of what was replaced, oldest first; `generations` are those that are

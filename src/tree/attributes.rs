@@ -8,7 +8,7 @@
 //! btrfs forget the property after all.
 
 use std::ffi::CStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::Context as _;
 use linux_raw_sys::general as flag;
@@ -405,8 +405,8 @@ pub(crate) fn set_times(target: Handle<'_>, status: &Statx) -> Result<(), Errno>
 ///
 /// # Errors
 /// As ioctl(2).
-pub fn unseal(target: BorrowedFd<'_>) -> Result<IFlags, Errno> {
-    let handle = Handle::Open(target);
+pub fn unseal(target: impl AsFd) -> Result<IFlags, Errno> {
+    let handle = Handle::Open(target.as_fd());
     let flags = handle.flags()?;
     if flags.intersects(SEALING) {
         handle.set_seals(flags, IFlags::empty())?;
@@ -418,11 +418,11 @@ pub fn unseal(target: BorrowedFd<'_>) -> Result<IFlags, Errno> {
 ///
 /// # Errors
 /// As ioctl(2).
-pub fn seal(target: BorrowedFd<'_>, seals: IFlags) -> Result<(), Errno> {
+pub fn seal(target: impl AsFd, seals: IFlags) -> Result<(), Errno> {
     if seals.is_empty() {
         return Ok(());
     }
-    let handle = Handle::Open(target);
+    let handle = Handle::Open(target.as_fd());
     let flags = handle.flags()?;
     handle.set_seals(flags, flags & SEALING | seals)
 }

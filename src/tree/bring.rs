@@ -1,14 +1,13 @@
 //! Bringing one path of another tree over, with all that it has: the part of `recover` that copies.
 
-use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::fs::{Mode, mkdirat};
+use rustix::fs::Mode;
 
 use super::attributes::{Handle, Scratch};
 use super::copy::job;
@@ -18,7 +17,7 @@ use super::flags::seal_file;
 use super::links::Links;
 use super::settle::Settled;
 use super::walk::Walk;
-use crate::fs::at;
+use crate::fs::Dir;
 
 /// What was brought over.
 #[derive(Debug)]
@@ -46,34 +45,30 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 /// What failed and on which path. The target is then useless.
 pub fn bring(
-    source: BorrowedFd<'_>,
+    source: &Dir,
     from: &Path,
     above: &[&Path],
-    target: BorrowedFd<'_>,
+    target: &Dir,
     threads: usize,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> anyhow::Result<Brought> {
     let (ladder, links) = (Ladder::default(), Links::default());
     let mut scratch = Scratch::default();
-    let mut made: Vec<(OwnedFd, Settled)> = Vec::new();
+    let mut made: Vec<(Dir, Settled)> = Vec::new();
     for path in above {
-        let like_it = |scratch: &mut Scratch| -> anyhow::Result<(OwnedFd, Settled)> {
-            let like = at::open_beneath(source, path)?;
-            let (_, name) = at::open_parent(source, path)?;
-            let parent = made.last().map_or(target, |(directory, _)| directory.as_fd());
-            let directory = own_directory(parent, &name)?;
-            copy_attributes(like.as_fd(), directory.as_fd(), scratch)?;
-            Ok((directory, Settled::look(like.as_fd())?))
+        let like_it = |scratch: &mut Scratch| -> anyhow::Result<(Dir, Settled)> {
+            let like = source.open_dir(path)?;
+            let parent = made.last().map_or(target, |(directory, _)| directory);
+            let directory = make_bare(parent, path.file_name().context("BUG: no name")?)?;
+            copy_attributes(&like, &directory, scratch)?;
+            Ok((directory, Settled::look(&like)?))
         };
         made.push(like_it(&mut scratch).with_context(|| format!("cannot make {path:?}"))?);
     }
-    let (parent, name) =
-        at::open_parent(source, from).with_context(|| format!("cannot open {from:?}"))?;
-    let into = made.last().map_or(target, |(directory, _)| directory.as_fd());
-    let job = job(PathBuf::from(at::os_name(&name)), None);
-    let walk = Walk::new(into, &ladder, &links);
-    walk.add(&job, parent.as_fd(), into, &name, &mut scratch)
-        .with_context(|| format!("{from:?}"))?;
+    let into = made.last().map_or(target, |(directory, _)| directory);
+    let job = job(PathBuf::from(from.file_name().context("BUG: no name")?), None);
+    let walk = Walk::new(into.as_fd(), &ladder, &links);
+    walk.add_at(&job, (source, from), into, &mut scratch).with_context(|| format!("{from:?}"))?;
     let mut nested = std::thread::scope(|scope| {
         let (done, ended) = std::sync::mpsc::channel::<()>();
         let job = &job;
@@ -92,7 +87,7 @@ pub fn bring(
     }
     links.seal_all(|path, seals| seal_file(into, path, seals))?;
     for (directory, settled) in made.iter().rev() {
-        settled.settle(directory.as_fd()).context("cannot set the times of a directory above")?;
+        settled.settle(directory).context("cannot set the times of a directory above")?;
     }
     let around = from.parent().unwrap_or(Path::new(""));
     for path in &mut nested {
@@ -106,9 +101,8 @@ pub fn bring(
 ///
 /// # Errors
 /// As mkdirat(2) and openat(2), and what could not be taken away.
-pub(crate) fn own_directory(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<OwnedFd> {
-    mkdirat(parent, name, Mode::RWXU)?;
-    let directory = at::open_directory(parent, name)?;
+pub(crate) fn make_bare(parent: &Dir, name: impl AsRef<Path>) -> anyhow::Result<Dir> {
+    let directory = parent.make_dir(name)?;
     Handle::Open(directory.as_fd()).strip(Some(Mode::RWXU), &mut Scratch::default())?;
     Ok(directory)
 }

@@ -1,6 +1,6 @@
 //! Removing a subtree, whatever flags its owner set, without following a link out of it.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -14,13 +14,14 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::attributes::{seal, unseal};
+use crate::fs::Dir;
 use crate::fs::at::{self, BATCH, next_batch, open_directory, open_file};
 
 /// Removes `name` in `parent` and everything below it. Answers whether there was anything.
 ///
 /// # Errors
 /// What could not be removed and why; what was removed before stays removed.
-pub fn remove(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<bool> {
+pub fn remove(parent: impl AsFd, name: impl AsRef<OsStr>) -> anyhow::Result<bool> {
     remove_telling(parent, name, &mut || {})
 }
 
@@ -28,7 +29,8 @@ pub fn remove(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// As unlinkat(2); `ENOTEMPTY` when something is in it, which is all left alone.
-pub fn remove_single(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+pub fn remove_single(parent: impl AsFd, name: impl AsRef<OsStr>) -> Result<(), Errno> {
+    let (parent, name) = (parent.as_fd(), &*at::c_name(name.as_ref())?);
     match unlink(parent, name, AtFlags::empty()) {
         Err(Errno::ISDIR) => unlink(parent, name, AtFlags::REMOVEDIR),
         removed => removed,
@@ -40,10 +42,11 @@ pub fn remove_single(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
 /// # Errors
 /// As [`remove`].
 pub fn remove_telling(
-    parent: BorrowedFd<'_>,
-    name: &CStr,
+    parent: impl AsFd,
+    name: impl AsRef<OsStr>,
     removed: &mut dyn FnMut(),
 ) -> anyhow::Result<bool> {
+    let (parent, name) = (parent.as_fd(), &*at::c_name(name.as_ref())?);
     let status = at::present(at::status(parent, name)).with_context(|| cannot("read", name))?;
     let Some(status) = status else { return Ok(false) };
     if at::kind(&status) != FileType::Directory {
@@ -212,7 +215,19 @@ fn unseal_named(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<(OwnedFd, 
 ///
 /// # Errors
 /// As renameat2(2) with `RENAME_NOREPLACE`.
-pub fn rename(from: (BorrowedFd<'_>, &CStr), to: (BorrowedFd<'_>, &CStr)) -> Result<bool, Errno> {
+pub fn rename<N: AsRef<OsStr> + Copy, M: AsRef<OsStr> + Copy>(
+    from: (&Dir, N),
+    to: (&Dir, M),
+) -> Result<bool, Errno> {
+    let (name, new) = (at::c_name(from.1.as_ref())?, at::c_name(to.1.as_ref())?);
+    rename_named((from.0.as_fd(), &name), (to.0.as_fd(), &new))
+}
+
+/// The same with names as the kernel wants them.
+pub(super) fn rename_named(
+    from: (BorrowedFd<'_>, &CStr),
+    to: (BorrowedFd<'_>, &CStr),
+) -> Result<bool, Errno> {
     let rename = || rename_to_free(from, to);
     match rename() {
         Ok(()) => Ok(true),
@@ -253,16 +268,12 @@ fn errno(error: &btrfs::Error) -> Errno {
 /// # Errors
 /// As [`rename`], but for `ENOSPC` and `EDQUOT`. What an interrupted run has left under the name
 /// `doomed` is removed before.
-pub fn doom<'n>(
-    parent: BorrowedFd<'_>,
-    name: &'n CStr,
-    doomed: &'n CStr,
-) -> anyhow::Result<&'n CStr> {
-    remove(parent, doomed)?;
-    match rename((parent, name), (parent, doomed)) {
+pub fn doom(parent: &Dir, name: String, doomed: String) -> anyhow::Result<String> {
+    remove(parent, &doomed)?;
+    match rename((parent, &name), (parent, &doomed)) {
         Ok(_) => Ok(doomed),
         Err(Errno::NOSPC | Errno::DQUOT) => Ok(name),
-        Err(error) => Err(error).with_context(|| cannot("begin to remove", name)),
+        Err(error) => Err(error).with_context(|| format!("cannot begin to remove {name:?}")),
     }
 }
 
@@ -271,10 +282,12 @@ pub fn doom<'n>(
 ///
 /// # Errors
 /// As renameat2(2) with `RENAME_EXCHANGE`.
-pub fn exchange(
-    one: (BorrowedFd<'_>, &CStr),
-    other: (BorrowedFd<'_>, &CStr),
+pub fn exchange<N: AsRef<OsStr> + Copy, M: AsRef<OsStr> + Copy>(
+    one: (&Dir, N),
+    other: (&Dir, M),
 ) -> Result<bool, Errno> {
+    let (name, other_name) = (at::c_name(one.1.as_ref())?, at::c_name(other.1.as_ref())?);
+    let (one, other) = ((one.0.as_fd(), &*name), (other.0.as_fd(), &*other_name));
     let exchange = || match renameat_with(one.0, one.1, other.0, other.1, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(true),
         // OpenZFS before 2.2 takes no flags, and not every filesystem takes this one.
@@ -349,7 +362,7 @@ mod tests {
                 fs::rename(&moved, elsewhere.join("moved")).unwrap();
             }
         };
-        let error = remove_telling(parent.as_fd(), c"trash", &mut owner).unwrap_err();
+        let error = remove_telling(parent.as_fd(), "trash", &mut owner).unwrap_err();
         assert_eq!(
             error.to_string(),
             "what was in \"7\" was moved elsewhere while it was removed; what lies there is left alone"

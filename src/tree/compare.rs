@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::Context as _;
@@ -15,7 +15,7 @@ use super::attributes::permissions;
 use super::descent::{Directory, OPEN_LEVELS};
 use super::entry::{device, is_stub};
 use super::equal::{Comparison, Named, same_flags, same_target};
-use crate::fs::at;
+use crate::fs::{Dir, at};
 
 /// Something that two entries differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -63,7 +63,7 @@ impl Difference {
 #[derive(Debug, Clone, Copy)]
 pub struct Side<'a> {
     /// Its root.
-    pub root: BorrowedFd<'a>,
+    pub root: &'a Dir,
     /// The path in it that is compared; empty for the root.
     pub path: &'a Path,
 }
@@ -85,7 +85,7 @@ pub fn differences(
     let mut comparing = Comparing { one, other, comparison: Comparison::default() };
     let top = |side: Side<'_>| -> anyhow::Result<(OwnedFd, CString)> {
         let (above, name) = at::split(side.path).unwrap_or((Path::new(""), ".".as_ref()));
-        Ok((at::open_beneath(side.root, above)?, at::c_name(name)?))
+        Ok((side.root.open_dir(above)?.into(), at::c_name(name)?))
     };
     let (top, other_top) = (top(one).with_context(cannot)?, top(other).with_context(cannot)?);
     let (mut found, directory) = comparing
@@ -166,8 +166,7 @@ impl Comparing<'_> {
     /// a deep tree costs no more than a wide one.
     fn inside(&mut self, skip: &dyn Fn(&Path) -> bool) -> anyhow::Result<bool> {
         let (one, other) = (self.one, self.other);
-        let roots =
-            (at::open_beneath(one.root, one.path)?, at::open_beneath(other.root, other.path)?);
+        let roots = (one.root.open_dir(one.path)?.into(), other.root.open_dir(other.path)?.into());
         let mut below = Vec::new();
         let Some(top) = Level::enter(roots, &below, skip)? else { return Ok(true) };
         let mut levels = vec![top];
@@ -181,11 +180,11 @@ impl Comparing<'_> {
                     let from = left.as_ref();
                     level.one.open_again(
                         from.map(|it| &it.one),
-                        one.root,
-                        &joined(one.path, path),
+                        one.root.as_fd(),
+                        &at::joined(one.path, path),
                     )?;
-                    let path = joined(other.path, path);
-                    level.other.open_again(from.map(|it| &it.other), other.root, &path)?;
+                    let path = at::joined(other.path, path);
+                    level.other.open_again(from.map(|it| &it.other), other.root.as_fd(), &path)?;
                 }
                 continue;
             };
@@ -264,11 +263,6 @@ fn names(
     names.retain(|name| !skip(&at::join(directory, name)));
     names.sort_unstable();
     Ok(names)
-}
-
-fn joined(path: &Path, below: &Path) -> PathBuf {
-    // Joining an empty path would put a slash at the end.
-    if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) }
 }
 
 /// Whether an entry is the root of another subvolume or filesystem, or stands for one.

@@ -1,6 +1,6 @@
 //! Copying several subtrees at once, by the same walk.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
@@ -12,7 +12,7 @@ use super::data::Ladder;
 use super::directory::stand_in;
 use super::links::Links;
 use super::walk::{Job, Walk};
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::rules::Node;
 
 /// One persisted path that was brought over.
@@ -46,8 +46,8 @@ pub(crate) fn job(path: PathBuf, rules: Option<&Node>) -> Job<'_> {
 
 pub(crate) fn run(
     jobs: &[(&Path, &Job<'_>)],
-    source: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
+    source: &Dir,
+    target: &Dir,
     (ladder, links): (&Ladder, &Links),
     threads: usize,
     scratch: &mut Scratch,
@@ -55,14 +55,9 @@ pub(crate) fn run(
     if jobs.is_empty() {
         return Ok(());
     }
-    let walk = Walk::new(target, ladder, links);
+    let walk = Walk::new(target.as_fd(), ladder, links);
     for (from, job) in jobs {
-        let mut start = || -> anyhow::Result<()> {
-            let (from, name) = at::open_parent(source, from)?;
-            let (to, _) = at::open_parent(target, &job.path)?;
-            walk.add(job, from.as_fd(), to.as_fd(), &name, scratch)
-        };
-        start().with_context(|| format!("{from:?}"))?;
+        walk.add_at(job, (source, from), target, scratch).with_context(|| format!("{from:?}"))?;
     }
     // Subvolumes nested in it are not part of it; a snapshot has an empty directory for each.
     for nested in walk.run(threads)? {

@@ -1,6 +1,6 @@
 //! Single directories, without what is in them.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -10,11 +10,12 @@ use rustix::fs::{AtFlags, Mode, mkdirat, unlinkat};
 use super::attributes::{Created, Handle, Scratch, Source, remove_labels, unseal};
 use super::entry::is_stub;
 use super::settle::Settled;
+use crate::fs::Dir;
 use crate::fs::at;
 
 /// Makes the empty directory that stands for a subvolume in one that is otherwise complete: its
 /// times and seals stay what they are.
-pub(super) fn stand_in(root: BorrowedFd<'_>, nested: &Path) -> anyhow::Result<()> {
+pub(super) fn stand_in(root: impl AsFd, nested: &Path) -> anyhow::Result<()> {
     let make = || -> anyhow::Result<()> {
         let (parent, name) = at::open_parent(root, nested)?;
         let was = Settled::look(parent.as_fd())?;
@@ -30,7 +31,16 @@ pub(super) fn stand_in(root: BorrowedFd<'_>, nested: &Path) -> anyhow::Result<()
 ///
 /// # Errors
 /// As mkdirat(2) and unlinkat(2), and the attribute that could not be copied.
-pub fn move_stub(
+pub fn move_stub<N: AsRef<OsStr> + Copy, M: AsRef<OsStr> + Copy>(
+    from: (&Dir, N),
+    to: (&Dir, M),
+) -> anyhow::Result<bool> {
+    let (name, new) = (at::c_name(from.1.as_ref())?, at::c_name(to.1.as_ref())?);
+    move_stub_named((from.0.as_fd(), &name), (to.0.as_fd(), &new))
+}
+
+/// The same with names as the kernel wants them.
+pub(super) fn move_stub_named(
     from: (BorrowedFd<'_>, &CStr),
     to: (BorrowedFd<'_>, &CStr),
 ) -> anyhow::Result<bool> {
@@ -49,10 +59,11 @@ pub fn move_stub(
 
 /// Gives an empty or a foreign directory every attribute of another but its sealing flags.
 pub(crate) fn copy_attributes(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
+    from: impl AsFd,
+    to: impl AsFd,
     scratch: &mut Scratch,
 ) -> anyhow::Result<()> {
+    let (from, to) = (from.as_fd(), to.as_fd());
     let (handle, target) = (Handle::Open(from), Handle::Open(to));
     target.strip(Some(Mode::RWXU), scratch)?;
     let (status, flags) = (at::status_of(from)?, handle.flags()?);
@@ -65,7 +76,8 @@ pub(crate) fn copy_attributes(
 ///
 /// # Errors
 /// The attribute that could not be copied, in words.
-pub fn take_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> anyhow::Result<()> {
+pub fn take_attributes(from: impl AsFd, to: impl AsFd) -> anyhow::Result<()> {
+    let to = to.as_fd();
     let mut scratch = Scratch::default();
     unseal(to).context("cannot clear its flags")?;
     remove_labels(Handle::Open(to), &mut scratch)?;

@@ -142,7 +142,7 @@ pub(crate) fn device(status: &Statx) -> (u32, u32) {
 ///
 /// # Errors
 /// As statfs(2).
-pub(crate) fn is_stub(near: BorrowedFd<'_>, status: &Statx) -> anyhow::Result<bool> {
+pub(crate) fn is_stub(near: impl AsFd, status: &Statx) -> anyhow::Result<bool> {
     Ok(status.stx_ino == STUB_INODE && darlings_btrfs::is_btrfs(near)?)
 }
 
@@ -239,11 +239,11 @@ fn restore_special(place: &Place<'_>, seen: &Seen, scratch: &mut Scratch) -> any
         FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
             let device = makedev(status.stx_rdev_major, status.stx_rdev_minor);
             mknodat(place.target, place.name, kind, mode, device)
-                .with_context(|| format!("cannot make the {}", at::kind_name(kind)))?;
+                .with_context(|| format!("cannot make the {}", at::Kind::from(kind)))?;
             Some(mode)
         }
         FileType::RegularFile | FileType::Directory | FileType::Unknown => {
-            anyhow::bail!("it became a {} while it was read", at::kind_name(kind))
+            anyhow::bail!("it became a {} while it was read", at::Kind::from(kind))
         }
     };
     let target = Handle::Named(place.target, place.name);

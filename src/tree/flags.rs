@@ -1,6 +1,6 @@
 //! The inode flags that forbid every change: immutable and append-only (`chattr(1)`).
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,9 +11,9 @@ use super::attributes::{Handle, SEALING, seal};
 use crate::fs::at;
 
 /// Sets flags that forbid every change on a file below an open directory.
-pub(crate) fn seal_file(root: BorrowedFd<'_>, path: &Path, seals: IFlags) -> anyhow::Result<()> {
+pub(crate) fn seal_file(root: impl AsFd, path: &Path, seals: IFlags) -> anyhow::Result<()> {
     let seal_it = || -> anyhow::Result<()> {
-        let (parent, name) = at::open_parent(root, path)?;
+        let (parent, name) = at::open_parent(&root, path)?;
         Ok(seal(at::open_file(parent.as_fd(), &name)?.as_fd(), seals)?)
     };
     seal_it().with_context(|| format!("cannot set the flags of {path:?}"))
@@ -23,8 +23,8 @@ pub(crate) fn seal_file(root: BorrowedFd<'_>, path: &Path, seals: IFlags) -> any
 ///
 /// # Errors
 /// As ioctl(2).
-pub fn seals_of(file: BorrowedFd<'_>) -> Result<IFlags, Errno> {
-    Handle::Open(file).flags().map(|flags| flags & SEALING)
+pub fn seals_of(file: impl AsFd) -> Result<IFlags, Errno> {
+    Handle::Open(file.as_fd()).flags().map(|flags| flags & SEALING)
 }
 
 /// The flags that forbid every change to an entry, by what statx(2) said of it; `None` where the

@@ -36,7 +36,7 @@ mod walk;
 
 pub(crate) use attributes::{Created, Handle, Scratch, Source, set_times};
 pub use attributes::{seal, unseal};
-pub(crate) use bring::own_directory as make_own_directory;
+pub(crate) use bring::make_bare;
 pub use bring::{Brought, bring};
 pub(crate) use clear::make_writable;
 pub use clear::{doom, exchange, remove, remove_single, remove_telling, rename};

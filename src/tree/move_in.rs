@@ -1,7 +1,7 @@
 //! Copying what lies in another tree altogether, by the same walk as a restoration: for moving in
 //! from somebody else's store.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,7 @@ use super::directory::take_attributes;
 use super::flags::seal_file;
 use super::links::Links;
 use super::walk::Walk;
-use crate::fs::at;
+use crate::fs::{Dir, at};
 
 /// What was copied by [`move_in`].
 #[derive(Debug)]
@@ -37,8 +37,8 @@ pub struct MovedIn {
 /// # Errors
 /// What failed and on which path. The copies are then useless.
 pub fn move_in(
-    source: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
+    source: &Dir,
+    target: &Dir,
     copies: &[Copied],
     threads: usize,
 ) -> anyhow::Result<MovedIn> {
@@ -48,12 +48,10 @@ pub fn move_in(
         .iter()
         .map(|copied| (&copied.from, job(copied.to.clone(), copied.rules.as_ref())))
         .collect();
-    let walk = Walk::new(target, &ladder, &links);
+    let walk = Walk::new(target.as_fd(), &ladder, &links);
     for (from, job) in &jobs {
         let mut start = |from: &Path| -> anyhow::Result<()> {
-            let (source, name) = at::open_parent(source, from)?;
-            let (target, _) = at::open_parent(target, &job.path)?;
-            walk.add(job, source.as_fd(), target.as_fd(), &name, &mut scratch)
+            walk.add_at(job, (source, from), target, &mut scratch)
         };
         start(from).with_context(|| format!("cannot copy {from:?}"))?;
     }
@@ -75,7 +73,8 @@ pub fn move_in(
 ///
 /// # Errors
 /// What could not be copied, in words.
-pub fn fill_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> anyhow::Result<()> {
+pub fn fill_file(from: impl AsFd, to: impl AsFd) -> anyhow::Result<()> {
+    let (from, to) = (from.as_fd(), to.as_fd());
     let status = at::status_of(from).context("cannot read its attributes")?;
     let flags = Handle::Open(from).flags().context("cannot read its flags")?;
     unseal(to).context("cannot clear its flags")?;

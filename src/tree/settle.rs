@@ -1,7 +1,7 @@
 //! What moving an entry changes in the directory that it leaves or comes into, so that it can
 //! be set again afterwards, by this run or by one after a crash.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 
 use rustix::fs::{IFlags, Timespec, Timestamps, futimens};
 use rustix::io::Errno;
@@ -26,7 +26,8 @@ impl Settled {
     ///
     /// # Errors
     /// As statx(2) and ioctl(2).
-    pub fn look(directory: BorrowedFd<'_>) -> Result<Self, Errno> {
+    pub fn look(directory: impl AsFd) -> Result<Self, Errno> {
+        let directory = directory.as_fd();
         let times = times(&at::status_of(directory)?);
         Ok(Self {
             accessed: (times.last_access.tv_sec, times.last_access.tv_nsec),
@@ -52,11 +53,11 @@ impl Settled {
     ///
     /// # Errors
     /// As utimensat(2) and ioctl(2).
-    pub fn settle(&self, directory: BorrowedFd<'_>) -> Result<(), Errno> {
-        unseal(directory)?;
+    pub fn settle(&self, directory: impl AsFd) -> Result<(), Errno> {
+        unseal(&directory)?;
         let time = |(tv_sec, tv_nsec)| Timespec { tv_sec, tv_nsec };
         futimens(
-            directory,
+            &directory,
             &Timestamps {
                 last_access: time(self.accessed),
                 last_modification: time(self.modified),

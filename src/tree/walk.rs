@@ -19,9 +19,10 @@ use rustix::io::Errno;
 use super::attributes::{Created, Handle, Scratch, Source, seal, unseal};
 use super::clear;
 use super::data::Ladder;
-use super::directory::move_stub;
+use super::directory::move_stub_named;
 use super::entry::{Files, Place, Seen, device, make_directory};
 use super::links::{Links, lock};
+use crate::fs::Dir;
 use crate::fs::at::{self, BATCH, Entry, next_batch};
 use crate::rules::Node;
 
@@ -33,7 +34,7 @@ pub(crate) struct Job<'r> {
     pub(crate) rules: Option<&'r Node>,
     /// Where the blank's directory of the same path was laid, if it had one: what is left
     /// out comes from there.
-    pub(crate) aside: Option<OwnedFd>,
+    pub(crate) aside: Option<Dir>,
     /// Entries restored.
     pub(crate) entries: AtomicU64,
     /// Bytes of its regular files.
@@ -226,6 +227,20 @@ impl<'j> Walk<'j> {
         let opened = Opened::new(None, name, made, job, job.rules);
         self.give_away(Task::Enter(opened));
         Ok(())
+    }
+
+    /// Adds the persisted path of `job`, which is at a path below a source, and goes to the job's below
+    /// `target`.
+    pub(crate) fn add_at(
+        &self,
+        job: &'j Job<'j>,
+        (source, from): (&Dir, &Path),
+        target: &Dir,
+        scratch: &mut Scratch,
+    ) -> anyhow::Result<()> {
+        let (source, name) = source.open_parent(from)?;
+        let (target, _) = target.open_parent(&job.path)?;
+        self.add(job, source.as_fd(), target.as_fd(), &at::c_name(&name)?, scratch)
     }
 
     /// Restores everything that was added, with this many threads.
@@ -428,8 +443,8 @@ impl<'j> Worker<'_, 'j> {
                 // What is left of it is thrown away, so its seals are of no use to anyone.
                 unseal(blank.as_fd()).context("cannot clear the flags of the blank's directory")?;
                 let (from, to) = ((blank.as_fd(), name), (pair.target.as_fd(), name));
-                let moved = match clear::rename(from, to) {
-                    Err(Errno::NOTEMPTY) => move_stub(from, to)
+                let moved = match clear::rename_named(from, to) {
+                    Err(Errno::NOTEMPTY) => move_stub_named(from, to)
                         .and_then(|moved| moved.then_some(true).context(Errno::NOTEMPTY)),
                     moved => moved.map_err(anyhow::Error::from),
                 };

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -16,6 +15,7 @@ use rustix::fs::FileType;
 use super::elsewhere::{MOST_LINKS, through};
 use crate::cmdline::Asked;
 use crate::config::{self, Backing};
+use crate::fs::Dir;
 use crate::fs::at;
 use crate::names::shown;
 use crate::rules::{Rules, Verdict};
@@ -52,8 +52,8 @@ const OURS: [&str; 7] = [
 pub(super) fn ensure(
     volume: &config::Volume,
     asked: Asked,
-    previous: BorrowedFd<'_>,
-    blank: Option<BorrowedFd<'_>>,
+    previous: &Dir,
+    blank: Option<&Dir>,
 ) -> anyhow::Result<()> {
     let trees = Trees::of(volume, asked, previous, blank);
     let release = rustix::system::uname();
@@ -91,8 +91,8 @@ pub(super) fn ensure(
 /// What cannot be looked at.
 pub fn vanishing(
     volume: &config::Volume,
-    previous: BorrowedFd<'_>,
-    blank: Option<BorrowedFd<'_>>,
+    previous: &Dir,
+    blank: Option<&Dir>,
 ) -> anyhow::Result<Vec<String>> {
     let trees = Trees::of(volume, Asked::Reset, previous, blank);
     let mut notes = Vec::new();
@@ -130,8 +130,8 @@ pub fn vanishing(
 struct Trees<'a> {
     volume: &'a config::Volume,
     rules: Rules,
-    previous: BorrowedFd<'a>,
-    blank: Option<BorrowedFd<'a>>,
+    previous: &'a Dir,
+    blank: Option<&'a Dir>,
 }
 
 #[derive(Clone, Copy)]
@@ -144,8 +144,8 @@ impl<'a> Trees<'a> {
     fn of(
         volume: &'a config::Volume,
         asked: Asked,
-        previous: BorrowedFd<'a>,
-        blank: Option<BorrowedFd<'a>>,
+        previous: &'a Dir,
+        blank: Option<&'a Dir>,
     ) -> Self {
         // A restored generation is taken as it is, and nothing is kept beside it.
         let rules = match asked {
@@ -203,11 +203,10 @@ impl<'a> Trees<'a> {
     fn loader_of(&self, program: &Path) -> anyhow::Result<Option<PathBuf>> {
         let read = || -> anyhow::Result<Option<PathBuf>> {
             let Some(from) = self.source(Tree::Result, program)? else { return Ok(None) };
-            let (parent, name) = at::open_parent(from, program)?;
-            if at::kind(&at::status(parent.as_fd(), &name)?) != FileType::RegularFile {
+            if at::kind(&from.status_at(program)?) != FileType::RegularFile {
                 return Ok(None);
             }
-            Ok(elf::loader(&at::open_file(parent.as_fd(), &name)?.into())?)
+            Ok(elf::loader(&from.open_file(program)?.into())?)
         };
         read().with_context(|| format!("cannot read {program:?}"))
     }
@@ -240,7 +239,7 @@ impl<'a> Trees<'a> {
         let Some(leads_to) = merged(&self.volume.mount_point.join(path)) else { return Ok(None) };
         let first = Path::new(path.iter().next().unwrap_or_default());
         let is_there = match self.source(tree, first)? {
-            Some(from) => at::status_beneath(from, first)?.is_some(),
+            Some(from) => from.glance(first)?.is_some(),
             None => false,
         };
         Ok((!is_there).then_some(leads_to))
@@ -254,7 +253,7 @@ impl<'a> Trees<'a> {
             let Some(from) = self.source(tree, above).with_context(cannot)? else {
                 return Ok(Way::Nowhere);
             };
-            match at::status_beneath(from, above).with_context(cannot)? {
+            match from.glance(above)? {
                 None => return Ok(Way::Nowhere),
                 Some(status) if at::kind(&status) == FileType::Symlink => {
                     return Ok(Way::Link(from, above.to_owned()));
@@ -266,13 +265,13 @@ impl<'a> Trees<'a> {
     }
 
     /// The tree that the entry at a path comes from.
-    fn source(&self, tree: Tree, path: &Path) -> std::io::Result<Option<BorrowedFd<'a>>> {
+    fn source(&self, tree: Tree, path: &Path) -> anyhow::Result<Option<&'a Dir>> {
         let (previous, blank) = (Some(self.previous), self.blank);
         Ok(match (tree, self.rules.verdict(path)) {
             (Tree::Previous, _) | (Tree::Result, Verdict::Persisted) => previous,
             (Tree::Result, Verdict::Blank) => blank,
             (Tree::Result, Verdict::Connector) => match blank {
-                Some(blank) if at::status_beneath(blank, path)?.is_some() => Some(blank),
+                Some(blank) if blank.glance(path)?.is_some() => Some(blank),
                 _ => previous,
             },
         })
@@ -283,11 +282,9 @@ impl<'a> Trees<'a> {
         let mut releases = BTreeSet::new();
         for modules in MODULES {
             let Some(path) = self.find(Tree::Previous, Path::new(modules))? else { continue };
-            let cannot = || format!("cannot read {path:?}");
-            let found = at::directory_beneath(self.previous, &path).with_context(cannot)?;
+            let found = self.previous.open_dir_optional(&path)?;
             let Some(directory) = found else { continue };
-            let names = at::names(directory.as_fd()).with_context(cannot)?;
-            releases.extend(names.iter().map(|name| at::os_name(name).to_owned()));
+            releases.extend(directory.names()?);
         }
         Ok(releases)
     }
@@ -299,7 +296,7 @@ enum Way<'a> {
     Through,
     Nowhere,
     /// To a link first, in this tree.
-    Link(BorrowedFd<'a>, PathBuf),
+    Link(&'a Dir, PathBuf),
 }
 
 /// Where an absolute path is in a merged /usr.

@@ -7,14 +7,15 @@
 //! content is what was meant. Where a user can have, it is a warning: no user keeps a volume from being
 //! reset.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{FileType, Statx, readlinkat};
+use rustix::fs::{FileType, Statx};
 
 use crate::config;
-use crate::fs::at;
+use crate::fs::Dir;
+use crate::fs::at::{self, Kind};
 use crate::keep::survey::State;
 use crate::keep::survey::Surveyed;
 use crate::keep::survey::are_of_root;
@@ -82,8 +83,8 @@ impl Elsewhere {
 pub(super) fn look(
     volume: &config::Volume,
     surveyed: &[Surveyed],
-    previous: BorrowedFd<'_>,
-    blank: Option<BorrowedFd<'_>>,
+    previous: &Dir,
+    blank: Option<&Dir>,
 ) -> anyhow::Result<Vec<Elsewhere>> {
     let mut found = Vec::new();
     for it in surveyed.iter().filter(|it| it.from.is_none()) {
@@ -96,22 +97,20 @@ pub(super) fn look(
 
 struct Looking<'a> {
     volume: &'a config::Volume,
-    previous: BorrowedFd<'a>,
-    blank: Option<BorrowedFd<'a>>,
+    previous: &'a Dir,
+    blank: Option<&'a Dir>,
 }
 
 impl Looking<'_> {
     fn at(&self, persisted: &Surveyed) -> anyhow::Result<Option<Elsewhere>> {
         let path = &persisted.path;
         let stands = match &persisted.state {
-            State::Present { kind: "symbolic link" } => {
-                let (parent, name) = at::open_parent(self.previous, path)?;
-                let target = readlinkat(&parent, &name, Vec::new())?;
-                let target = PathBuf::from(at::os_name(&target));
+            State::Present { kind: Kind::Symlink } => {
+                let target = self.previous.read_link(path)?;
                 self.resolve(path)?
                     .map(|(content, of_root)| (content, Stands::Link(target), of_root))
             }
-            State::Present { kind: "directory" } | State::Absent => self
+            State::Present { kind: Kind::Directory } | State::Absent => self
                 .home_of_homed(path)?
                 .map(|(content, of_root)| (content, Stands::HomeOfHomed, of_root)),
             State::Present { .. } | State::Unreachable { .. } => None,
@@ -121,11 +120,11 @@ impl Looking<'_> {
             return Ok(None);
         }
         // What is mounted there is not the volume's.
-        let Some(status) = at::status_beneath(self.previous, &content)? else { return Ok(None) };
+        let Some(status) = self.previous.glance(&content)? else { return Ok(None) };
         // A mount point, mostly. Whether a user's is empty is up to the user.
         if at::kind(&status) == FileType::Directory
             && are_of_root(self.previous, content.ancestors())?
-            && at::is_empty(at::open_beneath(self.previous, &content)?.as_fd())?
+            && self.previous.open_dir(&content)?.is_empty()?
         {
             return Ok(None);
         }
@@ -141,8 +140,8 @@ impl Looking<'_> {
         let (mut path, mut of_root) = (path.to_owned(), true);
         for _ in 0..MOST_LINKS {
             let link = match state_at(self.previous, &path)? {
-                State::Present { kind: "symbolic link" } => path.clone(),
-                State::Unreachable { ancestor, kind: "symbolic link" } => ancestor,
+                State::Present { kind: Kind::Symlink } => path.clone(),
+                State::Unreachable { ancestor, kind: Kind::Symlink } => ancestor,
                 State::Present { .. } => {
                     let of_root = of_root && self.is_in_hands_of_root(&path)?;
                     return Ok(Some((path, of_root)));
@@ -165,11 +164,11 @@ impl Looking<'_> {
             let mut image = path.as_os_str().to_owned();
             image.push(ending);
             let image = PathBuf::from(image);
-            if at::status_beneath(self.previous, &image)?.is_none() {
+            if self.previous.glance(&image)?.is_none() {
                 continue;
             }
-            if let Some(own) = at::directory_beneath(self.previous, path)?
-                && !at::is_empty(own.as_fd())?
+            if let Some(own) = self.previous.open_dir_optional(path)?
+                && !own.is_empty()?
             {
                 return Ok(None);
             }
@@ -189,7 +188,7 @@ impl Looking<'_> {
     /// The blank's directories are taken to be the same: what is in them is the blank's after every reset.
     fn replaced(&self, content: &Path, status: &Statx) -> anyhow::Result<Option<bool>> {
         let Some(blank) = self.blank else { return Ok(Some(false)) };
-        let Some(other) = at::status_beneath(blank, content)? else { return Ok(Some(false)) };
+        let Some(other) = blank.glance(content)? else { return Ok(Some(false)) };
         if at::kind(status) != at::kind(&other) {
             return Ok(Some(true));
         }
@@ -197,8 +196,9 @@ impl Looking<'_> {
         let same = match at::kind(status) {
             FileType::RegularFile if status.stx_size != other.stx_size => false,
             FileType::RegularFile if status.stx_size <= SMALL => {
-                let (one, name) = at::open_parent(self.previous, content)?;
-                let (other, _) = at::open_parent(blank, content)?;
+                let (one, name) = self.previous.open_parent(content)?;
+                let (other, _) = blank.open_parent(content)?;
+                let name = at::c_name(&name)?;
                 let named = |parent| Named { parent, name: &name };
                 let (one, other) = (named(one.as_fd()), named(other.as_fd()));
                 Comparison::default().same_bytes(one, other)?
@@ -212,16 +212,13 @@ impl Looking<'_> {
 
 /// The absolute path that a path stands for whose first link is `link`, both below a volume's root.
 pub(super) fn through(
-    tree: BorrowedFd<'_>,
+    tree: &Dir,
     mount_point: &Path,
     path: &Path,
     link: &Path,
 ) -> anyhow::Result<PathBuf> {
-    let (above, name) = at::open_parent(tree, link)?;
-    let target = readlinkat(&above, &name, Vec::new())?;
     let rest = path.strip_prefix(link).context("BUG: the link is not on the path")?;
-    let target = Path::new(at::os_name(&target)).join(rest);
-    Ok(absolute(&parent(&mount_point.join(link)), &target))
+    Ok(absolute(&parent(&mount_point.join(link)), &tree.read_link(link)?.join(rest)))
 }
 
 fn parent(path: &Path) -> PathBuf {

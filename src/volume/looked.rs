@@ -1,6 +1,5 @@
 //! A look at the trees of a volume before anything is changed: the same for every filesystem.
 
-use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -10,7 +9,7 @@ use super::bootable;
 use super::elsewhere::{self, Elsewhere};
 use crate::cmdline::Asked;
 use crate::config;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::fs::reserved::Reserved;
 use crate::keep::attic::{self, Attic};
 use crate::keep::carry;
@@ -47,15 +46,15 @@ impl Looked {
     pub(super) fn at(
         volume: &config::Volume,
         asked: Asked,
-        previous: BorrowedFd<'_>,
-        blank: Option<BorrowedFd<'_>>,
+        previous: &Dir,
+        blank: Option<&Dir>,
     ) -> anyhow::Result<Self> {
         let rules = &volume.rules;
         let reserved = Reserved::of(previous).context("cannot look at the root")?;
         for declared in rules.persisted() {
             let first = declared.path.iter().next().unwrap_or_default();
             ensure!(
-                !reserved.holds(&at::c_name(first)?),
+                !reserved.holds(first),
                 "{:?} is declared, and {first:?} is the filesystem's own: it is never touched; remove \
                  it from the configuration",
                 declared.path
@@ -78,8 +77,8 @@ impl Looked {
     /// attic or comes back from it any more.
     pub(super) fn in_place_at(
         rules: &Rules,
-        tree: BorrowedFd<'_>,
-        blank: Option<BorrowedFd<'_>>,
+        tree: &Dir,
+        blank: Option<&Dir>,
     ) -> anyhow::Result<Self> {
         let paths = survey(rules, tree, blank)?;
         let excluded = survey_excluded(rules, tree, &paths)?;
@@ -97,8 +96,8 @@ impl Looked {
     pub(super) fn ensure_fits(
         &self,
         rules: &Rules,
-        root: BorrowedFd<'_>,
-        blank: Option<BorrowedFd<'_>>,
+        root: &Dir,
+        blank: Option<&Dir>,
         clones: bool,
     ) -> anyhow::Result<()> {
         let Some(blank) = blank else { return Ok(()) };
@@ -121,7 +120,7 @@ impl Looked {
     pub(super) fn ensure_kept_fits(
         &self,
         rules: &Rules,
-        previous: BorrowedFd<'_>,
+        previous: &Dir,
         clones: bool,
         free: u64,
     ) -> anyhow::Result<()> {
@@ -130,7 +129,7 @@ impl Looked {
         let kept = kept.map(|path| (path.source().to_owned(), rules.at(&path.path)));
         let stores = self.attic.stores.iter().map(|path| (path.clone(), None));
         let attic = Path::new(OWN_DIRECTORY).join(attic::ATTIC);
-        let attic = at::status_beneath(previous, &attic)?.map(|_| (attic, None));
+        let attic = previous.glance(&attic)?.map(|_| (attic, None));
         let once = Room::to_bring(kept.chain(stores).chain(attic), previous, clones)?;
         let needed = once.bytes.saturating_mul(2).saturating_add(LEAST_ROOM);
         ensure_copy_fits("what is kept", (needed, free), "")

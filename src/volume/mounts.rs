@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::ops::Deref;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,8 @@ use anyhow::{Context as _, ensure};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, unlinkat};
 use rustix::io::Errno;
 
+use crate::fs::Dir;
+use crate::fs::at;
 use crate::fs::octal::unescape;
 use crate::text::exact_number;
 
@@ -20,7 +23,7 @@ use crate::text::exact_number;
 #[derive(Debug)]
 pub(super) struct Mount {
     path: PathBuf,
-    root: OwnedFd,
+    root: Dir,
 }
 
 impl Mount {
@@ -33,9 +36,11 @@ impl Mount {
         E: std::error::Error + Send + Sync + 'static,
     {
         let path = new_directory(name)?;
+        // Paths in it are the volume's own, and begin at its root.
         let mounted = mount(&path).map_err(anyhow::Error::from).and_then(|()| {
             let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-            open(&path, flags, Mode::empty()).with_context(|| format!("cannot open {path:?}"))
+            let root = open(&path, flags, Mode::empty());
+            Ok(Dir::new(root.with_context(|| format!("cannot open {path:?}"))?, ""))
         });
         match mounted {
             Ok(root) => Ok(Self { path, root }),
@@ -81,9 +86,11 @@ pub(super) fn all_done(
     Ok(())
 }
 
-impl AsFd for Mount {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+impl Deref for Mount {
+    type Target = Dir;
+
+    fn deref(&self) -> &Dir {
+        &self.root
     }
 }
 
@@ -176,8 +183,8 @@ pub(super) fn of_process(process: &str) -> anyhow::Result<Vec<Mounted>> {
 
 /// The mount that an open directory is reached by in this process, and its path in the filesystem
 /// that is mounted there.
-pub(super) fn holding(directory: BorrowedFd<'_>) -> anyhow::Result<(Mounted, PathBuf)> {
-    let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+pub(super) fn holding(directory: &Dir) -> anyhow::Result<(Mounted, PathBuf)> {
+    let link = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
     let path = std::fs::read_link(&link).with_context(|| format!("cannot read {link}"))?;
     // Of several on one mount point the last one hides the others.
     let mount = of_process("self")?
@@ -186,13 +193,8 @@ pub(super) fn holding(directory: BorrowedFd<'_>) -> anyhow::Result<(Mounted, Pat
         .max_by_key(|mount| mount.mount_point.as_os_str().len())
         .with_context(|| format!("no mount holds {path:?}"))?;
     let below = path.strip_prefix(&mount.mount_point).context("BUG: not below its mount")?;
-    let inside = joined(&mount.root, below);
+    let inside = at::joined(&mount.root, below);
     Ok((mount, inside))
-}
-
-/// Joining an empty path would put a slash at the end.
-fn joined(path: &Path, below: &Path) -> PathBuf {
-    if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) }
 }
 
 fn parse(line: &[u8]) -> Option<Mounted> {

@@ -1,12 +1,11 @@
 //! Which filesystem a volume of the configuration is on: the only place that asks.
 
-use std::os::fd::BorrowedFd;
-
 use super::missing::{InitOptions, Missing};
 use super::running::in_running_system;
 use super::seam::{Options, Volume};
 use super::{btrfs, dir, zfs};
 use crate::config;
+use crate::fs::Dir;
 use crate::generations::{self, Store};
 use crate::keep::survey::{Closed, keep_whole};
 
@@ -27,7 +26,7 @@ pub fn open(volume: &config::Volume, options: Options) -> anyhow::Result<Box<dyn
             Ok(Box::new(opened))
         }
         config::Backing::Dir(source) => {
-            let opened = dir::Dir::open(volume, source, options)?;
+            let opened = dir::PlainDir::open(volume, source, options)?;
             Ok(Box::new(opened))
         }
     }
@@ -74,7 +73,7 @@ pub fn store(
 /// Every failure to look.
 pub fn with_rules_for(
     volume: &config::Volume,
-    live: BorrowedFd<'_>,
+    live: &Dir,
 ) -> anyhow::Result<(config::Volume, Vec<Closed>)> {
     let mut volume = volume.clone();
     let closed = match volume.backing {

@@ -1,7 +1,6 @@
 //! Volumes as the running system has them.
 
 use std::io::ErrorKind;
-use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +10,7 @@ use darlings_btrfs as fs;
 
 use super::mounts::{self, Mounted};
 use crate::config::{self, Backing};
+use crate::fs::Dir;
 use crate::names::shown;
 
 /// A plain directory is named where the initrd has it. Here it is at its mount point, unless something
@@ -47,8 +47,8 @@ pub fn is_mount_point(path: &Path) -> anyhow::Result<bool> {
 /// The list of mounts cannot be read.
 pub fn place_in(
     volume: &config::Volume,
-    live: BorrowedFd<'_>,
-    directory: BorrowedFd<'_>,
+    live: &Dir,
+    directory: &Dir,
 ) -> anyhow::Result<Option<PathBuf>> {
     let (mount, inside) = mounts::holding(directory)?;
     let root = match &volume.backing {

@@ -100,7 +100,10 @@ fn a_lock_on_the_root_keeps_no_purge_away_and_one_on_the_tools_directory_every_r
     let by_a_run = locked(&volume.live().join(".darlings"))?;
     let (code, told) = run("purge")?;
     assert_eq!(code, Some(1));
-    assert!(told.contains("another run is at work in .darlings; wait for it"), "{told}");
+    assert!(
+        told.contains("another run is at work in .darlings, a purge perhaps; wait for it"),
+        "{told}"
+    );
     let (code, told) = run("reset")?;
     assert_eq!(code, Some(10));
     assert!(

@@ -1,6 +1,5 @@
 //! Every kind of entry and every attribute comes back as it was, by the real binary on real btrfs.
 
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -431,14 +430,11 @@ fn restored_by_the_library(
         &[Rule::new("keep", &["sparse/only-a-hole"]).unwrap()],
     )?;
     darlings::fs::process::prepare()?;
-    let open = |path: &Path| std::fs::File::open(path);
+    let open = |path: &Path| darlings::fs::Dir::open(path);
     let (blank, previous, tree) = (open(blank)?, open(previous)?, open(target)?);
-    let surveyed = darlings::keep::survey::survey(&rules, previous.as_fd(), Some(blank.as_fd()))?;
-    let trees = darlings::keep::trees::Trees {
-        previous: previous.as_fd(),
-        blank: Some(blank.as_fd()),
-        target: tree.as_fd(),
-    };
+    let surveyed = darlings::keep::survey::survey(&rules, &previous, Some(&blank))?;
+    let trees =
+        darlings::keep::trees::Trees { previous: &previous, blank: Some(&blank), target: &tree };
     let outcome = darlings::keep::copy_in::copy_in(
         &trees,
         &rules,

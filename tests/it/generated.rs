@@ -100,7 +100,7 @@ fn check(fs: &LoopFs, strategy: Strategy, case: &Case, tally: &mut Tally) -> Res
 fn purge(fs: &LoopFs) -> Result<()> {
     let own = fs.path().join("@/.darlings");
     if own.exists() {
-        darlings::tree::remove(std::fs::File::open(own)?.as_fd(), c"trash")?;
+        darlings::tree::remove(std::fs::File::open(own)?.as_fd(), "trash")?;
     }
     Ok(())
 }

@@ -285,10 +285,7 @@ fn while_a_reset_or_another_purge_is_at_work_nothing_goes() -> Result<()> {
         let directory = std::fs::File::open(machine.at(locked))?;
         rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
         let ran = machine.purge("generations = 1", &[])?;
-        let said = format!(
-            "error: /: another run is at work in {shown}; wait for it: Resource temporarily \
-             unavailable (os error 11)\n"
-        );
+        let said = format!("error: /: another run is at work in {shown}; wait for it\n");
         assert_eq!((ran.code, ran.stderr), (Some(1), said));
         assert_eq!(machine.kept()?, ["1", "2"]);
     }

@@ -540,7 +540,7 @@ fn nothing_is_recovered_while_a_reset_waits_or_a_purge_works() -> Result<()> {
     assert_eq!(said.code, Some(1));
     assert!(
         said.stderr.starts_with(
-            "error: another run is at work in .darlings, a purge perhaps; wait for it: "
+            "error: another run is at work in .darlings, a purge perhaps; wait for it\n"
         ),
         "{said:?}"
     );

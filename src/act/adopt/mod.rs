@@ -18,18 +18,17 @@
 //! is left alone, and the copy waits.
 
 use std::fmt;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use rustix::fs::{Mode, OFlags, open, syncfs};
 
 use crate::config::{self, Config};
-use crate::generations::{Access, Store};
+use crate::fs::Dir;
+use crate::generations::{Access, Store, close_after};
 use crate::keep::carry::Journal;
-use crate::keep::survey::State;
-use crate::keep::survey::state_at;
+use crate::keep::survey::{State, state_at};
 use crate::names::shown;
+use crate::own::Own;
 use crate::rules::{Node, OWN_DIRECTORY, Rules, Verdict};
 use crate::text::bytes_in_words;
 use crate::tree::{self, BytesByRung};
@@ -100,30 +99,25 @@ impl Adoption {
 /// # Errors
 /// What failed. Volumes before it are done, and this one is as it was or is completed by the next run.
 pub fn adopt(config: &Config, options: &Options) -> anyhow::Result<Vec<Adoption>> {
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let from = open(&options.from, flags, Mode::empty())
-        .with_context(|| format!("cannot open the store {:?}", options.from))?;
+    let from = Dir::open(&options.from).context("the store")?;
     for volume in &config.volumes {
-        refuse_if_erased(volume, from.as_fd(), options)
-            .with_context(|| shown(&volume.mount_point))?;
+        refuse_if_erased(volume, &from, options).with_context(|| shown(&volume.mount_point))?;
     }
     config
         .volumes
         .iter()
         .map(|volume| {
-            of_volume(volume, from.as_fd(), options).with_context(|| shown(&volume.mount_point))
+            let access = if options.dry_run { Access::ReadOnly } else { Access::Writable };
+            with_volume(volume, access, |volume, store| in_volume(volume, store, &from, options))
+                .with_context(|| shown(&volume.mount_point))
         })
         .collect()
 }
 
 /// The store must outlive the next reset: until somebody has seen that all is well, it is the backup.
-fn refuse_if_erased(
-    volume: &config::Volume,
-    from: BorrowedFd<'_>,
-    options: &Options,
-) -> anyhow::Result<()> {
+fn refuse_if_erased(volume: &config::Volume, from: &Dir, options: &Options) -> anyhow::Result<()> {
     let place = with_volume(volume, Access::ReadOnly, |volume, store| {
-        volume::place_in(volume, store.live()?.as_fd(), from)
+        volume::place_in(volume, &store.live()?, from)
     })?;
     let Some(place) = place else { return Ok(()) };
     ensure!(
@@ -136,15 +130,6 @@ fn refuse_if_erased(
     Ok(())
 }
 
-fn of_volume(
-    volume: &config::Volume,
-    from: BorrowedFd<'_>,
-    options: &Options,
-) -> anyhow::Result<Adoption> {
-    let access = if options.dry_run { Access::ReadOnly } else { Access::Writable };
-    with_volume(volume, access, |volume, store| in_volume(volume, store, from, options))
-}
-
 /// Opens a volume as the running system has it, and closes it whatever comes of that.
 fn with_volume<T>(
     volume: &config::Volume,
@@ -153,18 +138,13 @@ fn with_volume<T>(
 ) -> anyhow::Result<T> {
     let volume = volume::in_running_system(volume);
     let mut store = volume::store(&volume, access)?;
-    let done = work(&volume, store.as_mut());
-    match (done, store.close()) {
-        (Ok(done), Ok(())) => Ok(done),
-        (Ok(_), Err(error)) | (Err(error), Ok(())) => Err(error),
-        (Err(error), Err(close)) => Err(error.context(format!("and then: {close:#}"))),
-    }
+    close_after(work(&volume, store.as_mut()), store.as_mut())
 }
 
 fn in_volume(
     volume: &config::Volume,
     store: &mut dyn Store,
-    from: BorrowedFd<'_>,
+    from: &Dir,
     options: &Options,
 ) -> anyhow::Result<Adoption> {
     if !options.dry_run {
@@ -177,20 +157,21 @@ fn in_volume(
     }
     let live = store.live()?;
     ensure!(
-        Journal::read(live.as_fd())?.is_none(),
+        Journal::read(&live)?.is_none(),
         "a reset was interrupted, and the next boot completes it; nothing is brought over before that"
     );
     // It goes with the descriptor.
-    let _lock = if options.dry_run { None } else { Some(record::lock(live.as_fd())?) };
+    let lock = if options.dry_run { None } else { Some(Own::ensure(&live)?) };
+    lock.as_ref().map_or(Ok(()), Own::lock)?;
     Adopter { volume, from, store: &options.from, live, options }.run()
 }
 
 /// Bringing over the paths of one volume.
 struct Adopter<'a> {
     volume: &'a config::Volume,
-    from: BorrowedFd<'a>,
+    from: &'a Dir,
     store: &'a Path,
-    live: OwnedFd,
+    live: Dir,
     options: &'a Options,
 }
 
@@ -201,7 +182,7 @@ fn in_the_store(path: &Path) -> &Path {
 
 impl Adopter<'_> {
     fn run(&self) -> anyhow::Result<Adoption> {
-        let live = self.live.as_fd();
+        let live = &self.live;
         let pending = record::pending(live)?;
         let adopted = record::adopted(live)?;
         let mut paths = Vec::new();
@@ -245,7 +226,7 @@ impl Adopter<'_> {
     fn unlink(&self, full: &Path, fate: &mut Fate, adopted: &Adopted) -> anyhow::Result<()> {
         let path = self.below(full)?;
         match self.fate(path, full, adopted)? {
-            Fate::Unlinked => place::unlink(self.live.as_fd(), path)?,
+            Fate::Unlinked => place::unlink(&self.live, path)?,
             Fate::Absent => *fate = Fate::Absent,
             _ => *fate = Fate::Blocked("it came into being meanwhile; run this again".to_owned()),
         }
@@ -255,7 +236,7 @@ impl Adopter<'_> {
     fn fate(&self, path: &Path, full: &Path, adopted: &Adopted) -> anyhow::Result<Fate> {
         let kind = match state_at(self.from, in_the_store(full))? {
             State::Absent => {
-                let live = self.live.as_fd();
+                let live = &self.live;
                 let linked = place::is_link_into(live, path, full, self.from, self.store)?;
                 return Ok(if linked { Fate::Unlinked } else { Fate::Absent });
             }
@@ -268,7 +249,7 @@ impl Adopter<'_> {
             State::Present { kind } => kind,
         };
         let copied = Fate::Adopt { entries: None, bytes: None };
-        let there = match state_at(self.live.as_fd(), path)? {
+        let there = match state_at(&self.live, path)? {
             State::Absent => return Ok(copied),
             State::Unreachable { ancestor, kind } => {
                 let ancestor = self.volume.mount_point.join(ancestor);
@@ -279,7 +260,7 @@ impl Adopter<'_> {
             State::Present { kind } => kind,
         };
         let mounted = volume::is_mount_point(full)?;
-        let live = self.live.as_fd();
+        let live = &self.live;
         let stands_for_it = place::stands_for(live, path, full, self.from, self.store)?;
         // What something is mounted on stays what it is, and is filled.
         let can_be_filled = kind == there && place::can_fill(kind);
@@ -310,7 +291,7 @@ impl Adopter<'_> {
 
     /// Puts copies in their places. Answers those that something is in the way of, which wait, and why.
     fn complete(&self, pending: &[Pending]) -> anyhow::Result<Vec<(Pending, String)>> {
-        let live = self.live.as_fd();
+        let live = &self.live;
         let (mut done, mut waiting) = (Vec::new(), Vec::new());
         for it in pending {
             let full = self.volume.mount_point.join(&it.path);
@@ -323,12 +304,12 @@ impl Adopter<'_> {
         }
         if !done.is_empty() {
             // In their places for sure before the record says so, and before the slots are gone.
-            syncfs(live).context("cannot make it durable")?;
+            live.sync_filesystem()?;
             record::add(live, &done)?;
         }
         let needed: Vec<Pending> = waiting.iter().map(|(it, _)| it.clone()).collect();
         record::clear(live, &needed)?;
-        syncfs(live).context("cannot make it durable")?;
+        live.sync_filesystem()?;
         Ok(waiting)
     }
 
@@ -366,7 +347,7 @@ impl Adopter<'_> {
         adoption: &mut Adoption,
         waiting: Vec<(Pending, String)>,
     ) -> anyhow::Result<Vec<(Pending, String)>> {
-        let live = self.live.as_fd();
+        let live = &self.live;
         let rules: &Rules = &self.volume.rules;
         let mut pending = Vec::new();
         let mut copies = Vec::new();
@@ -392,7 +373,7 @@ impl Adopter<'_> {
             return Ok(waiting);
         }
         let work = record::make_work(live, &pending)?;
-        let brought = tree::move_in(self.from, work.as_fd(), &copies, self.options.threads)?;
+        let brought = tree::move_in(self.from, &work, &copies, self.options.threads)?;
         for ((fate, copied), it) in fates.into_iter().zip(&brought.copies).zip(&pending) {
             let nested =
                 brought.nested.iter().find_map(|nested| nested.strip_prefix(&it.slot).ok());
@@ -405,7 +386,7 @@ impl Adopter<'_> {
         pending.retain(|it| !brought.nested.iter().any(|nested| nested.starts_with(&it.slot)));
         pending.extend(waiting.into_iter().map(|(it, _)| it));
         adoption.bytes = brought.bytes;
-        syncfs(live).context("cannot make the copies durable")?;
+        live.sync_filesystem().context("cannot make the copies durable")?;
         record::write_pending(live, &pending)?;
         self.complete(&pending)
     }

@@ -1,10 +1,9 @@
 //! fstab(5): a btrfs that is mounted by the number of its subvolume, and subvolumes that a reset takes away.
 
-use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use crate::config::{self, Backing};
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::fs::octal::unescape;
 use crate::names::shown;
 use crate::rules::Verdict;
@@ -38,7 +37,7 @@ pub(super) fn by_number(volume: &config::Volume, fstab: &str) -> Option<String> 
 pub(super) fn nested(
     volume: &config::Volume,
     fstab: &str,
-    live: BorrowedFd<'_>,
+    live: &Dir,
 ) -> anyhow::Result<Vec<String>> {
     let Backing::Btrfs(btrfs) = &volume.backing else { return Ok(Vec::new()) };
     let mut problems = Vec::new();
@@ -48,7 +47,7 @@ pub(super) fn nested(
         let Ok(below) = subvolume.strip_prefix(&btrfs.subvolume) else { continue };
         if below.as_os_str().is_empty()
             || volume.rules.verdict(below) == Verdict::Persisted
-            || at::status_beneath(live, below)?.is_none()
+            || live.glance(below)?.is_none()
         {
             continue;
         }

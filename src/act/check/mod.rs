@@ -4,7 +4,6 @@
 //! What a reset would look at first, this looks at too, by the same code. What is only that the
 //! volumes are in use is no problem here; a declared path that cannot be reached is one.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -14,6 +13,7 @@ use crate::cmdline::{Asked, CommandLine};
 use crate::config::{self, Backing, Config, Strategy};
 use crate::engine::plan::VolumePlan;
 use crate::engine::reset;
+use crate::fs::Dir;
 use crate::generations::{Access, Detail, Generation, Store};
 use crate::keep::survey::State;
 use crate::keep::survey::state_at;
@@ -220,7 +220,7 @@ impl VolumeCheck {
             self.notes.push(format!("{why}: a rollback copies what is kept"));
         }
         let live = store.live()?;
-        let live = live.as_fd();
+        let live = &live;
         if !self.ready {
             // The plan would have said so, and something else is in its way.
             self.present = Some(present(&volume.rules, live)?);
@@ -240,7 +240,7 @@ impl VolumeCheck {
             ));
         }
         let blank = store.blank()?;
-        let blank = blank.as_ref().map(|blank| blank.as_fd());
+        let blank = blank.as_ref();
         if self.ready {
             self.notes.extend(volume::vanishing(volume, live, blank)?);
         }
@@ -249,7 +249,7 @@ impl VolumeCheck {
 }
 
 /// How many persisted paths are there in the live volume.
-fn present(rules: &Rules, live: BorrowedFd<'_>) -> anyhow::Result<usize> {
+fn present(rules: &Rules, live: &Dir) -> anyhow::Result<usize> {
     let persisted = rules.persisted();
     let mut states = persisted.iter().map(|persisted| state_at(live, &persisted.path));
     states.try_fold(0, |count, state| Ok(count + usize::from(is_there(&state?))))
@@ -263,7 +263,7 @@ fn is_there(state: &State) -> bool {
 fn read(store: &mut dyn Store, generation: &Generation) -> anyhow::Result<()> {
     let tree = store.tree(generation)?;
     if store.holds_persisted() {
-        state::manifest(tree.as_fd())?;
+        state::manifest(&tree)?;
     } else {
         store.manifest(generation)?;
     }

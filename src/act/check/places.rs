@@ -1,15 +1,14 @@
 //! What the running system has at the declared paths, and whether the volume has it, too: what is
 //! mounted there goes with the next boot, and a link into a store is not what it leads to.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{FileType, readlinkat};
-use rustix::io::Errno;
+use rustix::fs::FileType;
 
 use super::VolumeCheck;
 use crate::config;
+use crate::fs::Dir;
 use crate::fs::at;
 use crate::names::shown;
 use crate::rules::Verdict;
@@ -21,8 +20,8 @@ impl VolumeCheck {
     pub(super) fn places(
         &mut self,
         volume: &config::Volume,
-        live: BorrowedFd<'_>,
-        blank: Option<BorrowedFd<'_>>,
+        live: &Dir,
+        blank: Option<&Dir>,
     ) -> anyhow::Result<()> {
         if volume::other_mount(volume)?.is_some() {
             // What this system has there says nothing about the volume.
@@ -71,12 +70,12 @@ impl VolumeCheck {
         &mut self,
         volume: &config::Volume,
         mount: &FromWithin,
-        blank: Option<BorrowedFd<'_>>,
+        blank: Option<&Dir>,
     ) -> anyhow::Result<()> {
         let below = |path: &Path| path.strip_prefix(&volume.mount_point).unwrap_or(path).to_owned();
         let (at, backing) = (below(&mount.mount_point), below(&mount.backing));
         let in_blank = match blank {
-            Some(blank) => at::status_beneath(blank, &backing)?.is_some(),
+            Some(blank) => blank.glance(&backing)?.is_some(),
             None => false,
         };
         let (at_shown, from) = (shown(&mount.mount_point), shown(&mount.backing));
@@ -126,36 +125,16 @@ enum Own {
 }
 
 impl Own {
-    fn look(live: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Self> {
-        let (parent, name) = match at::open_parent(live, path) {
-            Ok(found) => found,
-            // An ancestor that is not a directory is not followed: the plan has named it.
-            Err(error)
-                if matches!(
-                    Errno::from_io_error(&error),
-                    Some(Errno::NOENT | Errno::LOOP | Errno::NOTDIR)
-                ) =>
-            {
-                return Ok(Self::Nothing);
-            }
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("cannot open the directory of {path:?}"));
-            }
-        };
-        let Some(status) = at::present(at::status(parent.as_fd(), &name))? else {
+    fn look(live: &Dir, path: &Path) -> anyhow::Result<Self> {
+        // An ancestor that is not a directory is not followed: the plan has named it.
+        let Some((parent, name)) = live.open_parent_optional(path)? else {
             return Ok(Self::Nothing);
         };
+        let Some(status) = parent.status_optional(&name)? else { return Ok(Self::Nothing) };
         let is_empty = match at::kind(&status) {
-            FileType::Directory => {
-                let directory = at::open_directory(parent.as_fd(), &name)?;
-                at::is_empty(directory.as_fd())?
-            }
+            FileType::Directory => parent.open_or_mounted(&name)?.is_empty()?,
             FileType::RegularFile => status.stx_size == 0,
-            FileType::Symlink => {
-                let target = readlinkat(&parent, &name, Vec::new())?;
-                return Ok(Self::Link(PathBuf::from(at::os_name(&target))));
-            }
+            FileType::Symlink => return Ok(Self::Link(parent.read_link(&name)?)),
             _ => false,
         };
         Ok(if is_empty { Self::Nothing } else { Self::Content })

@@ -5,20 +5,19 @@
 //! looked for at once, or marked as going; what fails is reported and the rest goes on.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use anyhow::Context as _;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, Keep};
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::generations::retention;
 use crate::generations::{self, Access, Detail, Generation, Store};
 use crate::keep::attic::ATTIC;
 use crate::keep::carry::TRASH;
 use crate::names::shown;
-use crate::own::trash;
+use crate::own::{Own, trash};
 use crate::rules::OWN_DIRECTORY;
 use crate::text::bytes_in_words;
 
@@ -27,7 +26,6 @@ pub mod report;
 #[cfg(test)]
 mod tests;
 
-use own::Own;
 use report::{Failed, Outcome, Removed, Report, VolumeReport, What, Why};
 
 /// How a purge runs.
@@ -101,22 +99,22 @@ impl Purge<'_> {
 
     fn go(&mut self, store: &mut dyn Store) -> anyhow::Result<()> {
         let live = store.live()?;
-        let own = Own::open(live.as_fd())?;
+        let own = Own::open(&live)?;
         if !self.options.dry_run {
             store.lock()?;
             own.as_ref().map_or(Ok(()), Own::lock)?;
         }
-        if let Some(why) = generations::unfinished(store, live.as_fd())? {
+        if let Some(why) = generations::unfinished(store, &live)? {
             anyhow::bail!(generations::interrupted_in_words(&why));
         }
         let before = store.space()?;
         self.report.available_bytes_before = Some(before.available);
         self.report.min_free_bytes = self.keep.min_free.map(|min_free| min_free.of(before.total));
 
-        let trash = trash::look(live.as_fd())?;
+        let trash = trash::look(&live)?;
         if let Some(own) = &own {
             for name in &trash.doomed {
-                let path = Path::new(TRASH).join(at::os_name(name));
+                let path = Path::new(TRASH).join(name);
                 self.empty(store, own, &path, &name.to_string_lossy(), What::Trash, Why::Trash);
             }
         }
@@ -134,8 +132,8 @@ impl Purge<'_> {
         if let Some(own) = &own {
             self.expire_attic(store, own, &seen.generations)?;
         }
-        let replaced = self.expire_replaced(store, live.as_fd(), &trash.replaced, &left);
-        self.make_room(store, &left, live.as_fd(), &replaced)?;
+        let replaced = self.expire_replaced(store, &live, &trash.replaced, &left);
+        self.make_room(store, &left, &live, &replaced)?;
         self.report.available_bytes = Some(store.space()?.available);
         Ok(())
     }
@@ -189,7 +187,7 @@ impl Purge<'_> {
     fn expire_replaced(
         &mut self,
         store: &mut dyn Store,
-        live: BorrowedFd<'_>,
+        live: &Dir,
         all: &[(u64, trash::Replaced)],
         generations: &[Generation],
     ) -> Vec<u64> {
@@ -202,13 +200,7 @@ impl Purge<'_> {
         left
     }
 
-    fn remove_replaced(
-        &mut self,
-        store: &mut dyn Store,
-        live: BorrowedFd<'_>,
-        number: u64,
-        why: Why,
-    ) {
+    fn remove_replaced(&mut self, store: &mut dyn Store, live: &Dir, number: u64, why: Why) {
         let name = trash::shown(number);
         if self.options.dry_run {
             return self.removed(What::Replaced, name, why, None);
@@ -232,7 +224,7 @@ impl Purge<'_> {
         &mut self,
         store: &mut dyn Store,
         left: &[Generation],
-        live: BorrowedFd<'_>,
+        live: &Dir,
         replaced: &[u64],
     ) -> anyhow::Result<()> {
         let Some(wanted) = self.report.min_free_bytes else { return Ok(()) };

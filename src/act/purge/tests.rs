@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::cell::RefCell;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
 use super::*;
 use crate::config::MinFree;
+use crate::fs::Dir;
 use crate::generations::{Seen, Space};
 use crate::rules::Rules;
 
@@ -62,15 +62,15 @@ impl Store for Fake {
         Ok(())
     }
 
-    fn live(&self) -> anyhow::Result<OwnedFd> {
-        Ok(std::fs::File::open(self.live.path())?.into())
+    fn live(&self) -> anyhow::Result<Dir> {
+        Dir::root(Dir::open(self.live.path())?)
     }
 
-    fn tree(&mut self, _: &Generation) -> anyhow::Result<OwnedFd> {
+    fn tree(&mut self, _: &Generation) -> anyhow::Result<Dir> {
         anyhow::bail!("a purge looks into no generation")
     }
 
-    fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>> {
+    fn blank(&mut self) -> anyhow::Result<Option<Dir>> {
         anyhow::bail!("a purge does not look at the blank")
     }
 

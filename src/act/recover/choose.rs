@@ -1,23 +1,21 @@
 //! Which tree a path is recovered from.
 
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 
 use super::{From, Refused, Request, Source};
 use crate::cmdline::Which;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::generations::{self, Detail, Store};
-use crate::keep::attic::{self, ATTIC};
+use crate::keep::attic;
 use crate::names::shown;
-use crate::rules::OWN_DIRECTORY;
 use crate::{ask::history, ask::lookup, own::trash};
 
 /// A tree that has the path.
 pub(super) struct Chosen {
     pub(super) source: Source,
-    pub(super) root: OwnedFd,
+    pub(super) root: Dir,
     /// Where the tree has it: at its own place, but in the trash.
     pub(super) at: PathBuf,
 }
@@ -28,7 +26,7 @@ pub(super) struct Chosen {
 /// [`Refused::NotThere`], and what cannot be looked at.
 pub(super) fn choose(
     store: &mut dyn Store,
-    live: &OwnedFd,
+    live: &Dir,
     request: &Request<'_>,
 ) -> anyhow::Result<Chosen> {
     let not_there = |words: String| anyhow::Error::from(Refused::NotThere(words));
@@ -41,7 +39,7 @@ pub(super) fn choose(
             let generation = generations.iter().find(|it| it.number == number);
             let generation = generation.context("BUG: the generation is not there")?;
             let root = store.tree(generation)?;
-            let found = lookup::find(root.as_fd(), &request.place.below)?;
+            let found = lookup::find(&root, &request.place.below)?;
             if found.entry().is_none() {
                 return Err(not_there(format!(
                     "{} is not in generation {number}: {found}; `darlings history {}` lists those \
@@ -64,22 +62,21 @@ pub(super) fn choose(
     }
 }
 
-fn newest(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow::Result<Chosen> {
+fn newest(store: &mut dyn Store, live: &Dir, request: &Request<'_>) -> anyhow::Result<Chosen> {
     let below = &request.place.below;
-    let is_live = lookup::find(live.as_fd(), below)?.entry().is_some();
+    let is_live = lookup::find(live, below)?.entry().is_some();
     let generations = store.look(Detail::Retention)?.generations;
     let mut same = None;
     for generation in generations.iter().rev() {
         let root = store.tree(generation)?;
-        if lookup::find(root.as_fd(), below)?.entry().is_none() {
+        if lookup::find(&root, below)?.entry().is_none() {
             continue;
         }
         let source = Source::Generation(generation.number);
         let chosen = Chosen { source, root, at: below.clone() };
         // At another place, what is live does not matter.
-        let wanted = request.to.is_some()
-            || !is_live
-            || history::differ(below, live.as_fd(), chosen.root.as_fd())?;
+        let wanted =
+            request.to.is_some() || !is_live || history::differ(below, live, &chosen.root)?;
         if wanted {
             return Ok(chosen);
         }
@@ -106,19 +103,16 @@ fn newest(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyho
 }
 
 fn of_attic(
-    live: &OwnedFd,
+    live: &Dir,
     request: &Request<'_>,
     wanted: Option<u64>,
 ) -> anyhow::Result<Option<Chosen>> {
-    for (number, _) in attic::lists(live.as_fd())? {
+    for (number, _) in attic::lists(live)? {
         if wanted.is_some_and(|wanted| wanted != number) {
             continue;
         }
-        let home = Path::new(OWN_DIRECTORY).join(ATTIC).join(number.to_string());
-        let root = at::directory_beneath(live.as_fd(), &home)
-            .with_context(|| format!("cannot open {home:?}"))?;
-        let Some(root) = root else { continue };
-        if lookup::find(root.as_fd(), &request.place.below)?.entry().is_some() {
+        let Some(root) = live.open_dir_optional(attic::place(number))? else { continue };
+        if lookup::find(&root, &request.place.below)?.entry().is_some() {
             let at = request.place.below.clone();
             return Ok(Some(Chosen { source: Source::Attic(number), root, at }));
         }
@@ -130,7 +124,7 @@ fn of_attic(
 /// copies what is persisted leaves the trash to the generation.
 fn of_trash(
     store: &mut dyn Store,
-    live: &OwnedFd,
+    live: &Dir,
     request: &Request<'_>,
     wanted: Option<u64>,
 ) -> anyhow::Result<Option<Chosen>> {
@@ -146,19 +140,19 @@ fn of_trash(
 }
 
 fn in_trash(
-    tree: &OwnedFd,
+    tree: &Dir,
     request: &Request<'_>,
     wanted: Option<u64>,
 ) -> anyhow::Result<Option<Chosen>> {
-    let Some(root) = trash::open(tree.as_fd())? else { return Ok(None) };
-    for (number, replaced) in trash::look(tree.as_fd())?.replaced.into_iter().rev() {
+    let Some(root) = trash::open(tree)? else { return Ok(None) };
+    for (number, replaced) in trash::look(tree)?.replaced.into_iter().rev() {
         if wanted.is_some_and(|wanted| wanted != number) {
             continue;
         }
         let Ok(inside) = request.place.below.strip_prefix(replaced.path()) else { continue };
-        let mut at = PathBuf::from(at::os_name(&trash::replaced_name(number)?));
+        let mut at = PathBuf::from(trash::replaced_name(number));
         at.extend(inside);
-        if lookup::find(root.as_fd(), &at)?.entry().is_some() {
+        if lookup::find(&root, &at)?.entry().is_some() {
             return Ok(Some(Chosen { source: Source::Trash(number), root, at }));
         }
     }

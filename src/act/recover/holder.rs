@@ -1,36 +1,34 @@
 //! The directory beside the target in which something recovered comes into being.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::ffi::OsStr;
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, flock, openat, syncfs, unlinkat,
-};
+use rustix::fs::{FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Target;
+use crate::fs::Dir;
 use crate::fs::at;
 use crate::names::shown;
 use crate::own::trash::{self, Replaced};
-use crate::tree::{self, make_own_directory};
+use crate::tree::{self, make_bare};
 
 /// How the directory's name begins; the number of the process follows.
 const NAME: &str = ".darlings-recover-";
 
 /// Says that it is one: only root can put it there. Before something is replaced, it says what:
 /// see [`Replacing`].
-const MARK: &CStr = c"recovering";
+const MARK: &str = "recovering";
 
 /// Where something is brought over, and where what it replaced is until it is in the trash.
-const BROUGHT: &CStr = c"brought";
+const BROUGHT: &str = "brought";
 
 /// The same in earlier versions.
-const NEW: &CStr = c"new";
+const NEW: &str = "new";
 
 /// Where what was at the target waits while names cannot be exchanged.
-const REPLACED: &CStr = c"replaced";
+const REPLACED: &str = "replaced";
 
 /// What is about to be replaced.
 #[derive(Serialize, Deserialize)]
@@ -43,26 +41,26 @@ struct Replacing {
 
 /// The directory beside the target.
 pub(super) struct Holder {
-    name: CString,
+    name: String,
     /// With the lock that says that it is in use.
-    directory: OwnedFd,
+    directory: Dir,
     /// Where something is brought over.
-    pub(super) new: OwnedFd,
+    pub(super) new: Dir,
 }
 
 impl Holder {
     /// Makes it.
     pub(super) fn make(target: &Target) -> anyhow::Result<Self> {
-        let name = CString::new(format!("{NAME}{}", std::process::id()))?;
-        let parent = target.parent.as_fd();
-        let shown_name = || shown(&target.beside(&name.to_string_lossy()));
-        let directory = make_own_directory(parent, &name)
-            .with_context(|| format!("cannot make {}", shown_name()))?;
-        let fill = || -> anyhow::Result<OwnedFd> {
-            flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
+        let name = format!("{NAME}{}", std::process::id());
+        let parent = &target.parent;
+        let shown_name = || shown(&target.beside(&name));
+        let directory =
+            make_bare(parent, &name).with_context(|| format!("cannot make {}", shown_name()))?;
+        let fill = || -> anyhow::Result<Dir> {
+            ensure!(directory.try_lock()?, "another process has it locked");
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             openat(&directory, MARK, flags, Mode::RUSR)?;
-            make_own_directory(directory.as_fd(), BROUGHT)
+            make_bare(&directory, BROUGHT)
         };
         match fill() {
             Ok(new) => Ok(Self { name, directory, new }),
@@ -77,15 +75,14 @@ impl Holder {
     }
 
     /// Gives what was brought over, by its name in `new`, the target's name.
-    pub(super) fn commit(&self, target: &Target, made: &CStr) -> anyhow::Result<()> {
+    pub(super) fn commit(&self, target: &Target, made: &OsStr) -> anyhow::Result<()> {
         if target.exists {
             self.note(target, made).context("cannot write down what is about to be replaced")?;
         }
         let cannot = || format!("cannot give it the name {}", shown(&target.path));
         // What gets the name must be there after a power cut.
-        syncfs(&self.directory).context("cannot make it durable")?;
-        let (new, there) =
-            ((self.new.as_fd(), made), (target.parent.as_fd(), target.name.as_c_str()));
+        self.directory.sync_filesystem()?;
+        let (new, there) = ((&self.new, made), (&target.parent, &*target.name));
         if target.exists {
             if !tree::exchange(new, there).with_context(cannot)? {
                 self.replace(new, there).with_context(cannot)?;
@@ -103,23 +100,19 @@ impl Holder {
     }
 
     /// Writes down what is about to be replaced, so that it is kept whatever interrupts this run.
-    fn note(&self, target: &Target, made: &CStr) -> anyhow::Result<()> {
+    fn note(&self, target: &Target, made: &OsStr) -> anyhow::Result<()> {
         let (root, place) = target.replaceable()?;
         let replacing = Replacing {
             version: 1,
-            brought: at::status(self.new.as_fd(), made)?.stx_ino,
+            brought: self.new.status_at(made)?.stx_ino,
             replaced: Replaced::new(root, &place.below)?,
         };
-        Ok(at::write_durably(&self.directory, MARK, &serde_json::to_vec_pretty(&replacing)?)?)
+        self.directory.write_json(MARK, &replacing)
     }
 
     /// One name after the other, where they cannot be exchanged.
-    fn replace(
-        &self,
-        new: (BorrowedFd<'_>, &CStr),
-        there: (BorrowedFd<'_>, &CStr),
-    ) -> Result<(), Errno> {
-        let aside = (self.directory.as_fd(), REPLACED);
+    fn replace(&self, new: (&Dir, &OsStr), there: (&Dir, &OsStr)) -> Result<(), Errno> {
+        let aside = (&self.directory, REPLACED);
         tree::rename(there, aside)?;
         match tree::rename(new, there) {
             Ok(_) => tree::rename(aside, new).map(drop),
@@ -130,9 +123,11 @@ impl Holder {
     /// Puts what was replaced into the trash of the volume, and removes the rest. Answers its number
     /// there.
     pub(super) fn finish(&self, target: &Target) -> anyhow::Result<Option<u64>> {
-        syncfs(&self.directory).context("it is in place, and could not be made durable")?;
-        let path = shown(&target.beside(&self.name.to_string_lossy()));
-        match settle(target, &self.name) {
+        self.directory
+            .sync_filesystem()
+            .context("it is in place, and could not be made durable")?;
+        let path = shown(&target.beside(&self.name));
+        match settle(target, self.name.as_ref()) {
             Ok(Left::Nothing { kept }) => Ok(kept),
             Ok(Left::Replaced) => bail!("it is in place, and what it replaced is in {path}"),
             Err(error) => Err(error.context(format!(
@@ -144,8 +139,8 @@ impl Holder {
 
     /// After a failure: removes it, and keeps what was at the target if that is in it.
     pub(super) fn give_up(&self, target: &Target, error: anyhow::Error) -> anyhow::Error {
-        let path = shown(&target.beside(&self.name.to_string_lossy()));
-        match settle(target, &self.name) {
+        let path = shown(&target.beside(&self.name));
+        match settle(target, self.name.as_ref()) {
             Ok(Left::Nothing { kept: None }) => error,
             Ok(Left::Nothing { kept: Some(number) }) => {
                 error.context(format!("what was there is in {}", trash::shown(number)))
@@ -158,14 +153,14 @@ impl Holder {
 
 /// Removes what interrupted recoveries have left beside the target, and says so.
 pub(super) fn clean(target: &Target) -> anyhow::Result<Vec<String>> {
-    let parent = target.parent.as_fd();
+    let parent = &target.parent;
     let mut told = Vec::new();
-    for name in at::names(parent).context("cannot read the target's directory")? {
-        if !name.to_bytes().starts_with(NAME.as_bytes()) {
+    for name in parent.names()? {
+        if !name.as_encoded_bytes().starts_with(NAME.as_bytes()) {
             continue;
         }
         let path = shown(&target.beside(&name.to_string_lossy()));
-        if !is_left_over(parent, &name).with_context(|| format!("cannot look at {path}"))? {
+        if !is_left_over(parent, &name)? {
             continue;
         }
         let left = settle(target, &name)
@@ -188,25 +183,20 @@ pub(super) fn clean(target: &Target) -> anyhow::Result<Vec<String>> {
 }
 
 /// Whether it is one of ours, and nobody is at work in it. Anybody can give a directory such a name.
-fn is_left_over(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<bool> {
-    let status = at::present(at::status(parent, name))?;
-    let Some(status) = status else { return Ok(false) };
+fn is_left_over(parent: &Dir, name: &OsStr) -> anyhow::Result<bool> {
+    let Some(status) = parent.status_optional(name)? else { return Ok(false) };
     if at::kind(&status) != FileType::Directory || status.stx_uid != 0 {
         return Ok(false);
     }
-    let directory = at::open_directory(parent, name)?;
-    let status = at::status_of(directory.as_fd())?;
+    let directory = parent.open_dir(name)?;
+    let status = directory.status()?;
     let private = status.stx_uid == 0
         && !Mode::from_raw_mode(u32::from(status.stx_mode)).intersects(Mode::RWXG | Mode::RWXO);
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Ok(false),
-        Err(error) => return Err(error.into()),
+    if !directory.try_lock()? {
+        return Ok(false);
     }
-    let marked = at::present(at::status(directory.as_fd(), MARK))?.is_some();
-    // Interrupted right after it was made.
-    let empty = at::is_empty(directory.as_fd())?;
-    Ok(private && (marked || empty))
+    // An empty one was interrupted right after it was made.
+    Ok(private && (directory.holds(MARK)? || directory.is_empty()?))
 }
 
 /// What is left of a directory beside the target.
@@ -218,43 +208,42 @@ enum Left {
 }
 
 /// Moves what was replaced from the directory to the trash, and removes the directory, the mark last.
-fn settle(target: &Target, name: &CStr) -> anyhow::Result<Left> {
-    let parent = target.parent.as_fd();
-    let directory = at::open_directory(parent, name)?;
+fn settle(target: &Target, name: &OsStr) -> anyhow::Result<Left> {
+    let parent = &target.parent;
+    let directory = parent.open_dir(name)?;
     let mut kept = None;
     match replacing(&directory)? {
         Some(replacing) => {
             let (root, _) = target.replaceable()?;
-            let mut keep = |from: (BorrowedFd<'_>, &CStr)| -> anyhow::Result<()> {
+            let mut keep = |from: (&Dir, &OsStr)| -> anyhow::Result<()> {
                 kept = Some(trash::keep(root, from, &replacing.replaced)?);
                 Ok(())
             };
-            if at::present(at::status(directory.as_fd(), REPLACED))?.is_some() {
-                keep((directory.as_fd(), REPLACED))?;
+            if directory.holds(REPLACED)? {
+                keep((&directory, REPLACED.as_ref()))?;
             }
-            if let Some(brought) = at::present(at::open_directory(directory.as_fd(), BROUGHT))? {
-                for name in at::names(brought.as_fd())? {
-                    if at::status(brought.as_fd(), &name)?.stx_ino != replacing.brought {
-                        keep((brought.as_fd(), &name))?;
+            if let Some(brought) = directory.open_dir_optional(BROUGHT)? {
+                for name in brought.names()? {
+                    if brought.status_at(&name)?.stx_ino != replacing.brought {
+                        keep((&brought, &name))?;
                     }
                 }
             }
         }
-        None if at::present(at::status(directory.as_fd(), REPLACED))?.is_some() => {
+        None if directory.holds(REPLACED)? => {
             return Ok(Left::Replaced);
         }
         None => {}
     }
     for inside in [BROUGHT, NEW, MARK] {
-        tree::remove(directory.as_fd(), inside)?;
+        tree::remove(&directory, inside)?;
     }
-    unlinkat(parent, name, AtFlags::REMOVEDIR)
-        .with_context(|| format!("cannot remove {:?}", at::os_name(name)))?;
+    parent.remove_dir(name)?;
     Ok(Left::Nothing { kept })
 }
 
 /// What the mark says is about to be replaced, or was; `None` while that is nothing.
-fn replacing(directory: &OwnedFd) -> anyhow::Result<Option<Replacing>> {
-    let Some(text) = at::read_optional(directory, MARK)? else { return Ok(None) };
+fn replacing(directory: &Dir) -> anyhow::Result<Option<Replacing>> {
+    let Some(text) = directory.read_optional(MARK)? else { return Ok(None) };
     if text.is_empty() { Ok(None) } else { trash::parse(&text, "its mark").map(Some) }
 }

@@ -12,21 +12,20 @@
 //! of its own, and the next recovery into that directory removes it. What was replaced goes to the
 //! trash then, if it is not there yet: see [`crate::own::trash`].
 
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use crate::ask::lookup::{Place, Volumes};
+use crate::fs::Dir;
 use crate::fs::at;
 use crate::generations::{self, Store};
 use crate::keep::attic::ATTIC;
 use crate::keep::carry::TRASH;
 use crate::names::{shown, toml, unnamable};
+use crate::own::Own;
 use crate::own::trash;
-use crate::own::trusted_own_directory;
 use crate::rules::{OWN_DIRECTORY, Verdict};
 use crate::text::shown_path;
 use crate::tree::{BytesByRung, Side, bring, differences};
@@ -195,7 +194,7 @@ pub fn recover(
     let _lock = check(store, &live, request)?;
     let chosen = choose(store, &live, request)?;
     let has_above = chosen.at == *below;
-    let target = Target::find(volumes, request, has_above.then(|| chosen.root.as_fd()))?;
+    let target = Target::find(volumes, request, has_above.then_some(&chosen.root))?;
     // Its trash takes what is replaced.
     let _lock_of_target = match &target.place {
         Some(place) if place.volume != request.place.volume => {
@@ -224,9 +223,9 @@ pub fn recover(
     }
     recovered.warn_of_next_reset(volumes, &target, request.config);
     if target.exists {
-        let one = Side { root: chosen.root.as_fd(), path: &chosen.at };
-        let name = Path::new(at::os_name(&target.name));
-        let other = Side { root: target.parent.as_fd(), path: name };
+        let one = Side { root: &chosen.root, path: &chosen.at };
+        let name = Path::new(&target.name);
+        let other = Side { root: &target.parent, path: name };
         if differences(one, other, &|_| false)?.is_empty() {
             recovered.outcome = Outcome::AlreadyThere;
             recovered.replaced = false;
@@ -246,7 +245,7 @@ pub fn recover(
 
 /// Nothing may be recovered while a reset waits to be completed, and nobody may remove generations
 /// while what is returned is open.
-fn check(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow::Result<OwnedFd> {
+fn check(store: &mut dyn Store, live: &Dir, request: &Request<'_>) -> anyhow::Result<Own> {
     let below = &request.place.below;
     if below.as_os_str().is_empty() {
         return Err(Refused::Wrong(format!(
@@ -271,20 +270,14 @@ fn check(store: &mut dyn Store, live: &OwnedFd, request: &Request<'_>) -> anyhow
 
 /// Keeps resets and purges away from a volume while what is returned is open; `None` for one that was
 /// never reset.
-fn lock(
-    store: &mut dyn Store,
-    live: &OwnedFd,
-    request: &Request<'_>,
-) -> anyhow::Result<Option<OwnedFd>> {
-    let Some(own) = trusted_own_directory(live.as_fd())? else { return Ok(None) };
-    if let Some(why) = generations::unfinished(store, live.as_fd())? {
+fn lock(store: &mut dyn Store, live: &Dir, request: &Request<'_>) -> anyhow::Result<Option<Own>> {
+    let Some(own) = Own::open(live)? else { return Ok(None) };
+    if let Some(why) = generations::unfinished(store, live)? {
         bail!(generations::interrupted_in_words(&why));
     }
     if !request.dry_run {
         store.lock()?;
-        flock(&own, FlockOperation::NonBlockingLockExclusive).with_context(|| {
-            format!("another run is at work in {OWN_DIRECTORY}, a purge perhaps; wait for it")
-        })?;
+        own.lock()?;
     }
     Ok(Some(own))
 }
@@ -298,8 +291,8 @@ fn carry_out(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> anyhow::Result<()> {
     let above: Vec<&Path> = target.above.iter().map(PathBuf::as_path).collect();
-    let (root, from) = (chosen.root.as_fd(), chosen.at.as_path());
-    let brought = bring(root, from, &above, holder.new.as_fd(), request.threads, progress)
+    let (root, from) = (&chosen.root, chosen.at.as_path());
+    let brought = bring(root, from, &above, &holder.new, request.threads, progress)
         .with_context(|| format!("cannot bring it over from {}", chosen.source))?;
     recovered.entries = Some(brought.entries);
     recovered.bytes = brought.bytes;
@@ -315,7 +308,7 @@ fn carry_out(
         None => from,
     };
     let (_, name) = at::split(name).context("BUG: a path without a name")?;
-    holder.commit(target, &at::c_name(name)?)
+    holder.commit(target, name)
 }
 
 impl Recovered {

@@ -1,8 +1,8 @@
 //! Where something recovered goes.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use super::{Refused, Request, Source, check_not_own};
 use crate::ask::lookup::{self, Found, Place, Volumes};
 use crate::config::Config;
+use crate::fs::Dir;
 use crate::fs::at;
 use crate::names::shown;
-use crate::own::trusted_own_directory;
+use crate::own::Own;
 use crate::rules::Verdict;
 use crate::volume;
 
@@ -25,11 +26,11 @@ pub(super) struct Target {
     /// On a volume that is reset, its place there.
     pub(super) place: Option<Place>,
     /// The root of that volume.
-    pub(super) root: Option<OwnedFd>,
+    pub(super) root: Option<Dir>,
     /// The innermost directory on the way that is there.
-    pub(super) parent: OwnedFd,
+    pub(super) parent: Dir,
     /// The name in it that is taken: the target's, or that of the first directory which is missing.
-    pub(super) name: CString,
+    pub(super) name: OsString,
     /// The directories that are missing, the outermost first, by their paths in the source.
     pub(super) above: Vec<PathBuf>,
     /// Whether something has the target's name.
@@ -42,7 +43,7 @@ impl Target {
     pub(super) fn find(
         volumes: &mut Volumes<'_>,
         request: &Request<'_>,
-        source: Option<BorrowedFd<'_>>,
+        source: Option<&Dir>,
     ) -> anyhow::Result<Self> {
         let to = request.to.unwrap_or(request.path);
         let place = lookup::place(volumes.config(), to)?;
@@ -50,22 +51,21 @@ impl Target {
         let on_volume = place.filter(|place| place.over.is_none());
         let Some(place) = on_volume else { return Self::elsewhere(to) };
         let root = volumes.store(place.volume)?.live()?;
-        let mut target = Self::beneath(to, &place.below, root.as_fd())?;
+        let mut target = Self::beneath(to, &place.below, &root)?;
         for above in &target.above {
             let Some(source) = source.filter(|_| request.to.is_none_or(|to| to == request.path))
             else {
                 return Err(no_directory(to));
             };
             // What is made is made after the source, so the source must have it.
-            at::open_beneath(source, above)
-                .with_context(|| format!("cannot open {above:?}, after which it is to be made"))?;
+            source.open_dir(above)?;
         }
         target.place = Some(place);
         target.root = Some(root);
         Ok(target)
     }
 
-    fn beneath(path: &Path, below: &Path, root: BorrowedFd<'_>) -> anyhow::Result<Self> {
+    fn beneath(path: &Path, below: &Path, root: &Dir) -> anyhow::Result<Self> {
         let found = lookup::find(root, below)?;
         if let Found::Unreachable { ancestor, kind } = &found {
             return Err(Refused::Wrong(format!(
@@ -81,9 +81,8 @@ impl Target {
         loop {
             let (parent, name) = at::split(here)
                 .with_context(|| format!("{path:?} is a volume itself; give a path in it"))?;
-            let cannot = || format!("cannot open {parent:?}");
-            if let Some(parent) = at::directory_beneath(root, parent).with_context(cannot)? {
-                let (path, name) = (path.to_owned(), at::c_name(name)?);
+            if let Some(parent) = root.open_dir_optional(parent)? {
+                let (path, name) = (path.to_owned(), name.to_owned());
                 let exists = found.entry().is_some();
                 above.reverse();
                 return Ok(Self { path, place: None, root: None, parent, name, above, exists });
@@ -116,11 +115,9 @@ impl Target {
             }
             Err(error) => return Err(error).with_context(|| format!("cannot open {above:?}")),
         };
-        let name = at::c_name(name)?;
-        let status = at::present(at::status(parent.as_fd(), &name))
-            .with_context(|| format!("cannot look at {path:?}"))?;
+        let (parent, name) = (Dir::new(parent, above), name.to_owned());
         let (place, root, above) = (None, None, Vec::new());
-        let exists = status.is_some();
+        let exists = parent.holds(&name)?;
         Ok(Self { path: path.to_owned(), place, root, parent, name, above, exists })
     }
 
@@ -141,7 +138,7 @@ impl Target {
     ///
     /// # Errors
     /// No trash can take it: a name is moved within one filesystem, or one subvolume of btrfs.
-    pub(super) fn replaceable(&self) -> anyhow::Result<(BorrowedFd<'_>, &Place)> {
+    pub(super) fn replaceable(&self) -> anyhow::Result<(&Dir, &Place)> {
         let refused = |why: &str| {
             Refused::Wrong(format!(
                 "{} is there, and {why}, so nothing would keep what --force replaces; move it \
@@ -152,14 +149,14 @@ impl Target {
         let (Some(root), Some(place)) = (&self.root, &self.place) else {
             return Err(refused("is on no volume that is reset").into());
         };
-        let Some(own) = trusted_own_directory(root.as_fd())? else {
+        let Some(own) = Own::open(root)? else {
             return Err(refused("the volume that it is on was never reset").into());
         };
-        let (trash, around) = (at::status_of(own.as_fd())?, at::status_of(self.parent.as_fd())?);
+        let (trash, around) = (own.status()?, self.parent.status()?);
         if device(&trash) != device(&around) {
             return Err(refused("is in a filesystem or subvolume of its own").into());
         }
-        Ok((root.as_fd(), place))
+        Ok((root, place))
     }
 
     /// What is there may be replaced if that was asked for, something can keep it, and nothing is
@@ -208,7 +205,7 @@ impl Target {
             .into());
         }
         // It would go to the trash with what is around it, and no generation holds it.
-        let nested = nested_in(self.parent.as_fd(), &self.name)
+        let nested = nested_in(&self.parent, &self.name)
             .with_context(|| format!("cannot look for subvolumes in {}", shown(&self.path)))?;
         match nested {
             Some(nested) => Err(Refused::Wrong(format!(
@@ -225,14 +222,14 @@ impl Target {
 
 /// A subvolume at or below `name` in `parent`, by its path from there, if there is one. Nothing is
 /// mounted there.
-fn nested_in(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<PathBuf>> {
-    let around = device(&at::status_of(parent)?);
+fn nested_in(parent: &Dir, name: &OsStr) -> anyhow::Result<Option<PathBuf>> {
+    let around = device(&parent.status()?);
     let mut buffer = vec![MaybeUninit::uninit(); at::BATCH];
-    let mut unread = vec![PathBuf::from(at::os_name(name))];
+    let mut unread = vec![PathBuf::from(name)];
     while let Some(path) = unread.pop() {
         // What goes away meanwhile, or was no directory, holds none.
-        let Some(directory) = at::directory_beneath(parent, &path)? else { continue };
-        if device(&at::status_of(directory.as_fd())?) != around {
+        let Some(directory) = parent.open_dir_optional(&path)? else { continue };
+        if device(&directory.status()?) != around {
             return Ok(Some(path));
         }
         loop {
@@ -243,7 +240,7 @@ fn nested_in(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Option<PathB
             let inside = batch
                 .iter()
                 .filter(|it| matches!(it.kind, FileType::Directory | FileType::Unknown));
-            unread.extend(inside.map(|it| at::join(&path, &it.name)));
+            unread.extend(inside.map(|it| path.join(at::os_name(&it.name))));
         }
     }
     Ok(None)

@@ -15,13 +15,10 @@
 //! since the first of those snapshots was taken.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, BorrowedFd};
 
-use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::fs::syncfs;
 
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::generations::{Changes, Detail, Generation, Store};
 
 /// What was changed in two trees.
@@ -57,13 +54,9 @@ pub(super) struct Both {
 
 impl Marks {
     /// Since a reset made the live tree from the blank.
-    pub(super) fn since_reset(
-        live: BorrowedFd<'_>,
-        blank: BorrowedFd<'_>,
-        changes: Changes,
-    ) -> anyhow::Result<Self> {
-        syncfs(live).context("cannot sync the filesystem")?;
-        let after = |root, transaction| -> anyhow::Result<Marked> {
+    pub(super) fn since_reset(live: &Dir, blank: &Dir, changes: Changes) -> anyhow::Result<Self> {
+        live.sync_filesystem()?;
+        let after = |root: &Dir, transaction| -> anyhow::Result<Marked> {
             let changes = fs::changes_after(root, transaction)?;
             Ok(Marked { changes, nested: HashSet::new() })
         };
@@ -79,14 +72,14 @@ impl Marks {
     pub(super) fn between(
         store: &mut dyn Store,
         older: &Generation,
-        new: BorrowedFd<'_>,
-        old: BorrowedFd<'_>,
+        new: &Dir,
+        old: &Dir,
     ) -> anyhow::Result<Option<Self>> {
         if !fs::is_btrfs(new)? || !fs::is_btrfs(old)? {
             return Ok(None);
         }
         let Some(first) = first_snapshot(store, older, new, old)? else { return Ok(None) };
-        syncfs(new).context("cannot sync the filesystem")?;
+        new.sync_filesystem()?;
         // What was changed in the very transaction of the snapshot may be in it or not.
         let last = first.saturating_sub(1);
         Ok(Some(Self {
@@ -131,8 +124,8 @@ impl Marks {
 fn first_snapshot(
     store: &mut dyn Store,
     older: &Generation,
-    new: BorrowedFd<'_>,
-    old: BorrowedFd<'_>,
+    new: &Dir,
+    old: &Dir,
 ) -> anyhow::Result<Option<u64>> {
     let Some(from) = fs::subvolume_info(old)?.uuid else { return Ok(None) };
     let mut on_the_way = fs::subvolume_info(new)?;
@@ -155,16 +148,12 @@ fn first_snapshot(
 }
 
 /// The directories above the subvolumes nested in a tree.
-fn nested(root: BorrowedFd<'_>) -> anyhow::Result<HashSet<u64>> {
+fn nested(root: &Dir) -> anyhow::Result<HashSet<u64>> {
     let mut directories = HashSet::new();
     for nested in fs::nested_subvolumes(root)? {
         for path in nested.path.ancestors() {
-            let opened = at::directory_beneath(root, path)
-                .with_context(|| format!("cannot look at {path:?}"))?;
-            if let Some(opened) = opened {
-                let status = at::status_of(opened.as_fd())
-                    .with_context(|| format!("cannot look at {path:?}"))?;
-                directories.insert(status.stx_ino);
+            if let Some(opened) = root.open_dir_optional(path)? {
+                directories.insert(opened.status()?.stx_ino);
             }
         }
     }

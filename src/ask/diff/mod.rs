@@ -18,13 +18,13 @@
 //! | `views` | entries as lines, as a tree, and as JSON |
 //! | `words` | names of owners |
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use tracing::warn;
 
 use crate::config;
+use crate::fs::Dir;
 use crate::fs::reserved::Reserved;
 use crate::generations::{Generation, Since, Store};
 use crate::keep::attic;
@@ -108,7 +108,7 @@ pub fn next_reset(
 ) -> anyhow::Result<Done> {
     let live = store.live()?;
     let blank = store.blank()?;
-    let (live, blank) = (live.as_fd(), blank.as_ref().map(AsFd::as_fd));
+    let (live, blank) = (&live, blank.as_ref());
     let (volume, closed) = with_rules_for(volume, live)?;
     for it in closed {
         warn!("{}", it.warning(&volume.mount_point));
@@ -159,7 +159,7 @@ pub fn between(
         Some(newer) => store.tree(newer)?,
         None => store.live()?,
     };
-    let (new, old) = (new.as_fd(), old.as_fd());
+    let (new, old) = (&new, &old);
     let (marks, made) = if options.full {
         (None, None)
     } else {
@@ -187,7 +187,7 @@ fn walk(
     Walk::new(trees, marks, comparer, watch)?.run(options.only.unwrap_or(Path::new("")))
 }
 
-fn reserved(new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> anyhow::Result<Vec<Reserved>> {
+fn reserved(new: &Dir, old: Option<&Dir>) -> anyhow::Result<Vec<Reserved>> {
     [Some(new), old]
         .into_iter()
         .flatten()

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::ffi::{CStr, OsStr};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -26,8 +26,8 @@ use super::level::{
 use super::managed::System;
 use super::marks::{Both, Marks};
 use super::{Done, Watch};
-use crate::fs::at;
 use crate::fs::reserved::Reserved;
+use crate::fs::{Dir, at};
 use crate::rules::Rules;
 use crate::tree::{Directory, Named, OPEN_LEVELS};
 
@@ -39,9 +39,9 @@ const TELL_EVERY: u64 = 1024;
 
 /// What is compared.
 pub(super) struct Trees<'a> {
-    pub(super) new: BorrowedFd<'a>,
+    pub(super) new: &'a Dir,
     /// `None` for an empty one, of whose root nothing is known.
-    pub(super) old: Option<BorrowedFd<'a>>,
+    pub(super) old: Option<&'a Dir>,
     /// What is persisted, if that is left out.
     pub(super) rules: Option<&'a Rules>,
     /// What goes to the attic.
@@ -115,24 +115,23 @@ impl<'a> Walk<'a> {
     }
 
     fn is_there(&self, path: &Path) -> anyhow::Result<bool> {
-        let mut there = path.as_os_str().is_empty();
         for root in [Some(self.trees.new), self.trees.old].into_iter().flatten() {
-            let (Some((above, name)), false) = (at::split(path), there) else { break };
-            let above = at::directory_beneath(root, above)
-                .with_context(|| format!("cannot look at {above:?}"))?;
-            if let Some(above) = above {
-                let status = at::present(at::status(above.as_fd(), &at::c_name(name)?));
-                there = status.with_context(|| format!("cannot look at {path:?}"))?.is_some();
+            if path.as_os_str().is_empty() {
+                return Ok(true);
+            }
+            if let Some((above, name)) = root.open_parent_optional(path)?
+                && above.holds(name)?
+            {
+                return Ok(true);
             }
         }
-        Ok(there)
+        Ok(false)
     }
 
     fn enter_root(&mut self, tell: bool) -> anyhow::Result<()> {
         let Trees { new, old, .. } = *self.trees;
-        let open = |root| at::open_beneath(root, Path::new("")).context("cannot open the root");
-        let (opened, old_opened) = (open(new)?, old.map(open).transpose()?);
-        let status = at::status_of(new).context("cannot look at the root")?;
+        let (opened, old_opened) = (Dir::root(new)?, old.map(Dir::root).transpose()?);
+        let status = new.status()?;
         let mut place = Place {
             rules: Ruled { node: self.trees.rules.map(Rules::root), kept: false },
             attic: false,
@@ -141,10 +140,12 @@ impl<'a> Walk<'a> {
         };
         let mut marked = None;
         if let Some(old) = old {
-            let before = at::status_of(old).context("cannot look at the older root")?;
+            let before = old.status().context("the older tree")?;
             if tell {
-                let new = Side { named: Named { parent: new, name: c"." }, status: &status };
-                let old = Side { named: Named { parent: old, name: c"." }, status: &before };
+                let new =
+                    Side { named: Named { parent: new.as_fd(), name: c"." }, status: &status };
+                let old =
+                    Side { named: Named { parent: old.as_fd(), name: c"." }, status: &before };
                 let aspects =
                     self.comparer.differences(&new, &old).context("cannot compare the roots")?;
                 if !aspects.is_empty() {
@@ -154,7 +155,7 @@ impl<'a> Walk<'a> {
             marked = self.marked(&mut place, (&status, &before));
         }
         let next = if tell { Reading::New } else { Reading::Nothing };
-        self.push(Some(opened), old_opened, place, marked, next)
+        self.push(Some(opened.into()), old_opened.map(OwnedFd::from), place, marked, next)
     }
 
     fn push(
@@ -216,10 +217,10 @@ impl<'a> Walk<'a> {
         let path = Path::new(OsStr::from_bytes(&self.path));
         let again = || format!("cannot open the directory {path:?} again");
         if let Some(directory) = &mut level.new {
-            directory.open_again(from, new, path).with_context(again)?;
+            directory.open_again(from, new.as_fd(), path).with_context(again)?;
         }
         if let (Some(directory), Some(old)) = (&mut level.old, old) {
-            directory.open_again(old_from, old, path).with_context(again)?;
+            directory.open_again(old_from, old.as_fd(), path).with_context(again)?;
         }
         Ok(())
     }
@@ -252,7 +253,8 @@ impl<'a> Walk<'a> {
             ended = batch.is_empty();
             for entry in batch {
                 let same = told_by.is_some_and(|(marks, _)| !marks.holds(entry.inode));
-                let reserved = || self.trees.reserved.iter().any(|it| it.holds(&entry.name));
+                let reserved =
+                    || self.trees.reserved.iter().any(|it| it.holds(at::os_name(&entry.name)));
                 if same {
                     if level.unchanged.len() < CHUNK {
                         level.unchanged.insert(entry.name);

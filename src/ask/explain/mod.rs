@@ -1,7 +1,6 @@
 //! What a reset does with a path, and why.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -10,7 +9,7 @@ use serde::Serialize;
 use crate::ask::history::{self, PathHistory, Version};
 use crate::ask::lookup::{self, Found, Link, Place, Volumes};
 use crate::config::{self, Backing, Strategy};
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::fs::reserved::Reserved;
 use crate::generations::Store;
 use crate::keep::attic::{self, ATTIC, Attic};
@@ -214,11 +213,11 @@ fn one(volumes: &mut Volumes<'_>, file: &Path, path: &Path) -> anyhow::Result<Ex
     let store = volumes.store(place.volume)?;
     let live = store.live()?;
     let blank = store.blank()?;
-    let (volume, closed) = volume::with_rules_for(configured, live.as_fd())?;
+    let (volume, closed) = volume::with_rules_for(configured, &live)?;
     explained.add_rules(&volume, &place.below, file);
     let kept_with = closed.iter().find(|it| place.below.starts_with(&it.path));
     explained.kept_with = kept_with.map(|it| volume.mount_point.join(&it.path));
-    let is_reserved = is_reserved(live.as_fd(), &place.below)?;
+    let is_reserved = is_reserved(&live, &place.below)?;
     if is_reserved {
         explained.verdict = Decision::Reserved;
         explained.rule = None;
@@ -229,24 +228,24 @@ fn one(volumes: &mut Volumes<'_>, file: &Path, path: &Path) -> anyhow::Result<Ex
         name: volume::in_words(configured),
         now,
         blank: match &blank {
-            Some(blank) => lookup::find(blank.as_fd(), &place.below)?,
+            Some(blank) => lookup::find(blank, &place.below)?,
             None => Found::Absent,
         },
-        next_generation: next_generation(configured, store, live.as_fd(), explained.verdict)?,
+        next_generation: next_generation(configured, store, &live, explained.verdict)?,
         generations,
         not_held,
         nested_in,
-        attic: in_attic(live.as_fd(), &place.below)?,
+        attic: in_attic(&live, &place.below)?,
     };
     if place.below.as_os_str().is_empty() {
         on.attic.clear();
     }
     if !is_reserved {
-        let blank = blank.as_ref().map(|blank| blank.as_fd());
-        match plan_attic(&volume, live.as_fd(), blank) {
+        let blank = blank.as_ref();
+        match plan_attic(&volume, &live, blank) {
             Ok((surveyed, attic)) => {
                 let next = Deciding { place: &place, on: &on, surveyed: &surveyed, attic: &attic };
-                explained.next_reset = next.decide(explained.verdict, live.as_fd(), blank)?;
+                explained.next_reset = next.decide(explained.verdict, &live, blank)?;
             }
             Err(error) => {
                 explained.refused = Some(format!("{error:#}"));
@@ -280,10 +279,10 @@ impl Explained {
     }
 }
 
-fn is_reserved(live: BorrowedFd<'_>, below: &Path) -> anyhow::Result<bool> {
+fn is_reserved(live: &Dir, below: &Path) -> anyhow::Result<bool> {
     let reserved = Reserved::of(live).context("cannot look at the root")?;
     let Some(first) = below.iter().next() else { return Ok(false) };
-    Ok(reserved.holds(&at::c_name(first)?))
+    Ok(reserved.holds(first))
 }
 
 fn split(
@@ -308,7 +307,7 @@ fn split(
 fn next_generation(
     volume: &config::Volume,
     store: &mut dyn Store,
-    live: BorrowedFd<'_>,
+    live: &Dir,
     verdict: Decision,
 ) -> anyhow::Result<Option<u64>> {
     let none = match (&volume.backing, volume.strategy) {
@@ -318,7 +317,7 @@ fn next_generation(
     if none { Ok(None) } else { Ok(Some(state::generation(live)? + 1)) }
 }
 
-fn in_attic(live: BorrowedFd<'_>, below: &Path) -> anyhow::Result<Vec<u64>> {
+fn in_attic(live: &Dir, below: &Path) -> anyhow::Result<Vec<u64>> {
     let home = Path::new(OWN_DIRECTORY).join(ATTIC);
     let mut found = Vec::new();
     for (number, _) in attic::lists(live)? {
@@ -332,8 +331,8 @@ fn in_attic(live: BorrowedFd<'_>, below: &Path) -> anyhow::Result<Vec<u64>> {
 
 fn plan_attic(
     volume: &config::Volume,
-    live: BorrowedFd<'_>,
-    blank: Option<BorrowedFd<'_>>,
+    live: &Dir,
+    blank: Option<&Dir>,
 ) -> anyhow::Result<(Vec<Surveyed>, Attic)> {
     let mut surveyed = survey(&volume.rules, live, blank)?;
     let attic = attic::look(&volume.rules, live, &mut surveyed)?;
@@ -348,12 +347,7 @@ struct Deciding<'a> {
 }
 
 impl Deciding<'_> {
-    fn decide(
-        &self,
-        verdict: Decision,
-        live: BorrowedFd<'_>,
-        blank: Option<BorrowedFd<'_>>,
-    ) -> anyhow::Result<Next> {
+    fn decide(&self, verdict: Decision, live: &Dir, blank: Option<&Dir>) -> anyhow::Result<Next> {
         let path = &self.place.below;
         let now = self.on.now.entry();
         if verdict == Decision::Kept {

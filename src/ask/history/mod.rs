@@ -1,14 +1,13 @@
 //! What was: the generations of every volume with what ended each, and the versions of one path.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::ask::lookup::{self, Found, Place, Volumes};
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::fs::reserved::Reserved;
 use crate::generations::listing::Listing;
 use crate::generations::{Access, Detail, Generation, Store};
@@ -94,7 +93,7 @@ impl History {
             let mut run = || -> anyhow::Result<BTreeMap<u64, Manifest>> {
                 let store = volumes.store(index)?;
                 let live = store.live()?;
-                manifests(store, live.as_fd(), &listed.generations)
+                manifests(store, &live, &listed.generations)
             };
             let manifests = if history.error.is_none() { run() } else { Ok(BTreeMap::new()) };
             let manifests = manifests.unwrap_or_else(|error| {
@@ -125,7 +124,7 @@ impl History {
 /// What runs wrote down, by their numbers: each run's is in the tree that it made.
 fn manifests(
     store: &mut dyn Store,
-    live: BorrowedFd<'_>,
+    live: &Dir,
     generations: &[Generation],
 ) -> anyhow::Result<BTreeMap<u64, Manifest>> {
     let mut found = BTreeMap::new();
@@ -206,7 +205,7 @@ pub fn of_path(
     }
     let Look { versions, not_held, live, generations, .. } = look;
     let ended = generations.iter().filter_map(|it| Some((it.number, it.ended?))).collect();
-    let nested_in = lookup::nested_around(live.as_fd(), &place.below)?;
+    let nested_in = lookup::nested_around(&live, &place.below)?;
     let nested_in = nested_in.map(|below| mount_point.join(below));
     Ok(PathHistory {
         version: 1,
@@ -221,14 +220,14 @@ pub fn of_path(
 
 /// A tree that the next older one is compared with.
 struct Tree {
-    root: OwnedFd,
+    root: Dir,
     /// What was kept when the tree ended, where that is not in it.
     kept: Option<Rules>,
 }
 
 struct Look<'p> {
     path: &'p Path,
-    live: OwnedFd,
+    live: Dir,
     reserved: Reserved,
     generations: Vec<Generation>,
     /// What each reset kept; only where generations lack that.
@@ -241,14 +240,14 @@ struct Look<'p> {
 impl<'p> Look<'p> {
     fn begin(store: &mut dyn Store, path: &'p Path) -> anyhow::Result<Self> {
         let (live, root) = (store.live()?, store.live()?);
-        let reserved = Reserved::of(live.as_fd()).context("cannot look at the root")?;
+        let reserved = Reserved::of(&live).context("cannot look at the root")?;
         let generations = store.look(Detail::Retention)?.generations;
         let manifests = if store.holds_persisted() {
             None
         } else {
-            Some(manifests(store, live.as_fd(), &generations)?)
+            Some(manifests(store, &live, &generations)?)
         };
-        let found = lookup::find(live.as_fd(), path)?;
+        let found = lookup::find(&live, path)?;
         let now =
             Version { generation: None, ended: None, found, differs: vec![], same_in: vec![] };
         Ok(Self {
@@ -270,7 +269,7 @@ impl<'p> Look<'p> {
             return Ok(());
         }
         let older = Tree { root: store.tree(generation)?, kept };
-        let found = lookup::find(older.root.as_fd(), self.path)?;
+        let found = lookup::find(&older.root, self.path)?;
         let newer = self.versions.last_mut().context("BUG: there is no newer version")?;
         let differs = match (newer.found.entry(), found.entry()) {
             (Some(_), Some(_)) => compare(self.path, self.reserved, &self.newer, &older)?,
@@ -304,13 +303,11 @@ fn compare(
     let skip = |below: &Path| {
         let own = path.as_os_str().is_empty()
             && below.parent() == Some(Path::new(""))
-            && below
-                .file_name()
-                .is_some_and(|name| at::c_name(name).is_ok_and(|it| reserved.holds(&it)));
+            && below.file_name().is_some_and(|name| reserved.holds(name));
         let kept = [&newer.kept, &older.kept].into_iter().flatten();
         own || kept.into_iter().any(|kept| kept.verdict(&path.join(below)) == Verdict::Persisted)
     };
-    let (newer, older) = (newer.root.as_fd(), older.root.as_fd());
+    let (newer, older) = (&newer.root, &older.root);
     differences(Side { root: newer, path }, Side { root: older, path }, &skip)
 }
 
@@ -318,15 +315,10 @@ fn compare(
 ///
 /// # Errors
 /// What cannot be read.
-pub(crate) fn differ(
-    path: &Path,
-    live: BorrowedFd<'_>,
-    other: BorrowedFd<'_>,
-) -> anyhow::Result<bool> {
+pub(crate) fn differ(path: &Path, live: &Dir, other: &Dir) -> anyhow::Result<bool> {
     let reserved = Reserved::of(live).context("cannot look at the root")?;
-    let tree = |root: BorrowedFd<'_>| -> anyhow::Result<Tree> {
-        Ok(Tree { root: at::open_beneath(root, Path::new(""))?, kept: None })
-    };
+    let tree =
+        |root: &Dir| -> anyhow::Result<Tree> { Ok(Tree { root: Dir::root(root)?, kept: None }) };
     Ok(!compare(path, reserved, &tree(live)?, &tree(other)?)?.is_empty())
 }
 

@@ -1,17 +1,14 @@
 //! What is at a path of a tree, as far as it can be reached without following a link.
 
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use rustix::fs::{FileType, Statx, readlinkat};
+use rustix::fs::{FileType, Statx};
 use serde::Serialize;
 
-use crate::fs::at;
+use crate::fs::Dir;
+use crate::fs::at::{self, Kind};
 use crate::generations::listing::utc;
-use crate::keep::survey::State;
-use crate::keep::survey::state_at;
+use crate::keep::survey::{State, state_at};
 use crate::names::shown;
 use crate::text::bytes_in_words;
 use crate::text::shown_path;
@@ -30,7 +27,7 @@ pub enum Found {
         #[serde(serialize_with = "shown_path")]
         ancestor: PathBuf,
         /// What it is instead.
-        kind: &'static str,
+        kind: Kind,
     },
 }
 
@@ -38,7 +35,7 @@ pub enum Found {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// `file`, `directory`, `symbolic link`, ...
-    pub kind: &'static str,
+    pub kind: Kind,
     /// The size of a file.
     pub bytes: Option<u64>,
     /// When its content was modified last, in seconds since 1970.
@@ -61,7 +58,7 @@ impl Entry {
         match (self.bytes, &self.target) {
             (Some(bytes), _) => format!("{}, {}", self.kind, bytes_in_words(bytes)),
             (None, Some(target)) => format!("{} to {}", self.kind, shown(target)),
-            (None, None) => self.kind.to_owned(),
+            (None, None) => self.kind.to_string(),
         }
     }
 
@@ -102,25 +99,19 @@ impl Found {
 ///
 /// # Errors
 /// What cannot be looked at.
-pub fn find(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Found> {
-    let cannot = || format!("cannot look at {path:?}");
+pub fn find(root: &Dir, path: &Path) -> anyhow::Result<Found> {
     if path.as_os_str().is_empty() {
-        let status = at::status_of(root).with_context(cannot)?;
-        return Ok(Found::Present(entry(&status, None)));
+        return Ok(Found::Present(entry(&root.status()?, None)));
     }
     match state_at(root, path)? {
         State::Absent => return Ok(Found::Absent),
         State::Unreachable { ancestor, kind } => return Ok(Found::Unreachable { ancestor, kind }),
         State::Present { .. } => {}
     }
-    let (parent, name) = at::open_parent(root, path).with_context(cannot)?;
-    let status = at::present(at::status(parent.as_fd(), &name)).with_context(cannot)?;
-    let Some(status) = status else { return Ok(Found::Absent) };
-    let target = if at::kind(&status) == FileType::Symlink {
-        let target = readlinkat(&parent, &name, Vec::new()).with_context(cannot)?;
-        Some(PathBuf::from(std::ffi::OsStr::from_bytes(target.to_bytes())))
-    } else {
-        None
+    let Some(status) = root.status_optional(path)? else { return Ok(Found::Absent) };
+    let target = match at::kind(&status) {
+        FileType::Symlink => Some(root.read_link(path)?),
+        _ => None,
     };
     Ok(Found::Present(entry(&status, target.as_deref())))
 }
@@ -128,7 +119,7 @@ pub fn find(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Found> {
 fn entry(status: &Statx, target: Option<&Path>) -> Entry {
     let kind = at::kind(status);
     Entry {
-        kind: at::kind_name(kind),
+        kind: kind.into(),
         bytes: (kind == FileType::RegularFile).then_some(status.stx_size),
         modified: status.stx_mtime.tv_sec,
         mode: format!("{:04o}", u32::from(status.stx_mode) & 0o7777),

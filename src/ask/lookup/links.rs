@@ -1,12 +1,10 @@
 //! What a path with symbolic links on it stands for, on the volumes that are reset. A reset does not
 //! follow them; a person does.
 
-use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use rustix::fs::{FileType, readlinkat};
+use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::{Place, Volumes, place};
@@ -61,15 +59,10 @@ fn first(volumes: &mut Volumes<'_>, path: &Path) -> anyhow::Result<Option<Link>>
             continue;
         }
         let live = volumes.store(volume)?.live()?;
-        let cannot = || format!("cannot look at {above:?}");
-        let status = at::status_beneath(live.as_fd(), &below).with_context(cannot)?;
         // What is not there leads nowhere.
-        let Some(status) = status else { return Ok(None) };
+        let Some(status) = live.glance(&below)? else { return Ok(None) };
         if at::kind(&status) == FileType::Symlink {
-            let (parent, name) = at::open_parent(&live, &below).with_context(cannot)?;
-            let target = readlinkat(&parent, &name, Vec::new()).with_context(cannot)?;
-            let target = PathBuf::from(std::ffi::OsStr::from_bytes(target.to_bytes()));
-            return Ok(Some(Link { path: above.to_owned(), target }));
+            return Ok(Some(Link { path: above.to_owned(), target: live.read_link(&below)? }));
         }
     }
     Ok(None)

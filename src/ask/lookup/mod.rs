@@ -1,13 +1,12 @@
 //! Where a path of the running system lies: on which volume, and below what.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use crate::ask::drift;
 use crate::config::{self, Config};
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::generations::{Access, Store, close_after};
 use crate::own::state;
 use crate::volume;
@@ -89,7 +88,7 @@ impl<'c> Volumes<'c> {
     pub fn drift(&mut self, index: usize) -> anyhow::Result<Option<String>> {
         let volume = &self.config.volumes[index];
         let live = self.store(index)?.live()?;
-        Ok(drift::note(volume, state::manifest(live.as_fd())?.as_ref()))
+        Ok(drift::note(volume, state::manifest(&live)?.as_ref()))
     }
 
     /// Closes all of them, after `result`.
@@ -108,13 +107,12 @@ impl<'c> Volumes<'c> {
 ///
 /// # Errors
 /// What cannot be looked at.
-pub fn nested_around(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let of_root = at::status_of(root.as_fd()).context("cannot look at the root")?;
+pub fn nested_around(root: &Dir, path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let of_root = root.status()?;
     let mut ancestors: Vec<&Path> = path.ancestors().collect();
     ancestors.reverse();
     for above in ancestors.into_iter().filter(|it| !it.as_os_str().is_empty()) {
-        let status =
-            at::status_beneath(root, above).with_context(|| format!("cannot look at {above:?}"))?;
+        let status = root.glance(above)?;
         let Some(status) = status else { return Ok(None) };
         let device = |it: &rustix::fs::Statx| (it.stx_dev_major, it.stx_dev_minor);
         if device(&status) != device(&of_root) {

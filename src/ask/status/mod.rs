@@ -1,6 +1,5 @@
 //! How things stand: the reset of this boot, generations, the attic, and what purge has to remove.
 
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -178,7 +177,7 @@ impl VolumeStatus {
         now: Option<u64>,
     ) -> anyhow::Result<()> {
         let live = store.live()?;
-        let live = live.as_fd();
+        let live = &live;
         let manifest = state::manifest_or_warn(live);
         self.notes.extend(drift::note(volume, manifest.as_ref()));
         self.last_run = manifest.map(|Manifest { generation, time, boot: of, .. }| LastRun {

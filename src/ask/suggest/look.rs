@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -15,6 +15,7 @@ use super::pattern::{has_star, matches};
 use crate::ask::diff::is_generated;
 use crate::config::{Config, Volume};
 use crate::fs::at;
+use crate::fs::dir::{Dir, is};
 use crate::generations::{Access, Store, close_after};
 use crate::rules::{Rules, Verdict};
 use crate::volume;
@@ -99,8 +100,8 @@ struct Amount {
 }
 
 struct Looking<'r> {
-    live: OwnedFd,
-    blank: Option<OwnedFd>,
+    live: Dir,
+    blank: Option<Dir>,
     rules: &'r Rules,
 }
 
@@ -118,11 +119,10 @@ impl Looking<'_> {
             }
             let mut further = Vec::new();
             for path in paths {
-                let Some(directory) = directory_of(self.live.as_fd(), &path)? else { continue };
-                let there = at::names(directory.as_fd())
-                    .with_context(|| format!("cannot read {path:?}"))?;
-                let there = there.iter().filter(|there| matches(name, at::os_name(there)));
-                further.extend(there.map(|there| at::join(&path, there)));
+                let Some(directory) = directory_of(&self.live, &path)? else { continue };
+                let there = directory.names()?;
+                let there = there.iter().filter(|there| matches(name, there));
+                further.extend(there.map(|there| path.join(there)));
             }
             paths = further;
         }
@@ -133,14 +133,13 @@ impl Looking<'_> {
     /// not followed, as a reset does not.
     fn amount(&self, path: &Path) -> anyhow::Result<Option<(Kind, Amount)>> {
         let (parent, name) = at::split(path).context("BUG: no name in the path")?;
-        let Some(parent) = directory_of(self.live.as_fd(), parent)? else { return Ok(None) };
+        let Some(parent) = directory_of(&self.live, parent)? else { return Ok(None) };
         let mut amount = Amount::default();
-        let name = at::c_name(name)?;
-        count(parent.as_fd(), &name, &mut amount, 0)?;
+        count(parent.as_fd(), &at::c_name(name)?, &mut amount, 0)?;
         if amount.files == 0 && !amount.at_least {
             return Ok(None);
         }
-        let is_directory = at::kind(&at::status(parent.as_fd(), &name)?) == FileType::Directory;
+        let is_directory = at::kind(&parent.status_at(name)?) == FileType::Directory;
         Ok(Some((if is_directory { Kind::Directory } else { Kind::File }, amount)))
     }
 
@@ -165,30 +164,29 @@ impl Looking<'_> {
     /// Whether the blank has the same small file.
     fn is_in_the_blank(&self, path: &Path) -> anyhow::Result<bool> {
         let Some(blank) = &self.blank else { return Ok(false) };
-        let Some(mine) = small_file(self.live.as_fd(), path)? else { return Ok(false) };
-        Ok(small_file(blank.as_fd(), path)? == Some(mine))
+        let Some(mine) = small_file(&self.live, path)? else { return Ok(false) };
+        Ok(small_file(blank, path)? == Some(mine))
     }
 }
 
 /// The directory at a path of the volume; `None` where there is none, or where something else is
 /// mounted on the way, as in the root of a running system that is a plain directory.
-fn directory_of(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Option<OwnedFd>> {
-    match at::directory_beneath(root, path) {
-        Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => Ok(None),
-        opened => opened.with_context(|| format!("cannot open {path:?}")),
+fn directory_of(root: &Dir, path: &Path) -> anyhow::Result<Option<Dir>> {
+    match root.open_dir_optional(path) {
+        Err(error) if is(&error, Errno::XDEV) => Ok(None),
+        opened => opened,
     }
 }
 
 /// The bytes of a file that is small; `None` for everything else.
-fn small_file(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+fn small_file(root: &Dir, path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     use std::io::Read as _;
-    let Some(status) = at::status_beneath(root, path)? else { return Ok(None) };
+    let Some(status) = root.glance(path)? else { return Ok(None) };
     if at::kind(&status) != FileType::RegularFile || status.stx_size > SMALL {
         return Ok(None);
     }
-    let (parent, name) = at::open_parent(root, path)?;
     let mut bytes = Vec::new();
-    std::fs::File::from(at::open_file(parent.as_fd(), &name)?).read_to_end(&mut bytes)?;
+    std::fs::File::from(root.open_file(path)?).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }
 

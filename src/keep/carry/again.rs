@@ -9,7 +9,6 @@
 //! | something was made where the blank's content goes | it is moved aside |
 //! | a directory is gone that something is to be moved into | that goes to the attic |
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -19,7 +18,7 @@ use super::journal::Journal;
 use super::layout::{ASIDE, Move, WORK, Why};
 use super::moves::{self, Renamed};
 use super::tidy::begin_attic;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::keep::attic::ATTIC;
 use crate::names::shown;
 
@@ -35,18 +34,14 @@ pub enum Run {
 /// Moves the persisted paths into the new content, from where an interrupted run got to. A later
 /// move can make an earlier one look as if it had not been done, so how many were is noted after
 /// each.
-pub(super) fn gather_noting(
-    root: BorrowedFd<'_>,
-    journal: &Journal,
-    run: Run,
-) -> anyhow::Result<()> {
-    let work = open_work(root)?;
+pub(super) fn gather_noting(root: &Dir, journal: &Journal, run: Run) -> anyhow::Result<()> {
+    let work = root.open_dir(WORK)?;
     let done = moves::progress(&work)?;
     if run == Run::Resumed {
         let mut made = done;
         if let Some(it) = journal.moves.get(done)
             && matches!(it.why, Why::Lay { .. })
-            && !is_there(root, &it.from)?
+            && moves::there(root, &it.from)?.is_none()
         {
             // Made and not noted: what is kept in an excluded path is in its place again.
             made += 1;
@@ -66,7 +61,7 @@ pub(super) fn gather_noting(
 }
 
 /// Makes a move that was perhaps made before, and whose places may not be what they were.
-fn make_again(root: BorrowedFd<'_>, it: &Move) -> anyhow::Result<()> {
+fn make_again(root: &Dir, it: &Move) -> anyhow::Result<()> {
     match (moves::rename(root, &it.from, &it.to)?, it.why) {
         // It was made before, or there is nothing left to move.
         (Renamed::Done | Renamed::Missing, _)
@@ -85,7 +80,7 @@ fn make_again(root: BorrowedFd<'_>, it: &Move) -> anyhow::Result<()> {
 /// Puts away what is at paths that were moved into the new content, and have been made again.
 /// `is_new` says of a name in the root that it is the new content's.
 pub(super) fn put_away_what_came_back(
-    root: BorrowedFd<'_>,
+    root: &Dir,
     done: &[Move],
     is_new: impl Fn(&Path) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
@@ -107,15 +102,9 @@ pub(super) fn put_away_what_came_back(
 
 /// Puts what is at `from`, if there is anything, into the attic at `path`, so that nothing is lost.
 /// It does not come back from there by itself: something has its place.
-pub(super) fn put_away(root: BorrowedFd<'_>, from: &Path, path: &Path) -> anyhow::Result<()> {
-    let cannot = || format!("cannot put {from:?} into the attic");
-    let Some((directory, name)) = moves::parent(root, from).with_context(cannot)? else {
-        return Ok(());
-    };
-    if at::present(at::status(directory.as_fd(), &name)).with_context(cannot)?.is_none() {
-        return Ok(());
-    }
-    begin_attic(open_work(root)?.as_fd(), &[])?;
+pub(super) fn put_away(root: &Dir, from: &Path, path: &Path) -> anyhow::Result<()> {
+    let Some((directory, name)) = moves::there(root, from)? else { return Ok(()) };
+    begin_attic(&root.open_dir(WORK)?, &[])?;
     let attic = Path::new(WORK).join(ATTIC);
     let mut above = attic.clone();
     for part in path.parent().unwrap_or(Path::new("")) {
@@ -125,9 +114,9 @@ pub(super) fn put_away(root: BorrowedFd<'_>, from: &Path, path: &Path) -> anyhow
             break;
         }
     }
-    let above = at::open_beneath(root, &above).with_context(cannot)?;
+    let above = root.open_dir(&above)?;
     let wanted = path.file_name().context("BUG: a path without a name")?;
-    moves::move_as(&directory, &name, &above, &at::c_name(wanted)?)?;
+    moves::move_as(&directory, &name, &above, wanted)?;
     warn!(
         "{} was written to while the volume was half moved: that is put into the attic",
         shown(path)
@@ -136,18 +125,8 @@ pub(super) fn put_away(root: BorrowedFd<'_>, from: &Path, path: &Path) -> anyhow
 }
 
 /// Moves what is at `from` to where everything goes that is not kept.
-fn move_aside(root: BorrowedFd<'_>, from: &Path) -> anyhow::Result<()> {
-    let Some((directory, name)) = moves::parent(root, from)? else { return Ok(()) };
-    let aside = at::open_beneath(root, &Path::new(WORK).join(ASIDE))
-        .with_context(|| format!("cannot open {WORK}/{ASIDE}"))?;
+fn move_aside(root: &Dir, from: &Path) -> anyhow::Result<()> {
+    let Some((directory, name)) = root.open_parent_optional(from)? else { return Ok(()) };
+    let aside = root.open_dir(Path::new(WORK).join(ASIDE))?;
     moves::move_as(&directory, &name, &aside, &name).map(drop)
-}
-
-fn is_there(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<bool> {
-    let Some((directory, name)) = moves::parent(root, path)? else { return Ok(false) };
-    Ok(at::present(at::status(directory.as_fd(), &name))?.is_some())
-}
-
-fn open_work(root: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
-    at::open_beneath(root, Path::new(WORK)).context("cannot open the work")
 }

@@ -1,19 +1,17 @@
 //! What a `carry` does, written down before it begins, so that a run after a crash can go on.
 
-use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use rustix::fs::{AtFlags, renameat, syncfs, unlinkat};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::layout::{ASIDE, Move, WORK};
 use super::moves;
-use crate::fs::at;
+use crate::fs::Dir;
+use crate::own::Own;
 use crate::own::state::{self, Manifest};
-use crate::own::trusted_own_directory;
 use crate::rules::OWN_DIRECTORY;
 use crate::tree::Settled;
 
@@ -104,11 +102,11 @@ pub(super) mod bytes {
 }
 
 /// While things are moved. The journal is written twice: without one nothing could be completed.
-const MOVING: [&CStr; 2] = [c"journal", c"journal.copy"];
+const MOVING: [&str; 2] = ["journal", "journal.copy"];
 
 /// Their names once the result is complete: somebody may use the volume from then on, so nothing
 /// of it is moved any more.
-const COMPLETE: [&CStr; 2] = [c"complete", c"complete.copy"];
+const COMPLETE: [&str; 2] = ["complete", "complete.copy"];
 
 /// How far the run came that left a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,52 +125,33 @@ impl Journal {
     }
 
     /// Writes both copies into [`WORK`] below `root`, durably.
-    ///
-    /// # Errors
-    /// As writing and renaming a file.
-    pub fn write(&self, root: BorrowedFd<'_>) -> anyhow::Result<()> {
-        let write = || -> anyhow::Result<()> {
-            let work = at::open_beneath(root, Path::new(WORK))?;
-            let text = serde_json::to_vec(self)?;
-            Ok(MOVING.iter().try_for_each(|name| at::write_durably(&work, *name, &text))?)
-        };
-        write().context("cannot write the journal")
+    pub fn write(&self, root: &Dir) -> anyhow::Result<()> {
+        let work = root.open_dir(WORK)?;
+        let text = serde_json::to_vec(self).context("cannot write the journal")?;
+        MOVING.iter().try_for_each(|name| work.write_durably(name, &text))
     }
 
     /// Notes, durably, that the result is complete.
-    ///
-    /// # Errors
-    /// As renameat(2) and syncfs(2).
-    pub fn complete(root: BorrowedFd<'_>) -> anyhow::Result<()> {
+    pub fn complete(root: &Dir) -> anyhow::Result<()> {
         rename_both(root, MOVING, COMPLETE).context("cannot note that the result is complete")
     }
 
     /// Takes back that the result is complete, durably, before it is undone.
-    ///
-    /// # Errors
-    /// As renameat(2) and syncfs(2).
-    pub fn incomplete(root: BorrowedFd<'_>) -> anyhow::Result<()> {
+    pub fn incomplete(root: &Dir) -> anyhow::Result<()> {
         rename_both(root, COMPLETE, MOVING).context("cannot take back that the result is complete")
     }
 
     /// Takes away, durably, what says that anything is to be done: nothing is moved, or all of it is
     /// moved back.
-    ///
-    /// # Errors
-    /// As unlinkat(2) and syncfs(2).
-    pub fn remove(root: BorrowedFd<'_>) -> anyhow::Result<()> {
-        let remove = || -> anyhow::Result<()> {
-            let work = at::directory_beneath(root, Path::new(WORK))?;
-            let Some(work) = work else { return Ok(()) };
-            // First: beside no journal it would say that one is lost.
-            moves::forget_progress(&work)?;
-            let mut removed = false;
-            for name in MOVING {
-                removed |= at::present(unlinkat(&work, name, AtFlags::empty()))?.is_some();
-            }
-            if removed { Ok(syncfs(root)?) } else { Ok(()) }
-        };
-        remove().context("cannot remove the journal")
+    pub fn remove(root: &Dir) -> anyhow::Result<()> {
+        let Some(work) = root.open_dir_optional(WORK)? else { return Ok(()) };
+        // First: beside no journal it would say that one is lost.
+        moves::forget_progress(&work)?;
+        let mut removed = false;
+        for name in MOVING {
+            removed |= work.remove_file(name)?;
+        }
+        if removed { root.sync_filesystem() } else { Ok(()) }
     }
 
     /// Reads the text of one, which lies at `what`.
@@ -187,22 +166,16 @@ impl Journal {
     ///
     /// # Errors
     /// Neither copy can be read, or both are gone although something was moved.
-    pub fn read(root: BorrowedFd<'_>) -> anyhow::Result<Option<(Self, Stage)>> {
-        let Some(own) = trusted_own_directory(root)? else { return Ok(None) };
-        let work = at::directory_beneath(own.as_fd(), Path::new("reset"))
-            .with_context(|| format!("cannot open {WORK}"))?;
-        let Some(work) = work else { return Ok(None) };
+    pub fn read(root: &Dir) -> anyhow::Result<Option<(Self, Stage)>> {
+        let Some(own) = Own::open(root)? else { return Ok(None) };
+        let Some(work) = own.open_dir_optional("reset")? else { return Ok(None) };
         let (mut reached, mut wrong) = (None, None);
         // One that is called complete was renamed when all was moved, whatever the other is called.
         let complete = COMPLETE.map(|name| (name, Stage::Complete));
         for (name, stage) in complete.into_iter().chain(MOVING.map(|name| (name, Stage::Moving))) {
-            let what = format!("{WORK}/{}", name.to_string_lossy());
-            let read = || -> anyhow::Result<Option<Self>> {
-                let text = at::read_optional(&work, name);
-                let text = text.with_context(|| format!("cannot read {what}"))?;
-                text.map(|text| Self::parse(&text, &what)).transpose()
-            };
-            match read() {
+            let what = format!("{WORK}/{name}");
+            let text = work.read_optional(name);
+            match text.and_then(|it| it.map(|text| Self::parse(&text, &what)).transpose()) {
                 Ok(None) => {}
                 Ok(Some(journal)) => {
                     if wrong.is_some() {
@@ -219,7 +192,7 @@ impl Journal {
         match wrong {
             Some(error) => Err(error),
             None if moves::has_begun(&work)? => {
-                let [name, copy] = MOVING.map(|name| name.to_string_lossy());
+                let [name, copy] = MOVING;
                 bail!(half_moved(&format!("{WORK}/{name} and {WORK}/{copy} are gone")))
             }
             None => Ok(None),
@@ -237,18 +210,18 @@ fn half_moved(why: &str) -> String {
     )
 }
 
-fn rename_both(root: BorrowedFd<'_>, from: [&CStr; 2], to: [&CStr; 2]) -> anyhow::Result<()> {
-    let work = at::open_beneath(root, Path::new(WORK))?;
+fn rename_both(root: &Dir, from: [&str; 2], to: [&str; 2]) -> anyhow::Result<()> {
+    let work = root.open_dir(WORK)?;
     let mut renamed = false;
-    for (from, to) in from.iter().zip(to) {
-        renamed |= at::present(renameat(&work, *from, &work, to))?.is_some();
+    for (from, to) in from.into_iter().zip(to) {
+        renamed |= work.rename(from, to)?;
     }
-    if renamed { Ok(syncfs(root)?) } else { Ok(()) }
+    if renamed { root.sync_filesystem() } else { Ok(()) }
 }
 
 /// Whether a name in [`WORK`] is that of a journal, which goes last.
-pub(super) fn is_journal(name: &CStr) -> bool {
-    MOVING.contains(&name) || COMPLETE.contains(&name)
+pub(super) fn is_journal(name: &OsStr) -> bool {
+    MOVING.iter().chain(&COMPLETE).any(|journal| name == *journal)
 }
 
 #[cfg(test)]

@@ -242,6 +242,7 @@ impl Arranging<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::at::Kind;
 
     fn rules(declared: &[(&str, &[&str])]) -> Rules {
         let mut rules = Rules::default();
@@ -256,7 +257,7 @@ mod tests {
     fn present(rules: &Rules, absent: &[&str]) -> Vec<Surveyed> {
         let state = |path: &Path| {
             let gone = absent.iter().any(|absent| Path::new(absent) == path);
-            if gone { State::Absent } else { State::Present { kind: "directory" } }
+            if gone { State::Absent } else { State::Present { kind: Kind::Directory } }
         };
         let survey = |path: crate::rules::Persisted| Surveyed {
             state: state(&path.path),

@@ -21,16 +21,19 @@
 //! cannot.
 
 use std::collections::BTreeSet;
-use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{FileType, IFlags, Mode, mkdirat, syncfs};
+use rustix::fs::{FileType, IFlags};
 
+use crate::fs::Dir;
 use crate::fs::at;
+use crate::fs::reserved::Reserved;
 use crate::keep::attic::ATTIC;
 use crate::keep::trees::Trees;
+use crate::own::Own;
 use crate::own::state::Manifest;
 use crate::rules::Rules;
 use crate::tree::{self, Settled};
@@ -52,7 +55,7 @@ use journal::{Name, Sealed, Settle};
 use layout::{ASIDE, ROOT};
 
 /// Exists in [`WORK`] once everything persisted is in the new content.
-const GATHERED: &CStr = c"gathered";
+const GATHERED: &str = "gathered";
 
 /// A directory in [`WORK`] that has the attributes of the result's root: an interrupted reset is
 /// completed as it was begun, whatever the blank is by then.
@@ -81,11 +84,11 @@ pub enum Aside {
 #[derive(Debug, Clone, Copy)]
 pub struct Roots<'a> {
     /// The previous state, which is only read.
-    pub previous: BorrowedFd<'a>,
+    pub previous: &'a Dir,
     /// The blank, which is only read; `None` when it is empty.
-    pub blank: Option<BorrowedFd<'a>>,
+    pub blank: Option<&'a Dir>,
     /// What becomes the result: the previous state itself, or a snapshot of it.
-    pub root: BorrowedFd<'a>,
+    pub root: &'a Dir,
     /// Whether [`backward`] may be called: then what it needs is written down.
     pub undoable: bool,
 }
@@ -137,17 +140,16 @@ fn prepare_in(
     // At once: a power cut from here on, before anything is moved, leaves the root as it was.
     was_root.settle(root).context("cannot settle the root")?;
     // For whoever undoes this or looks at it later.
-    tree::take_attributes(previous, work_directory(root, "aside/root")?.as_fd())
+    tree::take_attributes(previous, work.open_dir("aside/root")?)
         .context("cannot note the attributes of the root")?;
     let mut layout = arrange(rules, seen);
-    let trees = Trees { previous, blank, target: work.as_fd() };
+    let trees = Trees { previous, blank, target: &work };
     let mut settle = Vec::new();
     if !seen.attic.stores.is_empty() {
-        settle = make_attic(work.as_fd(), previous, &seen.attic.stores)?;
+        settle = make_attic(&work, previous, &seen.attic.stores)?;
     }
     let laid = crate::keep::lay::lay(&trees, &layout.units, &layout.copies, seen.attic, threads)?;
-    mkdirat(&work, OF_RESULT, Mode::RWXU).context("cannot make a place for attributes")?;
-    tree::take_attributes(blank.unwrap_or(previous), work_directory(root, OF_RESULT)?.as_fd())
+    tree::take_attributes(blank.unwrap_or(previous), work.make_dir(OF_RESULT)?)
         .context("cannot note the attributes of the result's root")?;
     layout.moves.retain(|it| match it.why {
         Why::Lay { unit } => laid.units[unit],
@@ -177,11 +179,8 @@ fn prepare_in(
         undo = look_at_all(previous, &left.collect())?;
     }
     undo.push(Settle { path: PathBuf::new(), to: was_root.clone() });
-    let new = at::directory_beneath(work.as_fd(), Path::new("0"))
-        .context("cannot open the new content")?
-        .context("BUG: the new content of the root was not made")?;
-    let mut top: BTreeSet<Name> =
-        at::names(new.as_fd())?.iter().map(|name| name_of(name)).collect();
+    let new = work.open_dir("0")?.names()?;
+    let mut top: BTreeSet<Name> = new.iter().map(|name| name_of(name)).collect();
     // Those that come with the moves.
     top.extend(layout.moves.iter().filter_map(|it| {
         let below = it.to.strip_prefix(Path::new(WORK).join("0")).ok()?;
@@ -201,67 +200,47 @@ fn prepare_in(
     Ok(Prepared { journal, bytes: laid.bytes })
 }
 
-fn name_of(name: &CStr) -> Name {
-    Name(at::os_name(name).into())
+fn name_of(name: &OsStr) -> Name {
+    Name(name.into())
 }
 
 /// Makes the directories above what is put away, in the work, and the list of it. Answers what
 /// moving things into them changes.
-fn make_attic(
-    work: BorrowedFd<'_>,
-    previous: BorrowedFd<'_>,
-    stores: &[PathBuf],
-) -> anyhow::Result<Vec<Settle>> {
+fn make_attic(work: &Dir, previous: &Dir, stores: &[PathBuf]) -> anyhow::Result<Vec<Settle>> {
     let mut settle = Vec::new();
     let attic = tidy::begin_attic(work, stores)?;
     let above: BTreeSet<&Path> = stores.iter().flat_map(|path| path.ancestors().skip(1)).collect();
     for path in above.into_iter().filter(|path| !path.as_os_str().is_empty()) {
-        let make = || -> anyhow::Result<Settled> {
-            let before = at::open_beneath(previous, path)?;
-            let (parent, name) = at::open_parent(&attic, path)?;
-            mkdirat(&parent, &name, Mode::RWXU)?;
-            let copy = at::open_directory(parent.as_fd(), &name)?;
-            tree::take_attributes(before.as_fd(), copy.as_fd())?;
-            Ok(Settled::look(before.as_fd())?.unsealed())
-        };
-        let to = make().with_context(|| format!("cannot make {path:?} in the attic"))?;
+        let before = previous.open_dir(path)?;
+        tree::take_attributes(&before, attic.make_dir(path)?)
+            .with_context(|| format!("cannot make {path:?} in the attic"))?;
+        let to = Settled::look(&before)?.unsealed();
         settle.push(Settle { path: Path::new(WORK).join(ATTIC).join(path), to });
     }
     Ok(settle)
 }
 
 /// Makes [`WORK`] anew, and the tool's own directory if there is none.
-fn make_work(root: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
+fn make_work(root: &Dir) -> anyhow::Result<Dir> {
     tree::unseal(root).context("cannot clear the flags of the root")?;
-    let own = crate::own::ensure_own_directory(root)?;
-    tree::remove(own.as_fd(), c"reset").with_context(|| format!("cannot empty {WORK}"))?;
-    let make = || -> anyhow::Result<OwnedFd> {
-        mkdirat(&own, c"reset", Mode::RWXU)?;
-        let work = at::open_directory(own.as_fd(), c"reset")?;
-        mkdirat(&work, ASIDE, Mode::RWXU)?;
-        mkdirat(&work, Path::new(ASIDE).join(ROOT), Mode::RWXU)?;
-        Ok(work)
-    };
-    make().with_context(|| format!("cannot make {WORK}"))
+    let own = Own::ensure(root)?;
+    tree::remove(&*own, "reset").with_context(|| format!("cannot empty {WORK}"))?;
+    let work = own.make_dir("reset")?;
+    work.make_dir(ASIDE)?.make_dir(ROOT)?;
+    Ok(work)
 }
 
-fn look_at_all(root: BorrowedFd<'_>, paths: &BTreeSet<PathBuf>) -> anyhow::Result<Vec<Settle>> {
-    let look = |path: &PathBuf| -> anyhow::Result<Settle> {
-        let directory = at::open_beneath(root, path)?;
-        Ok(Settle { path: path.clone(), to: Settled::look(directory.as_fd())? })
+fn look_at_all(root: &Dir, paths: &BTreeSet<PathBuf>) -> anyhow::Result<Vec<Settle>> {
+    let look = |path: &PathBuf| {
+        let to = Settled::look(root.open_dir(path)?)
+            .with_context(|| format!("cannot look at the directory {path:?}"))?;
+        Ok(Settle { path: path.clone(), to })
     };
-    paths
-        .iter()
-        .map(|path| look(path).with_context(|| format!("cannot look at the directory {path:?}")))
-        .collect()
+    paths.iter().map(look).collect()
 }
 
 /// The seals that what is moved has in the result, which a crash could leave cleared.
-fn seals(
-    root: BorrowedFd<'_>,
-    top: &BTreeSet<Name>,
-    moves: &[Move],
-) -> anyhow::Result<Vec<Sealed>> {
+fn seals(root: &Dir, top: &BTreeSet<Name>, moves: &[Move]) -> anyhow::Result<Vec<Sealed>> {
     let new = Path::new(WORK).join("0");
     let laid: Vec<PathBuf> = top.iter().map(|Name(name)| new.join(name)).collect();
     let laid = laid.iter().zip(top).map(|(now, Name(name))| (now, name));
@@ -271,16 +250,15 @@ fn seals(
 }
 
 /// The seals that what is moved, or lies in the root, has in the previous state.
-fn seals_before(previous: BorrowedFd<'_>, moves: &[Move]) -> anyhow::Result<Vec<Sealed>> {
-    let names = at::names(previous).context("cannot read the root")?;
-    let top: Vec<PathBuf> = names.iter().map(|name| at::os_name(name).into()).collect();
+fn seals_before(previous: &Dir, moves: &[Move]) -> anyhow::Result<Vec<Sealed>> {
+    let top: Vec<PathBuf> = previous.names()?.into_iter().map(PathBuf::from).collect();
     let were = moves.iter().filter(|it| !matches!(it.why, Why::Lay { .. })).map(|it| &it.from);
     sealed(previous, top.iter().chain(were).map(|path| (path, path)))
 }
 
 /// The seals at the first path of each pair, if there are any, with the second.
 fn sealed<'p>(
-    root: BorrowedFd<'_>,
+    root: &Dir,
     places: impl Iterator<Item = (&'p PathBuf, &'p PathBuf)>,
 ) -> anyhow::Result<Vec<Sealed>> {
     let mut found = Vec::new();
@@ -294,24 +272,24 @@ fn sealed<'p>(
     Ok(found)
 }
 
-fn seals_at(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<IFlags> {
+fn seals_at(root: &Dir, path: &Path) -> anyhow::Result<IFlags> {
     // Without opening it, where the filesystem tells.
-    if let Some(seals) = at::status_beneath(root, path)?.as_ref().and_then(tree::seals_in) {
+    if let Some(seals) = root.glance(path)?.as_ref().and_then(tree::seals_in) {
         return Ok(seals);
     }
     match open_sealable(root, path)? {
-        Some(file) => Ok(tree::seals_of(file.as_fd())?),
+        Some(file) => Ok(tree::seals_of(file)?),
         None => Ok(IFlags::empty()),
     }
 }
 
 /// Opens a regular file or a directory; `None` for what has no flags, and for nothing.
-fn open_sealable(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Option<OwnedFd>> {
-    let Some((parent, name)) = moves::parent(root, path)? else { return Ok(None) };
-    let status = at::present(at::status(parent.as_fd(), &name))?;
+fn open_sealable(root: &Dir, path: &Path) -> anyhow::Result<Option<OwnedFd>> {
+    let Some((parent, name)) = root.open_parent_optional(path)? else { return Ok(None) };
+    let status = parent.status_optional(&name)?;
     Ok(match status.map(|status| at::kind(&status)) {
-        Some(FileType::Directory) => Some(at::open_directory(parent.as_fd(), &name)?),
-        Some(FileType::RegularFile) => Some(at::open_file(parent.as_fd(), &name)?),
+        Some(FileType::Directory) => Some(parent.open_dir(&name)?.into()),
+        Some(FileType::RegularFile) => Some(parent.open_file(&name)?),
         _ => None,
     })
 }
@@ -321,7 +299,7 @@ fn open_sealable(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Option<Own
 ///
 /// # Errors
 /// It cannot be completed, in words that say what to do.
-pub fn unfinished(root: BorrowedFd<'_>) -> anyhow::Result<Option<String>> {
+pub fn unfinished(root: &Dir) -> anyhow::Result<Option<String>> {
     let moving = Journal::read(root)?.is_some_and(|(_, stage)| stage == Stage::Moving);
     Ok(moving.then(|| "its journal is there".to_owned()))
 }
@@ -330,7 +308,7 @@ pub fn unfinished(root: BorrowedFd<'_>) -> anyhow::Result<Option<String>> {
 ///
 /// # Errors
 /// The rename that failed.
-pub fn gather(root: BorrowedFd<'_>, journal: &Journal) -> anyhow::Result<()> {
+pub fn gather(root: &Dir, journal: &Journal) -> anyhow::Result<()> {
     journal.moves.iter().try_for_each(|it| moves::make(root, it))
 }
 
@@ -338,29 +316,23 @@ pub fn gather(root: BorrowedFd<'_>, journal: &Journal) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The rename that failed.
-pub fn exchange(root: BorrowedFd<'_>, journal: &Journal, run: Run) -> anyhow::Result<()> {
+pub fn exchange(root: &Dir, journal: &Journal, run: Run) -> anyhow::Result<()> {
     tree::unseal(root).context("cannot clear the flags of the root")?;
-    let (new, aside) = (work_directory(root, "0")?, work_directory(root, "aside/root")?);
-    let here = at::open_beneath(root, Path::new("")).context("cannot open the root")?;
-    let reserved = moves::reserved(root)?;
+    let work = root.open_dir(WORK)?;
+    let (new, aside) = (work.open_dir("0")?, work.open_dir("aside/root")?);
+    let reserved = Reserved::of(root)?;
     // Moved in already: it is in the new content no more.
-    let is_new = |name: &CStr| -> anyhow::Result<bool> {
-        let waits = || at::present(at::status(new.as_fd(), name));
-        Ok(journal.top.contains(&name_of(name)) && waits()?.is_none())
+    let is_new = |name: &OsStr| -> anyhow::Result<bool> {
+        Ok(journal.top.contains(&name_of(name)) && !new.holds(name)?)
     };
     if run == Run::Resumed {
         again::put_away_what_came_back(root, &journal.moves, |path| {
-            path.iter().next().map_or(Ok(false), |name| is_new(&at::c_name(name)?))
+            path.iter().next().map_or(Ok(false), is_new)
         })?;
     }
-    moves::move_all(&here, &aside, |name| Ok(is_new(name)? || reserved(name)))
+    moves::move_all(root, &aside, |name| Ok(is_new(name)? || reserved.holds(name)))
         .context("cannot move the old content aside")?;
-    moves::move_all(&new, &here, |_| Ok(false)).context("cannot move the new content in")
-}
-
-fn work_directory(root: BorrowedFd<'_>, name: &str) -> anyhow::Result<OwnedFd> {
-    let path = Path::new(WORK).join(name);
-    at::open_beneath(root, &path).with_context(|| format!("cannot open {path:?}"))
+    moves::move_all(&new, root, |_| Ok(false)).context("cannot move the new content in")
 }
 
 /// Sets what the moves have changed: seals of what was moved, times and seals of directories
@@ -369,46 +341,38 @@ fn work_directory(root: BorrowedFd<'_>, name: &str) -> anyhow::Result<OwnedFd> {
 ///
 /// # Errors
 /// What could not be set.
-pub fn settle(
-    root: BorrowedFd<'_>,
-    journal: &Journal,
-    run: Run,
-    seal_root: bool,
-) -> anyhow::Result<()> {
+pub fn settle(root: &Dir, journal: &Journal, run: Run, seal_root: bool) -> anyhow::Result<()> {
     seal_all(root, &journal.seals)?;
     settle_all(root, &journal.settle, run)?;
-    let of_result = work_directory(root, OF_RESULT)?;
-    tree::take_attributes(of_result.as_fd(), root)
+    tree::take_attributes(root.open_dir(Path::new(WORK).join(OF_RESULT))?, root)
         .context("cannot set the attributes of the root")?;
     let settled = if seal_root { journal.root.clone() } else { journal.root.clone().unsealed() };
     settled.settle(root).context("cannot set the times of the root")
 }
 
-fn seal_all(root: BorrowedFd<'_>, all: &[Sealed]) -> anyhow::Result<()> {
+fn seal_all(root: &Dir, all: &[Sealed]) -> anyhow::Result<()> {
     for Sealed { path, seals } in all {
         let seal = || -> anyhow::Result<()> {
             let Some(file) = open_sealable(root, path)? else { return Ok(()) };
-            Ok(tree::seal(file.as_fd(), IFlags::from_bits_retain(*seals))?)
+            Ok(tree::seal(file, IFlags::from_bits_retain(*seals))?)
         };
         seal().with_context(|| format!("cannot set the flags of {path:?}"))?;
     }
     Ok(())
 }
 
-fn settle_all(root: BorrowedFd<'_>, all: &[Settle], run: Run) -> anyhow::Result<()> {
+fn settle_all(root: &Dir, all: &[Settle], run: Run) -> anyhow::Result<()> {
     for Settle { path, to } in all {
-        let settle = || -> anyhow::Result<()> {
-            let directory = match run {
-                Run::First => at::open_beneath(root, path)?,
-                Run::Resumed => match at::directory_beneath(root, path)? {
-                    Some(directory) => directory,
-                    // Somebody has removed it in between, and there is nothing to set.
-                    None => return Ok(()),
-                },
-            };
-            Ok(to.settle(directory.as_fd())?)
+        let directory = match run {
+            Run::First => root.open_dir(path)?,
+            Run::Resumed => match root.open_dir_optional(path)? {
+                Some(directory) => directory,
+                // Somebody has removed it in between, and there is nothing to set.
+                None => continue,
+            },
         };
-        settle().with_context(|| format!("cannot set the times and flags of {path:?}"))?;
+        to.settle(directory)
+            .with_context(|| format!("cannot set the times and flags of {path:?}"))?;
     }
     Ok(())
 }
@@ -418,12 +382,12 @@ fn settle_all(root: BorrowedFd<'_>, all: &[Settle], run: Run) -> anyhow::Result<
 ///
 /// # Errors
 /// What failed. Running again goes on from there.
-pub fn forward(root: BorrowedFd<'_>, journal: &Journal, run: Run) -> anyhow::Result<()> {
-    let work = at::open_beneath(root, Path::new(WORK)).context("cannot open the work")?;
-    if at::present(at::status(work.as_fd(), GATHERED))?.is_none() {
+pub fn forward(root: &Dir, journal: &Journal, run: Run) -> anyhow::Result<()> {
+    let work = root.open_dir(WORK)?;
+    if !work.holds(GATHERED)? {
         again::gather_noting(root, journal, run)?;
-        syncfs(root).context("cannot make the moves durable")?;
-        mkdirat(&work, GATHERED, Mode::RWXU).context("cannot mark that all is gathered")?;
+        root.sync_filesystem().context("cannot make the moves durable")?;
+        work.make_dir(GATHERED)?;
     }
     exchange(root, journal, run)?;
     settle(root, journal, run, true)

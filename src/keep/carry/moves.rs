@@ -1,18 +1,16 @@
 //! Renames that can be done again after a crash, and undone.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::fs::{AtFlags, Mode, mkdirat, renameat, unlinkat};
+use rustix::fs::{Mode, mkdirat};
 use rustix::io::Errno;
 
 use super::GATHERED;
 use super::layout::{Move, Why};
-use crate::fs::at;
-use crate::fs::reserved::Reserved;
-use crate::tree::{self};
+use crate::fs::dir::{Dir, Named};
+use crate::tree;
 
 /// What came of a rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,21 +27,24 @@ pub(super) enum Renamed {
 
 /// Renames `from` to `to`, both below `root`, unless nothing is at `from` or something is at
 /// `to`: then it was done before.
-pub(super) fn rename(root: BorrowedFd<'_>, from: &Path, to: &Path) -> anyhow::Result<Renamed> {
+pub(super) fn rename(root: &Dir, from: &Path, to: &Path) -> anyhow::Result<Renamed> {
     let rename = || -> anyhow::Result<Renamed> {
-        let Some((from, from_name)) = parent(root, from)? else { return Ok(Renamed::Missing) };
-        if at::present(at::status(from.as_fd(), &from_name))?.is_none() {
-            return Ok(Renamed::Missing);
-        }
-        let Some((to, to_name)) = parent(root, to)? else { return Ok(Renamed::Nowhere) };
-        rename_in((&from, &from_name), (&to, &to_name))
+        let Some((from, name)) = there(root, from)? else { return Ok(Renamed::Missing) };
+        let Some((to, new)) = root.open_parent_optional(to)? else { return Ok(Renamed::Nowhere) };
+        rename_in((&from, &name), (&to, &new))
     };
     rename().with_context(|| format!("cannot move {from:?} to {to:?}"))
 }
 
+/// The directory that holds a path, and the name in it, if something is there.
+pub(super) fn there(root: &Dir, path: &Path) -> anyhow::Result<Option<Named>> {
+    let Some((above, name)) = root.open_parent_optional(path)? else { return Ok(None) };
+    Ok(above.holds(&name)?.then_some((above, name)))
+}
+
 /// Makes a move that was not made before: if it cannot be made, what is kept would be taken for
 /// what is not.
-pub(super) fn make(root: BorrowedFd<'_>, it: &Move) -> anyhow::Result<()> {
+pub(super) fn make(root: &Dir, it: &Move) -> anyhow::Result<()> {
     match (rename(root, &it.from, &it.to)?, it.why) {
         // What an excluded path held may have been put away before.
         (Renamed::Done, _) | (Renamed::Missing, Why::Clear) => Ok(()),
@@ -63,75 +64,59 @@ pub(super) fn make(root: BorrowedFd<'_>, it: &Move) -> anyhow::Result<()> {
 const PROGRESS: &str = "moved-";
 
 /// How many moves were made for sure; the next one may have been.
-pub(super) fn progress(work: &OwnedFd) -> anyhow::Result<usize> {
+pub(super) fn progress(work: &Dir) -> anyhow::Result<usize> {
     if let Some(noted) = noted_progress(work)? {
         let number = noted.strip_prefix(PROGRESS).unwrap_or_default();
         return number.parse().with_context(|| format!("{noted:?} is no number of moves"));
     }
-    let first = format!("{PROGRESS}0");
-    mkdirat(work, first.as_str(), Mode::RWXU).context("cannot note how far the moves came")?;
+    work.make_dir(format!("{PROGRESS}0")).context("cannot note how far the moves came")?;
     Ok(0)
 }
 
-fn noted_progress(work: &OwnedFd) -> anyhow::Result<Option<String>> {
-    let names = at::names(work.as_fd()).context("cannot see how far the moves came")?;
+fn noted_progress(work: &Dir) -> anyhow::Result<Option<String>> {
+    let names = work.names()?;
     let mut names = names.iter().map(|name| name.to_string_lossy().into_owned());
     Ok(names.find(|name| name.starts_with(PROGRESS)))
 }
 
 /// Whether anything was moved, or was about to be.
-pub(super) fn has_begun(work: &OwnedFd) -> anyhow::Result<bool> {
-    let gathered = at::present(at::status(work.as_fd(), GATHERED))
-        .context("cannot see whether all is gathered")?;
-    Ok(gathered.is_some() || noted_progress(work)?.is_some())
+pub(super) fn has_begun(work: &Dir) -> anyhow::Result<bool> {
+    Ok(work.holds(GATHERED)? || noted_progress(work)?.is_some())
 }
 
 /// Takes back that moves were begun, when all of them are undone.
-pub(super) fn forget_progress(work: &OwnedFd) -> anyhow::Result<()> {
-    let Some(noted) = noted_progress(work)? else { return Ok(()) };
-    unlinkat(work, noted.as_str(), AtFlags::REMOVEDIR)
-        .with_context(|| format!("cannot remove {noted:?}"))
+pub(super) fn forget_progress(work: &Dir) -> anyhow::Result<()> {
+    noted_progress(work)?.map_or(Ok(()), |noted| work.remove_dir(noted))
 }
 
 /// Notes that another number of moves was made.
-pub(super) fn note_progress(work: &OwnedFd, was: usize, is: usize) -> anyhow::Result<()> {
-    renameat(work, format!("{PROGRESS}{was}"), work, format!("{PROGRESS}{is}"))
-        .context("cannot note how far the moves came")
+pub(super) fn note_progress(work: &Dir, was: usize, is: usize) -> anyhow::Result<()> {
+    let renamed = work.rename(&format!("{PROGRESS}{was}"), &format!("{PROGRESS}{is}"));
+    ensure!(renamed?, "cannot note how far the moves came: {PROGRESS}{was} went away");
+    Ok(())
 }
 
-/// The directory that holds `path`, and the name in it; `None` when there is no such directory.
-pub(super) fn parent(
-    root: BorrowedFd<'_>,
-    path: &Path,
-) -> anyhow::Result<Option<(OwnedFd, CString)>> {
-    let (above, name) = at::split(path).context("BUG: a move of the root")?;
-    let Some(above) = at::directory_beneath(root, above)? else { return Ok(None) };
-    Ok(Some((above, at::c_name(name)?)))
-}
-
-fn rename_in(from: (&OwnedFd, &CStr), to: (&OwnedFd, &CStr)) -> anyhow::Result<Renamed> {
-    if at::present(at::status(to.0.as_fd(), to.1))?.is_some() {
+fn rename_in(from: (&Dir, &OsStr), to: (&Dir, &OsStr)) -> anyhow::Result<Renamed> {
+    if to.0.holds(to.1)? {
         return Ok(Renamed::InTheWay);
     }
     let rename = || -> Result<Renamed, Errno> {
-        let renamed = tree::rename((from.0.as_fd(), from.1), (to.0.as_fd(), to.1))?;
-        Ok(if renamed { Renamed::Done } else { Renamed::Missing })
+        Ok(if tree::rename(from, to)? { Renamed::Done } else { Renamed::Missing })
     };
     match rename() {
         // The entry's own seals were seen to; what is left are those of the directories.
         Err(Errno::PERM) => {
-            tree::unseal(from.0.as_fd())?;
-            tree::unseal(to.0.as_fd())?;
+            tree::unseal(from.0)?;
+            tree::unseal(to.0)?;
             Ok(rename()?)
         }
         // The directory gives what is in it a project, and the entry has another one.
         Err(Errno::XDEV) => {
-            tree::unseal(to.0.as_fd())?;
+            tree::unseal(to.0)?;
             Ok(rename()?)
         }
         Err(Errno::NOTEMPTY) => {
-            let moved = tree::move_stub((from.0.as_fd(), from.1), (to.0.as_fd(), to.1))?;
-            ensure!(moved, Errno::NOTEMPTY);
+            ensure!(tree::move_stub(from, to)?, Errno::NOTEMPTY);
             Ok(Renamed::Done)
         }
         result => Ok(result?),
@@ -148,35 +133,30 @@ pub(super) enum Made {
 }
 
 /// Makes a directory unless there is one.
-pub(super) fn make_directory(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Made> {
-    let make = || -> anyhow::Result<Made> {
-        if at::directory_beneath(root, path)?.is_some() {
-            return Ok(Made::Directory);
-        }
-        let Some((parent, name)) = parent(root, path)? else { return Ok(Made::Nothing) };
-        match mkdirat(&parent, &name, Mode::RWXU) {
-            Ok(()) => Ok(Made::Directory),
-            Err(Errno::EXIST) => Ok(Made::Nothing),
-            Err(error) => Err(error.into()),
-        }
-    };
-    make().with_context(|| format!("cannot make the directory {path:?}"))
+pub(super) fn make_directory(root: &Dir, path: &Path) -> anyhow::Result<Made> {
+    if root.open_dir_optional(path)?.is_some() {
+        return Ok(Made::Directory);
+    }
+    let Some((parent, name)) = root.open_parent_optional(path)? else { return Ok(Made::Nothing) };
+    match mkdirat(&parent, &name, Mode::RWXU) {
+        Ok(()) => Ok(Made::Directory),
+        Err(Errno::EXIST) => Ok(Made::Nothing),
+        Err(error) => Err(error).with_context(|| format!("cannot make the directory {path:?}")),
+    }
 }
 
 /// Moves everything in the directory `from` to `to`, but for the names that `stays` says. A name
 /// that is taken in `to` gets a number.
 pub(super) fn move_all(
-    from: &OwnedFd,
-    to: &OwnedFd,
-    stays: impl Fn(&CStr) -> anyhow::Result<bool>,
+    from: &Dir,
+    to: &Dir,
+    stays: impl Fn(&OsStr) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     // Read to its end first: what is renamed while a directory is read may show up again.
-    for name in at::names(from.as_fd())? {
-        if stays(&name)? {
-            continue;
+    for name in from.names()? {
+        if !stays(&name)? {
+            move_as(from, &name, to, &name)?;
         }
-        rename_in((from, &name), (to, &free_name(to, &name)?))
-            .with_context(|| format!("cannot move {:?}", at::os_name(&name)))?;
     }
     Ok(())
 }
@@ -184,31 +164,12 @@ pub(super) fn move_all(
 /// Moves `name` out of a directory, if it is there, under the name `wanted` or one that begins with
 /// it.
 pub(super) fn move_as(
-    from: &OwnedFd,
-    name: &CStr,
-    to: &OwnedFd,
-    wanted: &CStr,
+    from: &Dir,
+    name: &OsStr,
+    to: &Dir,
+    wanted: &OsStr,
 ) -> anyhow::Result<Renamed> {
-    let target = free_name(to, wanted)?;
+    let target = to.free_name(wanted, |_| false)?;
     rename_in((from, name), (to, &target))
         .with_context(|| format!("cannot move {name:?} to {target:?}"))
-}
-
-/// A name that is not taken yet, beginning with `name`.
-fn free_name(directory: &OwnedFd, name: &CStr) -> anyhow::Result<CString> {
-    let mut free = name.to_owned();
-    let mut number = 0;
-    while at::present(at::status(directory.as_fd(), &free))?.is_some() {
-        number += 1;
-        let numbered = [name.to_bytes(), format!("~{number}").as_bytes()].concat();
-        // A name of 255 bytes has no room for a number.
-        free = CString::new(&numbered[numbered.len().saturating_sub(255)..])?;
-    }
-    Ok(free)
-}
-
-/// Whether a name in a volume's root is not the user's.
-pub(super) fn reserved(root: BorrowedFd<'_>) -> anyhow::Result<impl Fn(&CStr) -> bool> {
-    let reserved = Reserved::of(root).context("cannot look at the root")?;
-    Ok(move |name: &CStr| reserved.holds(name))
 }

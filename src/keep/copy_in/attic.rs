@@ -1,16 +1,14 @@
 //! The attic in a restoration: what `carry` does by moving, done by copying.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rustix::fs::{Mode, mkdirat};
 
 use super::Restoration;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::keep::attic::{ATTIC, Attic, List};
-use crate::own::{own_directory, trusted_own_directory};
+use crate::own::Own;
 use crate::rules::{Node, OWN_DIRECTORY};
 use crate::tree::{Settled, copy_attributes, job, run, unseal};
 
@@ -24,12 +22,8 @@ impl Restoration<'_> {
     /// declared.
     pub(super) fn bring_attic(&mut self, generation: u64) -> anyhow::Result<()> {
         let home = home();
-        let previous = self.trees.previous;
-        let own = trusted_own_directory(previous)?;
-        let has_attic = match &own {
-            Some(own) => at::directory_beneath(own.as_fd(), Path::new(ATTIC))
-                .context("cannot open the attic")?
-                .is_some(),
+        let has_attic = match Own::open(self.trees.previous)? {
+            Some(own) => own.open_dir_optional(ATTIC)?.is_some(),
             None => false,
         };
         if has_attic {
@@ -65,43 +59,33 @@ impl Restoration<'_> {
         self.copy_all(&jobs)?;
         // The deepest first, like the list's end.
         for (directory, settled) in settle.iter().rev() {
-            settled.settle(directory.as_fd()).context("cannot set times in the attic")?;
+            settled.settle(directory).context("cannot set times in the attic")?;
         }
         Ok(())
     }
 
-    fn make_attic(&self, generation: u64) -> anyhow::Result<OwnedFd> {
-        let own = own_directory(self.trees.target)?;
-        let name = at::c_name(ATTIC.as_ref())?;
-        let attic = crate::own::ensure_directory(own.as_fd(), &name)?;
-        let list = serde_json::to_vec_pretty(&List::new(&self.attic.stores))?;
-        at::write_durably(&attic, format!("{generation}.json"), &list)?;
-        let number = at::c_name(generation.to_string().as_ref())?;
-        mkdirat(&attic, &number, Mode::RWXU)?;
-        Ok(at::open_directory(attic.as_fd(), &number)?)
+    fn make_attic(&self, generation: u64) -> anyhow::Result<Dir> {
+        let attic = Own::ensure(self.trees.target)?.directory(ATTIC)?;
+        attic.write_json(format!("{generation}.json"), &List::new(&self.attic.stores))?;
+        attic.make_dir(generation.to_string())
     }
 
-    fn make_above(&mut self, attic: &OwnedFd, path: &Path) -> anyhow::Result<(OwnedFd, Settled)> {
-        let before = at::open_beneath(self.trees.previous, path)?;
-        let (parent, name) = at::open_parent(attic, path)?;
-        mkdirat(&parent, &name, Mode::RWXU)?;
-        let made = at::open_directory(parent.as_fd(), &name)?;
-        copy_attributes(before.as_fd(), made.as_fd(), &mut self.scratch)?;
-        Ok((made, Settled::look(before.as_fd())?.unsealed()))
+    fn make_above(&mut self, attic: &Dir, path: &Path) -> anyhow::Result<(Dir, Settled)> {
+        let before = self.trees.previous.open_dir(path)?;
+        let made = attic.make_dir(path)?;
+        copy_attributes(&before, &made, &mut self.scratch)?;
+        Ok((made, Settled::look(&before)?.unsealed()))
     }
 
     /// Brings back into persisted directories what was put away from them.
     pub(super) fn bring_back_inside(&mut self, attic: &Attic) -> anyhow::Result<()> {
         for returned in &attic.inside {
             let above = returned.path.parent().unwrap_or(Path::new(""));
-            let into = at::open_beneath(self.trees.target, above)
-                .with_context(|| format!("cannot open {above:?}"))?;
-            let settled = Settled::look(into.as_fd())?;
-            unseal(into.as_fd())?;
+            let into = self.trees.target.open_dir(above)?;
+            let settled = Settled::look(&into)?;
+            unseal(&into)?;
             self.copy_all(&[(&returned.from, returned.path.clone(), None)])?;
-            settled
-                .settle(into.as_fd())
-                .with_context(|| format!("cannot set the times of {above:?}"))?;
+            settled.settle(&into).with_context(|| format!("cannot set the times of {above:?}"))?;
         }
         Ok(())
     }

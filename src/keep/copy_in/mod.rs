@@ -5,20 +5,20 @@
 //! the blank's content back into their excluded parts, and gives ancestors the attributes that
 //! rule 2 of the design wants. Nothing outside the three trees is read or written.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
-use rustix::fs::{IFlags, Mode, mkdirat};
+use rustix::fs::{IFlags, Mode};
 
 use super::attic::Attic;
 use super::survey::{State, Surveyed};
 use super::trees::{Trees, connector_before};
-use crate::fs::at::{self, os_name};
-use crate::own::own_directory;
-use crate::rules::{Node, OWN_DIRECTORY, Rules, Verdict};
+use crate::fs::Dir;
+use crate::fs::at::Kind;
+use crate::own::Own;
+use crate::rules::{Node, Rules, Verdict};
 use crate::tree::{
     self, BytesByRung, Created, Handle, Job, Ladder, Links, Restored, Scratch, Source, Walk,
     is_stub, seal, seal_file, seals_of, set_times, unseal,
@@ -58,7 +58,7 @@ impl Outcome {
 }
 
 /// The directory in [`OWN_DIRECTORY`] that exists during a reset only.
-const WORK: &CStr = c"reset";
+const WORK: &str = "reset";
 
 /// Brings the persisted paths over, and the attic. `surveyed` is what [`super::survey::survey`] said of the same
 /// trees, and `attic` what [`super::attic::look`] did; `generation` is the number of the reset.
@@ -126,7 +126,7 @@ struct Restoration<'a> {
     links: &'a Links,
     threads: usize,
     /// Where the blank's content lies that is waiting to be moved into an excluded path.
-    work: OwnedFd,
+    work: Dir,
     scratch: Scratch,
     outcome: Outcome,
 }
@@ -150,9 +150,10 @@ impl Restoration<'_> {
                 jobs.push((job, *path));
             }
         }
-        let walk = Walk::new(self.trees.target, self.ladder, self.links);
+        let walk = Walk::new(self.trees.target.as_fd(), self.ladder, self.links);
         for (job, path) in &jobs {
-            self.start(&walk, job, path.source())
+            let from = (self.trees.previous, path.source());
+            walk.add_at(job, from, self.trees.target, &mut self.scratch)
                 .with_context(|| format!("cannot bring over {:?}", job.path))?;
         }
         let nested = walk.run(self.threads).context("cannot bring over")?;
@@ -163,26 +164,15 @@ impl Restoration<'_> {
             bytes: Some(job.bytes.load(Ordering::Relaxed)),
         }));
         for number in 0..surveyed.len() {
-            tree::remove(self.work.as_fd(), &aside_name(number)?)
+            tree::remove(&self.work, number.to_string())
                 .context("cannot remove what the blank had at a persisted path")?;
         }
         Ok(())
     }
 
-    fn start<'j>(
-        &mut self,
-        walk: &Walk<'j>,
-        job: &'j Job<'j>,
-        source: &Path,
-    ) -> anyhow::Result<()> {
-        let (source, name) = at::open_parent(self.trees.previous, source)?;
-        let (target, _) = at::open_parent(self.trees.target, &job.path)?;
-        walk.add(job, source.as_fd(), target.as_fd(), &name, &mut self.scratch)
-    }
-
     /// Makes the connectors of a persisted path and takes away what the blank has at it. If
     /// that is needed for excluded paths it is moved aside, and given back open.
-    fn make_room(&mut self, path: &Surveyed, number: usize) -> anyhow::Result<Option<OwnedFd>> {
+    fn make_room(&mut self, path: &Surveyed, number: usize) -> anyhow::Result<Option<Dir>> {
         let mut above: Vec<&Path> = path.path.ancestors().skip(1).collect();
         above.reverse();
         for connector in above {
@@ -190,21 +180,21 @@ impl Restoration<'_> {
                 return Ok(None);
             }
         }
-        let (parent, name) = at::open_parent(self.trees.target, &path.path)?;
-        let wanted_later = matches!(path.state, State::Present { kind: "directory" })
+        let (parent, name) = self.trees.target.open_parent(&path.path)?;
+        let wanted_later = matches!(path.state, State::Present { kind: Kind::Directory })
             && self.rules.at(&path.path).is_some_and(Node::has_excluded_below);
         // What stands for a subvolume of the blank's cannot be renamed, and nothing is in it.
-        let stub = match at::present(at::status(parent.as_fd(), &name))? {
-            Some(status) => is_stub(parent.as_fd(), &status)?,
+        let stub = match parent.status_optional(&name)? {
+            Some(status) => is_stub(&parent, &status)?,
             None => false,
         };
         if wanted_later && !stub {
-            let aside = aside_name(number)?;
-            if tree::rename((parent.as_fd(), &name), (self.work.as_fd(), &aside))? {
-                return Ok(at::directory_beneath(self.work.as_fd(), Path::new(os_name(&aside)))?);
+            let aside = number.to_string();
+            if tree::rename((&parent, &name), (&self.work, &aside))? {
+                return self.work.open_dir_optional(&aside);
             }
         } else {
-            tree::remove(parent.as_fd(), &name)?;
+            tree::remove(&parent, &name)?;
         }
         Ok(None)
     }
@@ -213,28 +203,27 @@ impl Restoration<'_> {
     /// previous state has it.
     fn ensure_connector(&mut self, path: &Path) -> anyhow::Result<bool> {
         let target = self.trees.target;
-        let there = at::directory_beneath(target, path)?;
+        let there = target.open_dir_optional(path)?;
         let stub = match &there {
-            Some(there) => is_stub(there.as_fd(), &at::status_of(there.as_fd())?)?,
+            Some(there) => is_stub(there, &there.status()?)?,
             None => false,
         };
         if let (Some(there), false) = (&there, stub) {
             // A persisted directory on the way has its flags already, and they stay.
             if self.rules.verdict(path) == Verdict::Connector {
-                unseal(there.as_fd())?;
+                unseal(there)?;
             }
             return Ok(true);
         }
         if !stub && connector_before(self.trees.previous, path, self.attic)?.is_none() {
             return Ok(false);
         }
-        let (parent, name) = at::open_parent(target, path)?;
+        let (parent, name) = target.open_parent(path)?;
         if stub {
             // Nothing can be made in what stands for a subvolume of the blank's.
-            tree::remove(parent.as_fd(), &name)?;
+            tree::remove(&parent, &name)?;
         }
-        mkdirat(&parent, &name, Mode::RWXU)?;
-        let made = at::open_directory(parent.as_fd(), &name)?;
+        let made = parent.make_dir(&name)?;
         Handle::Open(made.as_fd()).strip(Some(Mode::RWXU), &mut self.scratch)?;
         Ok(true)
     }
@@ -251,39 +240,39 @@ impl Restoration<'_> {
 
     fn finish_connector(&mut self, path: &Path) -> anyhow::Result<()> {
         let Trees { previous, blank, target } = *self.trees;
-        let Some(target) = at::directory_beneath(target, path)? else { return Ok(()) };
+        let Some(target) = target.open_dir_optional(path)? else { return Ok(()) };
         if path.as_os_str().is_empty() {
-            tree::remove(own_directory(target.as_fd())?.as_fd(), WORK)
+            tree::remove(&*Own::of(&target)?, WORK)
                 .context("cannot remove the working directory")?;
         }
         let made = Handle::Open(target.as_fd());
         let of_blank = match blank {
-            Some(blank) => at::directory_beneath(blank, path)?,
+            Some(blank) => blank.open_dir_optional(path)?,
             None => None,
         };
         if let Some(of_blank) = of_blank {
             // The target began as a copy of it: only what the work in it changed is set.
-            let status = at::status_of(of_blank.as_fd())?;
+            let status = of_blank.status()?;
             set_times(made, &status)?;
-            let seals = seals_of(of_blank.as_fd())?;
-            return self.seal_connector(path, target.as_fd(), seals);
+            let seals = seals_of(&of_blank)?;
+            return self.seal_connector(path, &target, seals);
         }
         let Some(before) = connector_before(previous, path, self.attic)? else { return Ok(()) };
         if path.as_os_str().is_empty() {
             made.strip(Some(Mode::RWXU), &mut self.scratch)?;
         }
         let handle = Handle::Open(before.as_fd());
-        let (status, flags) = (at::status_of(before.as_fd())?, handle.flags()?);
+        let (status, flags) = (before.status()?, handle.flags()?);
         let source = Source { handle, status: &status, flags, has_xattrs: true };
         let created = Created { mode: Some(Mode::RWXU) };
         let seals = source.copy_to(made, created, &mut self.scratch)?;
-        self.seal_connector(path, target.as_fd(), seals)
+        self.seal_connector(path, &target, seals)
     }
 
     fn seal_connector(
         &mut self,
         path: &Path,
-        connector: BorrowedFd<'_>,
+        connector: &Dir,
         seals: IFlags,
     ) -> anyhow::Result<()> {
         if path.as_os_str().is_empty() {
@@ -294,18 +283,8 @@ impl Restoration<'_> {
     }
 }
 
-fn aside_name(number: usize) -> anyhow::Result<CString> {
-    Ok(CString::new(number.to_string())?)
-}
-
 /// Makes the tool's own directory anew, with nothing from the blank in it.
-fn make_work_directory(target: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
-    let own = at::c_name(OWN_DIRECTORY.as_ref())?;
+fn make_work_directory(target: &Dir) -> anyhow::Result<Dir> {
     unseal(target).context("cannot clear the flags of the root")?;
-    tree::remove(target, &own).with_context(|| format!("cannot remove {own:?} of the blank"))?;
-    mkdirat(target, &own, Mode::RWXU).with_context(|| format!("cannot make {own:?}"))?;
-    let own = own_directory(target)?;
-    Handle::Open(own.as_fd()).strip(Some(Mode::RWXU), &mut Scratch::default())?;
-    mkdirat(&own, WORK, Mode::RWXU).context("cannot make the working directory")?;
-    at::open_directory(own.as_fd(), WORK).context("cannot open the working directory")
+    Own::make_anew(target)?.make_dir(WORK)
 }

@@ -1,11 +1,11 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::fs::File;
 use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::cmdline::Which;
 use crate::config::{Btrfs, Strategy};
+use crate::fs::Dir;
 
 /// What a distribution with a merged /usr has.
 const DEBIAN: [&str; 6] = [
@@ -109,10 +109,9 @@ fn refused_as(
     blank: Option<&[&str]>,
 ) -> Option<String> {
     let (previous, blank) = (tree(previous), blank.map(tree));
-    let open = |tree: &tempfile::TempDir| File::open(tree.path()).unwrap();
+    let open = |tree: &tempfile::TempDir| Dir::open(tree.path()).unwrap();
     let (previous, blank) = (open(&previous), blank.as_ref().map(open));
-    let blank = blank.as_ref().map(File::as_fd);
-    let error = ensure(volume, asked, previous.as_fd(), blank).err()?.to_string();
+    let error = ensure(volume, asked, &previous, blank.as_ref()).err()?.to_string();
     Some(error.split_once(';').unwrap().0.to_owned())
 }
 
@@ -286,8 +285,8 @@ fn kernels_and_what_is_our_own_are_told_where_they_vanish_from_a_distribution() 
     let told = |previous: &[&str], blank: &[&str], persisted: &[&str]| {
         let (previous, blank) = (tree(previous), tree(blank));
         let (previous, blank) =
-            (File::open(previous.path()).unwrap(), File::open(blank.path()).unwrap());
-        vanishing(&volume("/", persisted), previous.as_fd(), Some(blank.as_fd())).unwrap()
+            (Dir::open(previous.path()).unwrap(), Dir::open(blank.path()).unwrap());
+        vanishing(&volume("/", persisted), &previous, Some(&blank)).unwrap()
     };
     let ours = ["usr/bin/darlings", "etc/darlings.toml", "usr/lib/modules/0.1/kernel/x.ko"];
     let installed = [&DEBIAN[..], &ours].concat();

@@ -1,6 +1,5 @@
 //! The steps of a reset on btrfs.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -19,12 +18,13 @@ use super::undo::delete;
 use crate::config::Strategy;
 use crate::engine::plan::Does;
 use crate::errors;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::keep::carry;
 use crate::keep::copy_in::Outcome;
 use crate::keep::copy_in::copy_in;
 use crate::keep::trees::Trees;
 use crate::names::shown;
+use crate::own::Own;
 use crate::own::state::{self, Manifest};
 use crate::rules::OWN_DIRECTORY;
 use crate::tree::{self};
@@ -77,17 +77,15 @@ impl Btrfs {
             return delete(&parent, &name);
         }
         // Nothing in it is worth keeping, whoever made subvolumes there.
-        let next = at::open_directory(parent.as_fd(), &at::c_name(&name)?)
-            .with_context(|| format!("cannot open {leftover:?}"))?;
+        let next = parent.open_dir(&name)?;
         Ok(fs::delete_subvolume_recursive(self.top()?, fs::subvolume_id(&next)?).map(drop)?)
     }
 
     /// The generations directory, made when it is not there.
-    pub(super) fn work_home(&mut self) -> anyhow::Result<&OwnedFd> {
+    pub(super) fn work_home(&mut self) -> anyhow::Result<&Dir> {
         if self.work.home.is_none() {
             for directory in each_directory(&self.source.generations) {
-                let (parent, name) = at::open_parent(self.top()?, &directory)
-                    .with_context(|| format!("cannot open the directory of {directory:?}"))?;
+                let (parent, name) = self.top()?.open_parent(&directory)?;
                 match mkdirat(&parent, &name, Mode::RWXU) {
                     Ok(()) => self.work.made.push(directory),
                     Err(Errno::EXIST) => {}
@@ -120,10 +118,10 @@ impl Btrfs {
     }
 
     /// The tool's own directory in that of the generations, made when it is not there.
-    pub(super) fn own_home(&mut self) -> anyhow::Result<OwnedFd> {
-        let home = self.work_home()?.as_fd();
-        let is_new = crate::own::trusted_own_directory(home)?.is_none();
-        let own = crate::own::ensure_own_directory(home)?;
+    pub(super) fn own_home(&mut self) -> anyhow::Result<Own> {
+        let home = self.work_home()?;
+        let is_new = Own::open(home)?.is_none();
+        let own = Own::ensure(home)?;
         if is_new {
             self.work.made.push(self.source.generations.join(OWN_DIRECTORY));
         }
@@ -141,20 +139,15 @@ impl Btrfs {
         self.named(&self.source.generations.join(path))
     }
 
-    pub(super) fn staged(&mut self) -> anyhow::Result<OwnedFd> {
+    pub(super) fn staged(&mut self) -> anyhow::Result<Dir> {
         let path = self.work.staged.clone().context("BUG: nothing was staged")?;
         let home = self.work_home()?;
-        at::open_beneath(home.as_fd(), Path::new(&path))
-            .with_context(|| format!("cannot open the staged subvolume {path:?}"))
+        home.open_dir(&path)
     }
 
     fn copy_in(&mut self) -> anyhow::Result<Outcome> {
         let (live, blank, staged) = (self.live()?, self.blank()?, self.staged()?);
-        let trees = Trees {
-            previous: live.as_fd(),
-            blank: blank.as_ref().map(AsFd::as_fd),
-            target: staged.as_fd(),
-        };
+        let trees = Trees { previous: &live, blank: blank.as_ref(), target: &staged };
         let (Looked { paths, attic, .. }, rules) = (&self.work.looked, &self.volume.rules);
         let (number, threads) = (self.work.generation, self.options.threads);
         let outcome = copy_in(&trees, rules, paths, attic, number, threads)?;
@@ -165,12 +158,8 @@ impl Btrfs {
     /// Lays the blank's content in the stage, which is a snapshot of the live subvolume.
     fn lay(&mut self) -> anyhow::Result<Outcome> {
         let (live, blank, staged) = (self.live()?, self.blank()?, self.staged()?);
-        let roots = carry::Roots {
-            previous: live.as_fd(),
-            blank: blank.as_ref().map(AsFd::as_fd),
-            root: staged.as_fd(),
-            undoable: false,
-        };
+        let roots =
+            carry::Roots { previous: &live, blank: blank.as_ref(), root: &staged, undoable: false };
         let seen = self.work.looked.seen(&self.work.nested);
         let (rules, threads) = (&self.volume.rules, self.options.threads);
         let prepared = carry::prepare(roots, rules, seen, self.work.generation, threads)?;
@@ -183,7 +172,7 @@ impl Btrfs {
     fn carry(&mut self) -> anyhow::Result<()> {
         let staged = self.staged()?;
         let journal = self.work.carrying.take().context("BUG: nothing was laid")?;
-        let root = staged.as_fd();
+        let root = &staged;
         carry::gather(root, &journal)?;
         carry::exchange(root, &journal, carry::Run::First)?;
         carry::settle(root, &journal, carry::Run::First, false)?;
@@ -196,11 +185,11 @@ impl Btrfs {
         let (live, staged) = (self.live()?, self.staged()?);
         let mut manifest = Manifest::new(self.work.generation, &self.volume.rules)?;
         manifest.system = Some(self.system()?);
-        state::write(staged.as_fd(), &manifest)?;
-        let roots = Roots { old: live.as_fd(), new: staged.as_fd() };
+        state::write(&staged, &manifest)?;
+        let roots = Roots { old: &live, new: &staged };
         let root_seals = self.work.root_seals.context("BUG: recorded before it was restored")?;
         self.work.journal = Journal::look(roots, root_seals, &self.work.moving)?;
-        self.work.journal.write(staged.as_fd())
+        self.work.journal.write(&staged)
     }
 
     fn secure(&mut self) -> anyhow::Result<()> {
@@ -250,13 +239,13 @@ impl Btrfs {
     fn unlock_live(&mut self) -> anyhow::Result<()> {
         let live = self.live()?;
         let read_only = fs::is_read_only(&live)?;
-        let seals = tree::seals_of(live.as_fd())?;
+        let seals = tree::seals_of(&live)?;
         if !seals.is_empty() {
             self.note_seals(self.work.generation, seals)?;
         }
         self.work.live_was = Some((seals, read_only));
         fs::set_read_only(&live, false)?;
-        tree::unseal(live.as_fd()).map(drop).context("cannot clear the flags of the live root")
+        tree::unseal(&live).map(drop).context("cannot clear the flags of the live root")
     }
 
     pub(super) fn swap(&mut self) -> anyhow::Result<()> {
@@ -267,10 +256,9 @@ impl Btrfs {
     }
 
     /// The previous state, after the exchange.
-    pub(super) fn old(&mut self) -> anyhow::Result<OwnedFd> {
-        let name = at::c_name(ready_name(self.work.generation).as_ref())?;
-        at::open_directory(self.work_home()?.as_fd(), &name)
-            .with_context(|| format!("cannot open the previous state {name:?}"))
+    pub(super) fn old(&mut self) -> anyhow::Result<Dir> {
+        let name = ready_name(self.work.generation);
+        self.work_home()?.open_dir(&name)
     }
 
     fn move_nested(&mut self, from: &Path, to: &Path) -> anyhow::Result<()> {
@@ -286,20 +274,20 @@ impl Btrfs {
             self.work.journal.lift_limits(self.top()?)?;
         }
         if self.work.resumes {
-            let roots = Roots { old: old.as_fd(), new: live.as_fd() };
+            let roots = Roots { old: &old, new: &live };
             self.work.journal.complete(roots, &self.work.moving)?;
             // The machine may have been used in between.
-            if !has_place(live.as_fd(), to)? {
+            if !has_place(&live, to)? {
                 warn!(
                     "{} cannot be moved to its place, which was changed while the reset was \
                      incomplete: it stays in generation {}",
                     shown(&self.volume.mount_point.join(from)),
                     self.work.generation
                 );
-                return self.work.journal.leave(old.as_fd(), from);
+                return self.work.journal.leave(&old, from);
             }
         }
-        move_subvolume((old.as_fd(), from), (live.as_fd(), to))?;
+        move_subvolume((&old, from), (&live, to))?;
         self.work.moved.push(Moving { from: from.to_owned(), to: to.to_owned() });
         Ok(())
     }
@@ -321,7 +309,7 @@ impl Btrfs {
         let journal = &self.work.journal;
         let mut result = journal
             .lift_limits(top)
-            .and_then(|()| journal.settle(Roots { old: old.as_fd(), new: live.as_fd() }))
+            .and_then(|()| journal.settle(Roots { old: &old, new: &live }))
             .and_then(|()| journal.set_limits(top));
         if self.work.resumes
             && let Err(error) = &result
@@ -330,7 +318,7 @@ impl Btrfs {
             warn!("{}: {error:#}", self.volume.mount_point.display());
             result = Ok(());
         }
-        let result = result.and_then(|()| self.work.journal.finish(live.as_fd()));
+        let result = result.and_then(|()| self.work.journal.finish(&live));
         self.or_undo(result)
     }
 }

@@ -5,8 +5,6 @@
 //! and the next purge goes on with it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,7 +19,7 @@ use super::record::Record;
 use super::subvolume::Btrfs;
 use crate::cmdline::Asked;
 use crate::config;
-use crate::fs::at;
+use crate::fs::dir::{Dir, is};
 use crate::generations::{
     Access, CountedBy, Detail, Generation, Other, Seen, Since, Size, Space, Store, removing,
     removing_name,
@@ -42,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(in crate::volume) struct Generations {
     btrfs: Btrfs,
     /// The directory of the generations, if there is one; with the lock on it, once it is taken.
-    home: Option<OwnedFd>,
+    home: Option<Dir>,
     /// Whose they are, and what the live volume was made from.
     record: Option<Record>,
     /// Ids of subvolumes that were deleted and may not be cleaned yet.
@@ -108,8 +106,7 @@ impl Generations {
     }
 
     fn delete(&mut self, id: u64) -> Result<(), fs::Error> {
-        let top = self.btrfs.top.as_ref().map(AsFd::as_fd);
-        let Some(top) = top else { return Ok(()) };
+        let Some(top) = self.btrfs.top.as_deref() else { return Ok(()) };
         let nested = fs::delete_subvolume_recursive(top, id)?;
         self.deleted.extend(nested.into_iter().map(|nested| nested.id).chain([id]));
         Ok(())
@@ -118,7 +115,7 @@ impl Generations {
 
 impl Btrfs {
     /// The directory of the generations, if there is one and it is this volume's.
-    fn home_of_its_own(&self) -> anyhow::Result<(Option<OwnedFd>, Option<Record>)> {
+    fn home_of_its_own(&self) -> anyhow::Result<(Option<Dir>, Option<Record>)> {
         let Some(home) = self.home()? else { return Ok((None, None)) };
         let record = self.whose(&home, &self.live()?)?.ours()?;
         Ok((Some(home), Some(record)))
@@ -131,7 +128,7 @@ impl Btrfs {
     /// The numbers of the generations that there are, of these names in their directory.
     pub(super) fn numbers(
         &self,
-        home: &OwnedFd,
+        home: &Dir,
         names: &[String],
         last_reset: u64,
     ) -> anyhow::Result<Vec<u64>> {
@@ -147,23 +144,26 @@ impl Btrfs {
 
     /// Whose the entry with that number for a name is. Everything must fit, since what is not ours
     /// is never removed.
-    fn examine(&self, home: &OwnedFd, number: u64, last_reset: u64) -> anyhow::Result<Entry> {
+    fn examine(&self, home: &Dir, number: u64, last_reset: u64) -> anyhow::Result<Entry> {
         let other = |why: &str| Ok(Entry::Other { why: why.to_owned() });
-        let name = c_name(&number.to_string())?;
         if self.source.blank == Some(self.source.generations.join(number.to_string())) {
             return other(
                 "it is the blank, so it is never removed or restored; every reset brings back what \
                  had accumulated in it",
             );
         }
-        let opened = match at::open_directory(home.as_fd(), &name) {
-            Err(Errno::NOTDIR | Errno::LOOP) => return other("it is no subvolume"),
+        let name = number.to_string();
+        let opened = match home.open_dir(&name) {
+            Err(error) if is(&error, Errno::NOTDIR) || is(&error, Errno::LOOP) => {
+                return other("it is no subvolume");
+            }
             // Listing takes no lock, and a purge may be at work.
-            Err(Errno::NOENT) => return other("it went away while it was looked at"),
-            opened => opened.with_context(|| format!("cannot open {name:?}"))?,
+            Err(error) if is(&error, Errno::NOENT) => {
+                return other("it went away while it was looked at");
+            }
+            opened => opened?,
         };
-        let status = at::status_of(opened.as_fd())
-            .with_context(|| format!("cannot read the attributes of {name:?}"))?;
+        let status = opened.status()?;
         if fs::entry_kind(status.stx_ino) != fs::EntryKind::SubvolumeRoot {
             return other("it is no subvolume");
         }
@@ -175,7 +175,7 @@ impl Btrfs {
         if !fs::is_read_only(&opened)? {
             return other("it can be written to, which no generation can");
         }
-        let made_by = match state::counter(opened.as_fd()) {
+        let made_by = match state::counter(&opened) {
             Ok(Some(made_by)) => made_by,
             Ok(None) => return other("its number and its manifest are damaged"),
             Err(error) => return Ok(Entry::Other { why: format!("{error:#}") }),
@@ -185,16 +185,12 @@ impl Btrfs {
                 why: format!("its content is that of reset {made_by}, which did not precede it"),
             });
         }
-        let manifest = state::manifest(opened.as_fd()).unwrap_or_else(|error| {
+        let manifest = state::manifest(&opened).unwrap_or_else(|error| {
             warn!("{}: {error:#}", self.path_of(&number.to_string()));
             None
         });
         Ok(Entry::Ours { id: fs::subvolume_id(&opened)?, manifest })
     }
-}
-
-fn c_name(name: &str) -> anyhow::Result<CString> {
-    at::c_name(name.as_ref()).with_context(|| format!("BUG: {name:?} is no name"))
 }
 
 impl Store for Generations {
@@ -207,7 +203,7 @@ impl Store for Generations {
         let Some(record) = &self.record else { return Ok(None) };
         let live = self.btrfs.live()?;
         let (names, _) = record.ours_in(home, &live)?;
-        let waits = match state::counter(live.as_fd())? {
+        let waits = match state::counter(&live)? {
             Some(number) => names.into_iter().find(|name| *name == ready_name(number)),
             // One or the other is.
             None => names.into_iter().find(|name| ready_for(name).is_some()),
@@ -220,7 +216,7 @@ impl Store for Generations {
         let Some(home) = &self.home else { return Ok(seen) };
         let live = self.btrfs.live()?;
         let names = names_in(home)?;
-        let last_reset = state::counter(live.as_fd())?.unwrap_or_else(|| highest(&names));
+        let last_reset = state::counter(&live)?.unwrap_or_else(|| highest(&names));
         let begun: BTreeSet<u64> = names.iter().filter_map(|name| removing(name)).collect();
         // A manifest says when the reset was that made its tree, and so when the one before ended.
         let mut times = BTreeMap::new();
@@ -229,7 +225,7 @@ impl Store for Generations {
                 times.entry(manifest.generation).or_insert(time);
             }
         };
-        state::manifest_or_warn(live.as_fd()).iter().for_each(&mut note);
+        state::manifest_or_warn(&live).iter().for_each(&mut note);
         for &number in &begun {
             let name = self.path_of(&number.to_string());
             seen.begun.push(Generation { number, name, ended: None, boot: None, size: None });
@@ -266,12 +262,11 @@ impl Store for Generations {
     fn remove(&mut self, generation: &Generation) -> anyhow::Result<()> {
         let number = generation.number;
         let home = self.home.as_ref().context("BUG: there is no generation")?;
-        let (name, intent) = (c_name(&number.to_string())?, c_name(&removing_name(number))?);
-        let opened = at::present(at::open_directory(home.as_fd(), &name))
-            .with_context(|| format!("cannot open {name:?}"))?;
+        let (name, intent) = (number.to_string(), removing_name(number));
+        let opened = home.open_dir_optional(&name)?;
         let id = match opened {
             Some(opened) => {
-                let status = at::status_of(opened.as_fd()).context("cannot read its attributes")?;
+                let status = opened.status()?;
                 let kind = fs::entry_kind(status.stx_ino);
                 ensure!(kind == fs::EntryKind::SubvolumeRoot, "it is no subvolume");
                 Some(fs::subvolume_id(&opened)?)
@@ -283,7 +278,7 @@ impl Store for Generations {
         // has a reserve for that. An interruption then leaves a generation that lacks nested subvolumes,
         // with its own content, and the next purge that wants it gone goes on.
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        match openat(home, &intent, flags, Mode::RUSR | Mode::WUSR) {
+        match openat(home, &*intent, flags, Mode::RUSR | Mode::WUSR) {
             Ok(_) | Err(Errno::EXIST | Errno::NOSPC | Errno::DQUOT) => {}
             Err(error) => {
                 return Err(error).with_context(|| {
@@ -299,21 +294,21 @@ impl Store for Generations {
         };
         if untouched {
             let home = self.home.as_ref().context("BUG: the generations went away")?;
-            tree::remove(home.as_fd(), &intent)?;
+            tree::remove(home, &intent)?;
         }
         Ok(result?)
     }
 
-    fn live(&self) -> anyhow::Result<OwnedFd> {
+    fn live(&self) -> anyhow::Result<Dir> {
         self.btrfs.live()
     }
 
-    fn tree(&mut self, generation: &Generation) -> anyhow::Result<OwnedFd> {
+    fn tree(&mut self, generation: &Generation) -> anyhow::Result<Dir> {
         let tree = self.btrfs.open_subvolume(Path::new(&generation.name))?;
         tree.with_context(|| format!("the generation {} is gone", generation.name))
     }
 
-    fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>> {
+    fn blank(&mut self) -> anyhow::Result<Option<Dir>> {
         self.btrfs.blank()
     }
 
@@ -337,8 +332,8 @@ impl Store for Generations {
             let path = &nested.path;
             let remove = |this: &mut Self| -> anyhow::Result<()> {
                 this.refuse_if_mounted(&this.btrfs.source.subvolume.join(path))?;
-                let (parent, _) = at::open_parent(&live, path)?;
-                tree::unseal(parent.as_fd())?;
+                let (parent, _) = live.open_parent(path)?;
+                tree::unseal(&parent)?;
                 Ok(this.delete(nested.id)?)
             };
             remove(self).with_context(|| format!("cannot remove the subvolume {path:?}"))?;

@@ -1,6 +1,5 @@
 //! Making the blank and the home of the generations of a btrfs subvolume.
 
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,6 +10,7 @@ use super::record::Whose;
 use super::subvolume::Btrfs;
 use crate::cmdline::Asked;
 use crate::config;
+use crate::fs::Dir;
 use crate::fs::at;
 use crate::tree::{self};
 use crate::volume::{self, Volume as _, bootable};
@@ -60,7 +60,7 @@ impl Btrfs {
             missing.push(if options.from_live {
                 Missing::BlankOfLive(name)
             } else {
-                bootable::ensure(&self.volume, Asked::Reset, live.as_fd(), None)
+                bootable::ensure(&self.volume, Asked::Reset, &live, None)
                     .with_context(|| format!("cannot make the blank {name} empty"))?;
                 Missing::EmptyBlank(name)
             });
@@ -87,16 +87,13 @@ impl Btrfs {
 
     fn make_directories(&self, path: &Path) -> anyhow::Result<()> {
         for part in each_directory(path) {
-            let (parent, name) = at::open_parent(self.top()?, &part)
-                .with_context(|| format!("cannot open what is above {part:?}"))?;
-            at::ensure_directory(&parent, &name)
-                .with_context(|| format!("cannot make {part:?}"))?;
+            self.top()?.ensure_dir(part)?;
         }
         Ok(())
     }
 
     /// A blank has its name only once it is complete, so that no reset takes half of one.
-    fn make_blank(&self, live: &OwnedFd, of_live: bool) -> anyhow::Result<()> {
+    fn make_blank(&self, live: &Dir, of_live: bool) -> anyhow::Result<()> {
         let path = self.source.blank.as_deref().context("BUG: the blank has no name")?;
         if let Some((above, _)) = at::split(path) {
             self.make_directories(above)?;
@@ -104,8 +101,7 @@ impl Btrfs {
         let place = self.named(path)?;
         let mut unfinished = place.name.clone();
         unfinished.push(UNFINISHED);
-        let name = at::c_name(&unfinished)?;
-        if at::present(at::status(place.parent.as_fd(), &name))?.is_some() {
+        if place.parent.holds(&unfinished)? {
             fs::delete_subvolume(&place.parent, &unfinished)
                 .context("cannot remove what an interrupted run had begun")?;
         }
@@ -114,12 +110,12 @@ impl Btrfs {
         } else {
             fs::create_subvolume(&place.parent, &unfinished)?;
         }
-        let made = at::open_directory(place.parent.as_fd(), &name).context("cannot open it")?;
+        let made = place.parent.open_dir(&unfinished)?;
         if of_live {
-            let own = at::c_name(os(crate::rules::OWN_DIRECTORY))?;
-            tree::remove(made.as_fd(), &own).context("cannot empty it of what is darlings' own")?;
+            let own = os(crate::rules::OWN_DIRECTORY);
+            tree::remove(&made, own).context("cannot empty it of what is darlings' own")?;
         } else {
-            tree::take_attributes(live.as_fd(), made.as_fd())
+            tree::take_attributes(live, &made)
                 .context("cannot give it the attributes of the root")?;
         }
         fs::set_read_only(&made, true)?;

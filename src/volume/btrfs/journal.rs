@@ -9,27 +9,26 @@
 //! it again.
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use darlings_btrfs as fs;
 use rustix::fs::{FileType, IFlags, Statx};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::errors;
-use crate::fs::at;
-use crate::own::own_directory;
+use crate::fs::{Dir, at};
+use crate::own::Own;
 use crate::own::state;
 use crate::rules::OWN_DIRECTORY;
 use crate::tree::{self, Settled};
 use crate::volume::LEAST_ROOM;
 
-const DIRECTORY: &CStr = c"reset";
-const FILE: &CStr = c"journal";
+const DIRECTORY: &str = "reset";
+const FILE: &str = "journal";
 
 /// The newest format that this version knows, and the one that it writes.
 const VERSION: u32 = 1;
@@ -103,8 +102,8 @@ struct Above {
 
 /// The directory that holds a nested subvolume, opened.
 struct Holder {
-    directory: OwnedFd,
-    name: CString,
+    directory: Dir,
+    name: OsString,
     /// The root of the nested subvolume that the directory itself lies in; `None` where it lies in
     /// the volume, whose own read-only property is cleared before the exchange and set after it.
     subvolume: Option<OwnedFd>,
@@ -117,9 +116,9 @@ struct Holder {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Roots<'a> {
     /// What was live before the exchange.
-    pub(super) old: BorrowedFd<'a>,
+    pub(super) old: &'a Dir,
     /// The result.
-    pub(super) new: BorrowedFd<'a>,
+    pub(super) new: &'a Dir,
 }
 
 impl Journal {
@@ -149,17 +148,12 @@ impl Journal {
     }
 
     /// Writes it into the tree at `root`. Nothing is written when there is nothing to do.
-    pub(super) fn write(&self, root: BorrowedFd<'_>) -> anyhow::Result<()> {
+    pub(super) fn write(&self, root: &Dir) -> anyhow::Result<()> {
         if self.is_empty() {
             return Ok(());
         }
-        let write = || -> anyhow::Result<()> {
-            let own = own_directory(root)?;
-            at::ensure_directory(&own, DIRECTORY)?;
-            let directory = at::open_directory(own.as_fd(), DIRECTORY)?;
-            Ok(at::write_durably(&directory, FILE, &serde_json::to_vec(self)?)?)
-        };
-        write().context("cannot write the journal")
+        let text = serde_json::to_vec(self).context("cannot write the journal")?;
+        Own::of(root)?.ensure_dir(DIRECTORY)?.write_durably(FILE, &text)
     }
 
     /// Adds what the first versions did not write down of the subvolumes that still wait in the
@@ -170,9 +164,9 @@ impl Journal {
             let (from, to) = (nested.path(), Nested::into(nested));
             if waiting.iter().any(|it| it.from == from) {
                 let opened = Holder::open(roots.old, &from)?;
-                nested.flags = Some(tree::seals_of(opened.subvolume()?.as_fd())?.bits());
+                nested.flags = Some(tree::seals_of(opened.subvolume()?)?.bits());
                 nested.from.read_only = Some(opened.is_read_only()?);
-                nested.to.read_only = Some(match at::directory_beneath(roots.new, above(&to))? {
+                nested.to.read_only = Some(match roots.new.open_dir_optional(above(&to))? {
                     Some(_) => Holder::open(roots.new, &to)?.is_read_only()?,
                     None => false,
                 });
@@ -183,13 +177,10 @@ impl Journal {
     }
 
     /// Reads what an interrupted run left in the tree at `root`.
-    pub(super) fn read(root: BorrowedFd<'_>) -> anyhow::Result<Self> {
-        let directory = Path::new(OWN_DIRECTORY).join("reset");
-        let directory =
-            at::directory_beneath(root, &directory).context("cannot open the journal")?;
+    pub(super) fn read(root: &Dir) -> anyhow::Result<Self> {
+        let directory = root.open_dir_optional(Path::new(OWN_DIRECTORY).join(DIRECTORY))?;
         let Some(directory) = directory else { return Ok(Self::default()) };
-        let text = at::read_optional(directory, FILE).context("cannot read the journal")?;
-        let Some(text) = text else { return Ok(Self::default()) };
+        let Some(text) = directory.read_optional(FILE)? else { return Ok(Self::default()) };
         let what = format!("{OWN_DIRECTORY}/reset/journal");
         state::parse(&text, VERSION, &what, || {
             format!(
@@ -202,7 +193,7 @@ impl Journal {
 
     /// Forgets a subvolume that stays where it is in the previous state, and gives it there what
     /// trying to move it has taken away.
-    pub(super) fn leave(&mut self, old: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
+    pub(super) fn leave(&mut self, old: &Dir, path: &Path) -> anyhow::Result<()> {
         let (left, nested) = self.nested.drain(..).partition(|nested| nested.path() == path);
         self.nested = nested;
         Self { nested: left, ..Self::default() }.settle_undone(old)
@@ -210,13 +201,13 @@ impl Journal {
 
     /// Lifts the limits that leave no room for the moves. `top` is the filesystem's top level, to which
     /// changes of the quotas count.
-    pub(super) fn lift_limits(&self, top: BorrowedFd<'_>) -> anyhow::Result<()> {
+    pub(super) fn lift_limits(&self, top: &Dir) -> anyhow::Result<()> {
         let lift = |limit: &Limit| Ok(limit.of_group().lift(top)?);
         self.limits.iter().try_for_each(lift)
     }
 
     /// Sets them again. Goes on whatever fails, and reports it all.
-    pub(super) fn set_limits(&self, top: BorrowedFd<'_>) -> anyhow::Result<()> {
+    pub(super) fn set_limits(&self, top: &Dir) -> anyhow::Result<()> {
         errors::all(self.limits.iter().map(|limit| Ok(limit.of_group().set(top)?)))
     }
 
@@ -229,16 +220,15 @@ impl Journal {
     }
 
     /// Sets what the moves have changed in the tree that they were undone into, likewise.
-    pub(super) fn settle_undone(&self, old: BorrowedFd<'_>) -> anyhow::Result<()> {
+    pub(super) fn settle_undone(&self, old: &Dir) -> anyhow::Result<()> {
         let back = |nested: &Nested| nested.settle(old, &nested.path());
         let above = settle_all(old, self.nested.iter().map(|it| (it.path(), &it.from)));
         errors::all(self.nested.iter().map(back).chain([above]))
     }
 
     /// Removes the journal from the result, whose root then gets its flags.
-    pub(super) fn finish(&self, new: BorrowedFd<'_>) -> anyhow::Result<()> {
-        tree::remove(own_directory(new)?.as_fd(), DIRECTORY)
-            .context("cannot remove the journal")?;
+    pub(super) fn finish(&self, new: &Dir) -> anyhow::Result<()> {
+        tree::remove(&*Own::of(new)?, DIRECTORY).context("cannot remove the journal")?;
         let seals = IFlags::from_bits_retain(self.root_seals);
         tree::seal(new, seals).context("cannot set the flags of the root")
     }
@@ -247,7 +237,7 @@ impl Journal {
 impl Limit {
     /// The limits that leave less than a reset needs of what is written where these subvolumes lie in the
     /// tree at `root`, and in their own roots.
-    fn look(root: BorrowedFd<'_>, moving: &[Moving]) -> anyhow::Result<Vec<Self>> {
+    fn look(root: &Dir, moving: &[Moving]) -> anyhow::Result<Vec<Self>> {
         let mut ids = BTreeSet::new();
         for Moving { from, .. } in moving {
             let holder = Holder::open(root, from)?;
@@ -280,7 +270,7 @@ impl Nested {
             path: bytes(&it.from),
             into: (it.to != it.from).then(|| bytes(&it.to)),
             read_only: fs::is_read_only(&subvolume)?,
-            flags: Some(tree::seals_of(subvolume.as_fd())?.bits()),
+            flags: Some(tree::seals_of(&subvolume)?.bits()),
             from: from.look()?,
             to: to.look()?,
         })
@@ -295,13 +285,13 @@ impl Nested {
     }
 
     /// Gives the subvolume, which is at `path` now, its own flags and its read-only property.
-    fn settle(&self, root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
+    fn settle(&self, root: &Dir, path: &Path) -> anyhow::Result<()> {
         let settle = || -> anyhow::Result<()> {
-            let subvolume = at::open_beneath(root, path)?;
+            let subvolume = root.open_dir(path)?;
             let flags = IFlags::from_bits_retain(self.flags.unwrap_or(0));
-            if !flags.difference(tree::seals_of(subvolume.as_fd())?).is_empty() {
+            if !flags.difference(tree::seals_of(&subvolume)?).is_empty() {
                 fs::set_read_only(&subvolume, false)?;
-                tree::seal(subvolume.as_fd(), flags)?;
+                tree::seal(&subvolume, flags)?;
             }
             Ok(fs::set_read_only(&subvolume, self.read_only)?)
         };
@@ -312,14 +302,14 @@ impl Nested {
 /// Gives the directories above these paths what they had. A subvolume that holds several of them
 /// becomes read-only again last.
 fn settle_all<'a>(
-    root: BorrowedFd<'_>,
+    root: &Dir,
     places: impl Iterator<Item = (PathBuf, &'a Above)> + Clone,
 ) -> anyhow::Result<()> {
     let cannot = |path: &Path| format!("cannot set the attributes of the directory of {path:?}");
     let settle = |(path, was): (PathBuf, &Above)| -> anyhow::Result<()> {
         let holder = Holder::open(root, &path).with_context(|| cannot(&path))?;
         holder.make_writable().with_context(|| cannot(&path))?;
-        was.settled.settle(holder.directory.as_fd()).with_context(|| cannot(&path))
+        was.settled.settle(&holder.directory).with_context(|| cannot(&path))
     };
     let close = |(path, was): (PathBuf, &Above)| -> anyhow::Result<()> {
         match Holder::open(root, &path).with_context(|| cannot(&path))?.subvolume {
@@ -336,8 +326,8 @@ fn above(path: &Path) -> &Path {
 }
 
 impl Holder {
-    fn open(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Self> {
-        let (directory, name) = at::open_parent(root, path)?;
+    fn open(root: &Dir, path: &Path) -> anyhow::Result<Self> {
+        let (directory, name) = root.open_parent(path)?;
         let (volume, id) = (fs::subvolume_id(root)?, fs::subvolume_id(&directory)?);
         let subvolume = if id == volume { None } else { Some(fs::open_subvolume(root, id)?) };
         Ok(Self { directory, name, subvolume, is_root: above(path).as_os_str().is_empty() })
@@ -348,7 +338,7 @@ impl Holder {
     }
 
     fn look(&self) -> anyhow::Result<Above> {
-        let settled = Settled::look(self.directory.as_fd())?;
+        let settled = Settled::look(&self.directory)?;
         Ok(Above {
             settled: if self.is_root { settled.unsealed() } else { settled },
             read_only: Some(self.is_read_only()?),
@@ -356,15 +346,15 @@ impl Holder {
     }
 
     /// The subvolume that it holds.
-    fn subvolume(&self) -> Result<OwnedFd, Errno> {
-        at::open_directory(self.directory.as_fd(), &self.name)
+    fn subvolume(&self) -> anyhow::Result<Dir> {
+        self.directory.open_dir(&self.name)
     }
 
     fn make_writable(&self) -> anyhow::Result<()> {
         if let Some(holder) = &self.subvolume {
             fs::set_read_only(holder, false)?;
         }
-        tree::unseal(self.directory.as_fd())?;
+        tree::unseal(&self.directory)?;
         Ok(())
     }
 }
@@ -373,36 +363,33 @@ impl Holder {
 /// [`Journal::settle`].
 /// An empty directory in its place is replaced; the kernel refuses to replace any other.
 pub(super) fn move_subvolume(
-    (from, from_path): (BorrowedFd<'_>, &Path),
-    (to, to_path): (BorrowedFd<'_>, &Path),
+    (from, from_path): (&Dir, &Path),
+    (to, to_path): (&Dir, &Path),
 ) -> anyhow::Result<()> {
     let (from, to) = (Holder::open(from, from_path)?, Holder::open(to, to_path)?);
     let subvolume = from.subvolume()?;
     from.make_writable()?;
     to.make_writable()?;
     fs::set_read_only(&subvolume, false)?;
-    tree::unseal(subvolume.as_fd())?;
-    let names = (at::os_name(&from.name), at::os_name(&to.name));
+    tree::unseal(&subvolume)?;
+    let names = (&from.name, &to.name);
     Ok(fs::rename(&from.directory, names.0, &to.directory, names.1)?)
 }
 
 /// Whether a subvolume can be moved to `path` below `root`: nothing is there, or an empty directory,
 /// which may be the stub of a subvolume. Nothing can be moved into a stub.
-pub(super) fn has_place(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<bool> {
-    let (above, name) = at::split(path).context("BUG: a subvolume without a name")?;
-    let Some(above) = at::directory_beneath(root, above)? else { return Ok(false) };
+pub(super) fn has_place(root: &Dir, path: &Path) -> anyhow::Result<bool> {
+    let Some((above, name)) = root.open_parent_optional(path)? else { return Ok(false) };
     let is = |status: &Statx, kind| fs::entry_kind(status.stx_ino) == kind;
-    if is(&at::status_of(above.as_fd())?, fs::EntryKind::Stub) {
+    if is(&above.status()?, fs::EntryKind::Stub) {
         return Ok(false);
     }
-    let name = at::c_name(name)?;
-    let Some(status) = at::present(at::status(above.as_fd(), &name))? else { return Ok(true) };
+    let Some(status) = above.status_optional(&name)? else { return Ok(true) };
     if at::kind(&status) != FileType::Directory {
         return Ok(false);
     }
     if is(&status, fs::EntryKind::SubvolumeRoot) {
         return Ok(false);
     }
-    let directory = at::open_directory(above.as_fd(), &name)?;
-    Ok(at::is_empty(directory.as_fd())?)
+    above.open_dir(&name)?.is_empty()
 }

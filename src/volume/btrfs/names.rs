@@ -1,13 +1,10 @@
 //! How subvolumes are called that a reset makes, and what lies among the generations.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use crate::config;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::names::shown;
 use crate::text::exact_number;
 
@@ -59,8 +56,8 @@ pub(in crate::volume) fn in_words(source: &config::Btrfs) -> String {
     format!("btrfs subvolume {} on {}", shown(&source.subvolume), shown(&source.device))
 }
 
-pub(super) fn names_in(directory: &OwnedFd) -> anyhow::Result<Vec<String>> {
-    let names = at::names(directory.as_fd()).context("cannot read the generations directory")?;
+pub(super) fn names_in(directory: &Dir) -> anyhow::Result<Vec<String>> {
+    let names = directory.names()?;
     let mut names: Vec<String> =
         names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
     names.sort();

@@ -4,16 +4,15 @@
 //! can be set. So those flags are cleared before the exchange and set when it has its name already, and
 //! are written down before, in `seals-7` beside it, for the run after one that was interrupted.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::fs::{AtFlags, IFlags, unlinkat};
+use rustix::fs::IFlags;
 
 use super::names::{os, ready_name, seals_name};
 use super::subvolume::Btrfs;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::own::state;
 use crate::text::exact_number;
 use crate::tree::{self};
@@ -38,7 +37,7 @@ impl Btrfs {
     /// it to the next run.
     pub(super) fn name_generation(
         &mut self,
-        tree: &OwnedFd,
+        tree: &Dir,
         from: &str,
         kept: &Path,
         seals: IFlags,
@@ -62,15 +61,12 @@ impl Btrfs {
     /// [`Btrfs::name_generation`] from where an interrupted run had got to.
     pub(super) fn seal_kept(&mut self, number: u64) -> anyhow::Result<()> {
         let seals = noted_seals(self.work_home()?, number)?.unwrap_or_else(IFlags::empty);
-        let name = at::c_name(number.to_string().as_ref())?;
-        let tree = at::present(at::open_directory(self.work_home()?.as_fd(), &name))
-            .with_context(|| format!("cannot open generation {number}"))?;
+        let tree = self.work_home()?.open_dir_optional(number.to_string())?;
         match tree {
             Some(tree) => self.seal(&tree, number, seals),
             // The run did not get to the exchange: it is the live root that had those flags.
-            None if state::generation(self.live()?.as_fd())? < number => {
-                tree::seal(self.live()?.as_fd(), seals)
-                    .context("cannot set the flags of the live root")?;
+            None if state::generation(&self.live()?)? < number => {
+                tree::seal(self.live()?, seals).context("cannot set the flags of the live root")?;
                 self.forget_seals(number)
             }
             // It was removed since.
@@ -78,34 +74,29 @@ impl Btrfs {
         }
     }
 
-    fn seal(&mut self, tree: &OwnedFd, number: u64, seals: IFlags) -> anyhow::Result<()> {
+    fn seal(&mut self, tree: &Dir, number: u64, seals: IFlags) -> anyhow::Result<()> {
         fs::set_read_only(tree, false)?;
-        tree::seal(tree.as_fd(), seals).context("cannot set the flags of the root")?;
+        tree::seal(tree, seals).context("cannot set the flags of the root")?;
         fs::set_read_only(tree, true)?;
         self.forget_seals(number)
     }
 
     pub(super) fn note_seals(&mut self, number: u64, seals: IFlags) -> anyhow::Result<()> {
-        let name = seals_name(number);
         let text = format!("{}\n", seals.bits());
-        at::write_durably(self.work_home()?, name.as_str(), text.as_bytes())
-            .with_context(|| format!("cannot write {name:?} into the generations directory"))
+        self.work_home()?.write_durably(seals_name(number), text.as_bytes())
     }
 
     pub(super) fn forget_seals(&mut self, number: u64) -> anyhow::Result<()> {
-        let name = seals_name(number);
-        at::present(unlinkat(self.work_home()?, name.as_str(), AtFlags::empty()))
-            .map(drop)
-            .with_context(|| format!("cannot remove {name:?} from the generations directory"))
+        self.work_home()?.remove_file(seals_name(number)).map(drop)
     }
 }
 
 /// The flags that the root of a generation shall have, as they were written down beside it.
-pub(super) fn noted_seals(home: &OwnedFd, number: u64) -> anyhow::Result<Option<IFlags>> {
+pub(super) fn noted_seals(home: &Dir, number: u64) -> anyhow::Result<Option<IFlags>> {
     let name = seals_name(number);
-    let cannot = || format!("cannot read {name:?} in the generations directory");
-    let text = at::read_optional(home, &at::c_name(name.as_ref())?);
-    let Some(text) = text.with_context(cannot)? else { return Ok(None) };
-    let bits = String::from_utf8_lossy(&text).trim_end().parse().with_context(cannot)?;
+    let Some(text) = home.read_optional(&name)? else { return Ok(None) };
+    let bits = String::from_utf8_lossy(&text).trim_end().parse();
+    let bits =
+        bits.with_context(|| format!("cannot read {name:?} in the generations directory"))?;
     Ok(Some(IFlags::from_bits_retain(bits)))
 }

@@ -1,7 +1,6 @@
 //! What forbids a reset, looked for before anything is done: in a running system `darlings check` finds
 //! it by the same calls.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
@@ -14,6 +13,7 @@ use super::naming::noted_seals;
 use super::subvolume::Btrfs;
 use super::swap;
 use crate::config::Strategy;
+use crate::fs::Dir;
 use crate::fs::at;
 use crate::generations::Space;
 use crate::keep::attic::ATTIC;
@@ -85,48 +85,46 @@ impl Btrfs {
 
     /// Checks that generations can be made and named where the configuration wants them, and that the
     /// live subvolume can be exchanged where it is.
-    pub(super) fn check_places(&self, home: Option<&OwnedFd>, facts: &Facts) -> anyhow::Result<()> {
+    pub(super) fn check_places(&self, home: Option<&Dir>, facts: &Facts) -> anyhow::Result<()> {
         if let Some((above, _)) = at::split(&self.source.subvolume) {
-            self.check_can_change(self.named(&self.source.subvolume)?.parent.as_fd(), above)?;
+            self.check_can_change(&self.named(&self.source.subvolume)?.parent, above)?;
         }
         let device = &self.source.device;
         let (mut innermost, mut path) = (None, Path::new(""));
         let parts = each_directory(&self.source.generations);
         for part in &parts {
-            let (parent, name) = at::open_parent(self.top()?, part)
-                .with_context(|| format!("cannot open what is above {part:?}"))?;
-            let status = at::present(at::status(parent.as_fd(), &name))
-                .with_context(|| format!("cannot look at {part:?}"))?;
+            let (parent, name) = self.top()?.open_parent(part)?;
+            let status = parent.status_optional(&name)?;
             let Some(status) = status else { break };
             let kind = at::kind(&status);
             ensure!(
                 kind == FileType::Directory,
                 "{part:?} on {device:?} is a {}, so that no generations can be kept below it; move it \
                  away, or name another directory in `generations`",
-                at::kind_name(kind)
+                at::Kind::from(kind)
             );
-            innermost = Some(at::open_directory(parent.as_fd(), &name)?);
+            innermost = Some(parent.open_dir(&name)?);
             path = part;
         }
-        let innermost = innermost.as_ref().map_or(self.top()?, |it| it.as_fd());
+        let innermost = innermost.as_ref().map_or(self.top()?, |it| it);
         self.check_can_change(innermost, path)?;
         let Some(home) = home else { return Ok(()) };
         for name in facts.leftovers() {
-            let status = at::status(home.as_fd(), &at::c_name(name.as_ref())?)?;
+            let status = home.status_at(name)?;
             let kind = at::kind(&status);
             ensure!(
                 fs::entry_kind(status.stx_ino) == fs::EntryKind::SubvolumeRoot,
                 "{:?} on {device:?} is a {}, which no reset left there, and a reset needs its name; move \
                  it away",
                 self.source.generations.join(name),
-                at::kind_name(kind)
+                at::Kind::from(kind)
             );
             // After the exchange it is the previous state, and nothing is discarded.
             if name == NEXT || facts.interrupted().is_some() {
                 continue;
             }
             // Should it be taken for a leftover by mistake, it is not deleted with what is kept.
-            let root = at::open_directory(home.as_fd(), &at::c_name(name.as_ref())?)?;
+            let root = home.open_dir(name)?;
             if let Some(nested) = fs::nested_subvolumes(&root)?.first() {
                 bail!(
                     "{:?} on {device:?} is left of an interrupted run, and holds the subvolume {:?}, which \
@@ -144,7 +142,7 @@ impl Btrfs {
 
     /// Checks that entries can be made and renamed in a directory. Ours is mounted read-only to look, so
     /// asking the kernel tells nothing.
-    fn check_can_change(&self, directory: BorrowedFd<'_>, path: &Path) -> anyhow::Result<()> {
+    fn check_can_change(&self, directory: &Dir, path: &Path) -> anyhow::Result<()> {
         let device = &self.source.device;
         let path = Path::new("/").join(path);
         ensure!(
@@ -164,7 +162,7 @@ impl Btrfs {
     }
 
     /// Checks that there is room, under quotas too.
-    pub(super) fn check_room(&self, live: &OwnedFd, blank: Option<&OwnedFd>) -> anyhow::Result<()> {
+    pub(super) fn check_room(&self, live: &Dir, blank: Option<&Dir>) -> anyhow::Result<()> {
         let top = self.top()?;
         ensure_room(Space::on(top)?.available)?;
         let (staged, copied, what) = match self.volume.strategy {
@@ -203,11 +201,11 @@ impl Btrfs {
     }
 
     /// A swap file in a subvolume that moves along as a whole shares its extents with nothing.
-    pub(super) fn check_swap(&self, previous: &OwnedFd, facts: &Facts) -> anyhow::Result<()> {
+    pub(super) fn check_swap(&self, previous: &Dir, facts: &Facts) -> anyhow::Result<()> {
         let moving = moving(&self.volume, facts);
         let moves = |path: &Path| moving.iter().any(|it| path.starts_with(&it.from));
         let rules = &self.volume.rules;
-        if let Some(path) = swap::find(previous.as_fd(), rules, &facts.looked.paths, &moves)? {
+        if let Some(path) = swap::find(previous, rules, &facts.looked.paths, &moves)? {
             bail!(
                 "{path:?} is a swap file, which cannot be activated once a generation shares its \
                  extents; give it a subvolume of its own that is not reset"

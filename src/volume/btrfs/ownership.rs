@@ -1,22 +1,19 @@
 //! Whose the generations are: found out before anything in their directory is believed, and written down.
 
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::fs::{AtFlags, unlinkat};
 
 use super::record::{Live, RECORD, Record, Seen, VERSION, Whose, kept_in, uuid_of};
 use super::subvolume::Btrfs;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::generations::Foreign;
 use crate::names::shown;
-use crate::rules::OWN_DIRECTORY;
 
 impl Btrfs {
     /// Finds out whose the generations in `home` are. Changes nothing.
-    pub(super) fn whose(&self, home: &OwnedFd, live: &OwnedFd) -> anyhow::Result<Whose> {
+    pub(super) fn whose(&self, home: &Dir, live: &Dir) -> anyhow::Result<Whose> {
         let record = Record::read(home)?;
         let seen = Seen::look(live, 0)?;
         let other = match &record {
@@ -93,7 +90,7 @@ impl Btrfs {
         loop {
             let mut name = self.source.generations.clone().into_os_string();
             name.push(format!("-{number}"));
-            if at::status_beneath(self.top()?, Path::new(&name))?.is_none() {
+            if self.top()?.glance(&name)?.is_none() {
                 return Ok(name.into());
             }
             number += 1;
@@ -125,10 +122,7 @@ impl Btrfs {
         }
         record.live.extend(next);
         record.subvolume = subvolume;
-        let text = serde_json::to_vec_pretty(record).context("BUG: the record is not JSON")?;
-        at::write_durably(own, RECORD, &text).with_context(|| {
-            format!("cannot write {OWN_DIRECTORY}/record into {:?}", self.source.generations)
-        })
+        own.write_json(RECORD, record)
     }
 
     /// Writes it where it does not name what is live: the run that made that was an earlier version's.
@@ -138,9 +132,7 @@ impl Btrfs {
     }
 
     /// Removes the record from `own`, when nothing is left that it is about.
-    pub(super) fn forget_record(own: &OwnedFd) -> anyhow::Result<()> {
-        at::present(unlinkat(own, RECORD, AtFlags::empty()))
-            .map(drop)
-            .context("cannot remove the record of the generations")
+    pub(super) fn forget_record(own: &Dir) -> anyhow::Result<()> {
+        own.remove_file(RECORD).map(drop)
     }
 }

@@ -12,25 +12,22 @@
 //!         next        a stage
 //! ```
 
-use std::ffi::CStr;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::names::{NEXT, names_in, staged_number};
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::generations::{Changes, Foreign, Since};
+use crate::own::Own;
 use crate::own::state::{self, Moment};
-use crate::own::trusted_own_directory;
 use crate::rules::{OWN_DIRECTORY, Rules};
 use crate::text::exact_number;
 
-pub(super) const RECORD: &CStr = c"record";
+pub(super) const RECORD: &str = "record";
 
 /// The newest format that this version knows, and the one that it writes.
 pub(super) const VERSION: u32 = 1;
@@ -60,14 +57,10 @@ pub(super) struct Live {
 
 impl Live {
     /// A result, after it was synced, and before it is live.
-    pub(super) fn staged(
-        root: &OwnedFd,
-        blank: Option<Blank>,
-        rules: &Rules,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn staged(root: &Dir, blank: Option<Blank>, rules: &Rules) -> anyhow::Result<Self> {
         let info = fs::subvolume_info(root)?;
         let (persisted, excluded) = rules.lists();
-        let (time, transaction) = (state::written(root.as_fd())?, info.generation);
+        let (time, transaction) = (state::written(root)?, info.generation);
         let made = blank.zip(time);
         let made = made.map(|(blank, time)| Made { blank, time, transaction, persisted, excluded });
         Ok(Self { uuid: uuid_of(root)?, made })
@@ -96,7 +89,7 @@ pub(super) struct Blank {
 
 impl Blank {
     /// How it is now.
-    pub(super) fn look(blank: &OwnedFd) -> anyhow::Result<Option<Self>> {
+    pub(super) fn look(blank: &Dir) -> anyhow::Result<Option<Self>> {
         let info = fs::subvolume_info(blank)?;
         let transaction = info.generation;
         Ok(info.uuid.map(|uuid| Self { uuid: uuid.to_string(), transaction }))
@@ -117,11 +110,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn look(root: &OwnedFd, number: u64) -> anyhow::Result<Self> {
+    pub(super) fn look(root: &Dir, number: u64) -> anyhow::Result<Self> {
         let info = fs::subvolume_info(root)?;
         // What is damaged says nothing here, and is reported where it matters.
-        let made_by = state::generation(root.as_fd()).unwrap_or(0);
-        let manifest = state::manifest(root.as_fd()).unwrap_or(None);
+        let made_by = state::generation(root).unwrap_or(0);
+        let manifest = state::manifest(root).unwrap_or(None);
         Ok(Self {
             number,
             uuid: uuid_of(root)?,
@@ -153,10 +146,9 @@ impl Seen {
 }
 
 impl Record {
-    pub(super) fn read(home: &OwnedFd) -> anyhow::Result<Option<Self>> {
-        let cannot = || format!("cannot read {OWN_DIRECTORY}/record in the generations directory");
-        let Some(own) = trusted_own_directory(home.as_fd())? else { return Ok(None) };
-        let Some(text) = at::read_optional(own, RECORD).with_context(cannot)? else {
+    pub(super) fn read(home: &Dir) -> anyhow::Result<Option<Self>> {
+        let Some(own) = Own::open(home)? else { return Ok(None) };
+        let Some(text) = own.read_optional(RECORD)? else {
             return Ok(None);
         };
         let what = format!("{OWN_DIRECTORY}/record");
@@ -174,7 +166,7 @@ impl Record {
     /// Whether a thing with the name of something staged was left by one of our runs, which the record
     /// then names. `ready-N` of an earlier version is told from somebody's own by what it holds: a
     /// stage is made by reset N, and the previous state was there before.
-    pub(super) fn left(&self, home: &OwnedFd, name: &str, live: &OwnedFd) -> anyhow::Result<bool> {
+    pub(super) fn left(&self, home: &Dir, name: &str, live: &Dir) -> anyhow::Result<bool> {
         let Some(number) = staged_number(name) else { return Ok(false) };
         let Some(root) = subvolume_in(home, name)? else { return Ok(false) };
         let (live, seen) = (Seen::look(live, 0)?, Seen::look(&root, number)?);
@@ -187,11 +179,7 @@ impl Record {
 
     /// The names below the generations directory, but what is somebody else's and looks like a stage;
     /// and the highest number that the name of such a thing has.
-    pub(super) fn ours_in(
-        &self,
-        home: &OwnedFd,
-        live: &OwnedFd,
-    ) -> anyhow::Result<(Vec<String>, u64)> {
+    pub(super) fn ours_in(&self, home: &Dir, live: &Dir) -> anyhow::Result<(Vec<String>, u64)> {
         let (mut ours, mut taken) = (names_in(home)?, 0);
         let staged = |name: &mut String| staged_number(name).is_some();
         for name in ours.extract_if(.., staged).collect::<Vec<_>>() {
@@ -201,7 +189,7 @@ impl Record {
                 taken = taken.max(staged_number(&name).unwrap_or(0));
             }
         }
-        if at::status_beneath(home.as_fd(), Path::new(NEXT))?.is_some() {
+        if home.glance(NEXT)?.is_some() {
             ours.push(NEXT.to_owned());
         }
         Ok((ours, taken))
@@ -235,8 +223,8 @@ impl Record {
     /// What is known of the reset that made the live volume from the blank, if this is about the two.
     pub(super) fn since(
         &self,
-        live: &OwnedFd,
-        blank: &OwnedFd,
+        live: &Dir,
+        blank: &Dir,
         rules: &Rules,
     ) -> anyhow::Result<Option<Since>> {
         let uuid = uuid_of(live)?;
@@ -271,7 +259,7 @@ impl Whose {
 }
 
 /// The generations and the previous states that lie in `home`, whoever's.
-pub(super) fn kept_in(home: &OwnedFd) -> anyhow::Result<Vec<Seen>> {
+pub(super) fn kept_in(home: &Dir) -> anyhow::Result<Vec<Seen>> {
     let numbered = |name: &String| exact_number(name.strip_prefix("ready-").unwrap_or(name));
     let mut kept = Vec::new();
     for name in names_in(home)? {
@@ -284,16 +272,13 @@ pub(super) fn kept_in(home: &OwnedFd) -> anyhow::Result<Vec<Seen>> {
 }
 
 /// The subvolume with this name; `None` for anything else.
-fn subvolume_in(home: &OwnedFd, name: &str) -> anyhow::Result<Option<OwnedFd>> {
-    let opened = match at::open_directory(home.as_fd(), &at::c_name(name.as_ref())?) {
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-        opened => opened.with_context(|| format!("cannot open {name:?}"))?,
-    };
-    let status = at::status_of(opened.as_fd()).context("cannot read its attributes")?;
+fn subvolume_in(home: &Dir, name: &str) -> anyhow::Result<Option<Dir>> {
+    let Some(opened) = home.open_dir_optional(name)? else { return Ok(None) };
+    let status = opened.status()?;
     Ok((fs::entry_kind(status.stx_ino) == fs::EntryKind::SubvolumeRoot).then_some(opened))
 }
 
-pub(super) fn uuid_of(root: &OwnedFd) -> anyhow::Result<String> {
+pub(super) fn uuid_of(root: &Dir) -> anyhow::Result<String> {
     let uuid = fs::subvolume_info(root)?.uuid.context("a subvolume has no UUID")?;
     Ok(uuid.to_string())
 }

@@ -1,7 +1,6 @@
 //! What the kernel command line can ask for instead of a reset, on btrfs: looking and doing. The
 //! exchange and all that follows it are those of a reset.
 
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -18,7 +17,9 @@ use super::swap;
 use crate::cmdline::Which;
 use crate::engine::plan::Does;
 use crate::errors;
+use crate::fs::Dir;
 use crate::generations;
+use crate::own::Own;
 use crate::own::state::{self, Manifest};
 use crate::tree::{self, Settled};
 
@@ -26,7 +27,7 @@ impl Btrfs {
     /// Looks at the generation that is asked for.
     pub(super) fn look_at_source(
         &self,
-        home: Option<&OwnedFd>,
+        home: Option<&Dir>,
         which: Which,
         facts: &Facts,
     ) -> anyhow::Result<Source> {
@@ -44,19 +45,19 @@ impl Btrfs {
             // Where the generation has a subvolume, its copy has a stub.
             let fits = !inside
                 && (nested.contains(&path)
-                    || has_place(tree.as_fd(), &path).with_context(|| {
+                    || has_place(&tree, &path).with_context(|| {
                         format!("cannot look at {path:?} in generation {number}")
                     })?);
             if fits {
                 fitting.push(path);
             }
         }
-        let paths = crate::keep::survey::survey(&self.volume.rules, tree.as_fd(), None)?;
-        let swap = swap::find(tree.as_fd(), &self.volume.rules, &paths, &|_| false)?;
+        let paths = crate::keep::survey::survey(&self.volume.rules, &tree, None)?;
+        let swap = swap::find(&tree, &self.volume.rules, &paths, &|_| false)?;
         Ok(Source { number, nested, fitting, swap })
     }
 
-    pub(super) fn generation(&self, number: u64) -> anyhow::Result<OwnedFd> {
+    pub(super) fn generation(&self, number: u64) -> anyhow::Result<Dir> {
         let path = self.source.generations.join(number.to_string());
         self.open_subvolume(&path)?
             .with_context(|| format!("the generation {path:?} went away while it was looked at"))
@@ -65,12 +66,12 @@ impl Btrfs {
     /// Copies the live subvolume as what becomes the generation.
     pub(super) fn stage_snapshot(&mut self) -> anyhow::Result<()> {
         let live = self.live()?;
-        let seals = tree::seals_of(live.as_fd())?;
+        let seals = tree::seals_of(&live)?;
         let Named { parent, name } = self.place_of_stage()?;
         fs::snapshot(&live, &parent, &name, fs::Access::Writable)?;
         self.work.staged = Some(NEXT.to_owned());
         if !seals.is_empty() {
-            tree::unseal(self.staged()?.as_fd()).context("cannot clear the flags of the copy")?;
+            tree::unseal(self.staged()?).context("cannot clear the flags of the copy")?;
         }
         self.work.root_seals = Some(seals);
         Ok(())
@@ -82,7 +83,7 @@ impl Btrfs {
         let live = self.live()?;
         let read_only = fs::is_read_only(&live)?;
         fs::set_read_only(&live, false)?;
-        let counted = state::count(live.as_fd(), number, &self.volume.rules);
+        let counted = state::count(&live, number, &self.volume.rules);
         let again = fs::set_read_only(&live, read_only);
         errors::all([counted, again.map_err(Into::into)].into_iter())?;
         Ok(fs::sync(self.top()?)?)
@@ -111,12 +112,11 @@ impl Btrfs {
     /// changed.
     pub(super) fn record_restored(&mut self, of: u64) -> anyhow::Result<()> {
         let (live, staged) = (self.live()?, self.staged()?);
-        let root = staged.as_fd();
+        let root = &staged;
         let was = Settled::look(root).context("cannot look at the root")?;
         tree::unseal(root).context("cannot clear the flags of the root")?;
-        let own = crate::own::ensure_own_directory(root)?;
         // The generation may have been live while a reset was interrupted.
-        tree::remove(own.as_fd(), c"reset").context("cannot remove an old journal")?;
+        tree::remove(&*Own::ensure(root)?, "reset").context("cannot remove an old journal")?;
         let before = state::manifest(root).unwrap_or_else(|error| {
             warn!("generation {of}: {error:#}");
             None
@@ -126,7 +126,7 @@ impl Btrfs {
         let system = Some(self.system()?);
         state::write(root, &Manifest { system, ..manifest })?;
         was.clone().unsealed().settle(root).context("cannot set the times of the root")?;
-        let roots = Roots { old: live.as_fd(), new: root };
+        let roots = Roots { old: &live, new: root };
         self.work.journal = Journal::look(roots, was.seals(), &self.work.moving)?;
         self.work.journal.write(root)
     }

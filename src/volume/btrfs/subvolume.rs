@@ -1,12 +1,10 @@
 //! One subvolume: what is seen of it, and what is planned.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use darlings_btrfs as fs;
-use rustix::fs::{FlockOperation, flock};
 
 use super::asked;
 use super::facts::{Facts, moving, outermost};
@@ -18,8 +16,9 @@ use super::work::Work;
 use crate::cmdline::Asked;
 use crate::config;
 use crate::engine::plan::VolumePlan;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::keep::copy_in::Outcome;
+use crate::own::Own;
 use crate::own::state;
 use crate::rules::OWN_DIRECTORY;
 use crate::tree;
@@ -39,7 +38,7 @@ pub(in crate::volume) struct Btrfs {
 
 /// A subvolume by the directory that holds it.
 pub(super) struct Named {
-    pub(super) parent: OwnedFd,
+    pub(super) parent: Dir,
     pub(super) name: OsString,
 }
 
@@ -69,16 +68,15 @@ impl Btrfs {
         Ok(())
     }
 
-    pub(super) fn top(&self) -> anyhow::Result<BorrowedFd<'_>> {
-        self.top.as_ref().map(AsFd::as_fd).context("BUG: the volume is used after it was closed")
+    pub(super) fn top(&self) -> anyhow::Result<&Dir> {
+        self.top.as_deref().context("BUG: the volume is used after it was closed")
     }
 
     /// Opens a subvolume by its path from the top level.
-    pub(super) fn open_subvolume(&self, path: &Path) -> anyhow::Result<Option<OwnedFd>> {
-        let found = at::directory_beneath(self.top()?, path)
-            .with_context(|| format!("cannot open the subvolume {path:?}"))?;
+    pub(super) fn open_subvolume(&self, path: &Path) -> anyhow::Result<Option<Dir>> {
+        let found = self.top()?.open_dir_optional(path)?;
         let Some(found) = found else { return Ok(None) };
-        let status = at::status_of(found.as_fd()).context("cannot read its attributes")?;
+        let status = found.status()?;
         ensure!(
             fs::entry_kind(status.stx_ino) == fs::EntryKind::SubvolumeRoot,
             "{path:?} on {:?} is a directory and no subvolume; give the path of a subvolume",
@@ -87,7 +85,7 @@ impl Btrfs {
         Ok(Some(found))
     }
 
-    pub(super) fn live(&self) -> anyhow::Result<OwnedFd> {
+    pub(super) fn live(&self) -> anyhow::Result<Dir> {
         match self.open_subvolume(&self.source.subvolume)? {
             Some(live) => Ok(live),
             None => bail!(
@@ -99,7 +97,7 @@ impl Btrfs {
         }
     }
 
-    pub(super) fn blank(&self) -> anyhow::Result<Option<OwnedFd>> {
+    pub(super) fn blank(&self) -> anyhow::Result<Option<Dir>> {
         let Some(path) = &self.source.blank else { return Ok(None) };
         match self.open_subvolume(path)? {
             Some(blank) => Ok(Some(blank)),
@@ -125,16 +123,13 @@ impl Btrfs {
     }
 
     pub(super) fn named(&self, path: &Path) -> anyhow::Result<Named> {
-        let (parent, name) = at::split(path).context("BUG: a subvolume without a name")?;
-        let opened = at::open_beneath(self.top()?, parent)
-            .with_context(|| format!("cannot open {parent:?}"))?;
-        Ok(Named { parent: opened, name: name.to_owned() })
+        let (parent, name) = self.top()?.open_parent(path)?;
+        Ok(Named { parent, name })
     }
 
     /// The directory of the generations, if it was made before.
-    pub(super) fn home(&self) -> anyhow::Result<Option<OwnedFd>> {
-        at::directory_beneath(self.top()?, &self.source.generations)
-            .with_context(|| format!("cannot open {:?}", self.source.generations))
+    pub(super) fn home(&self) -> anyhow::Result<Option<Dir>> {
+        self.top()?.open_dir_optional(&self.source.generations)
     }
 
     pub(super) fn look(&mut self) -> anyhow::Result<Facts> {
@@ -147,10 +142,10 @@ impl Btrfs {
         if home.is_none() {
             self.lock_first(&live)?;
         }
-        let counter = state::counter(live.as_fd())?;
+        let counter = state::counter(&live)?;
         let mut facts = Facts {
             live_generation: counter.unwrap_or(0),
-            restore: state::restore_of(live.as_fd()),
+            restore: state::restore_of(&live),
             ..Facts::default()
         };
         if let Some(home) = &home {
@@ -205,19 +200,14 @@ impl Btrfs {
         if let Asked::Restore(which) = self.options.asked {
             let source = self.look_at_source(home.as_ref(), which, &facts)?;
             let tree = self.generation(source.number)?;
-            bootable::ensure(
-                &self.volume,
-                self.options.asked,
-                previous.as_fd(),
-                Some(tree.as_fd()),
-            )?;
-            facts.root_is_sealed = !tree::seals_of(tree.as_fd())?.is_empty();
+            bootable::ensure(&self.volume, self.options.asked, &previous, Some(&tree))?;
+            facts.root_is_sealed = !tree::seals_of(&tree)?.is_empty();
             facts.source = Some(source);
             self.work.hold(home);
             return Ok(facts);
         }
-        let blank_root = blank.as_ref().map(AsFd::as_fd);
-        facts.looked = Looked::at(&self.volume, self.options.asked, previous.as_fd(), blank_root)?;
+        let blank_root = blank.as_ref();
+        facts.looked = Looked::at(&self.volume, self.options.asked, &previous, blank_root)?;
         // A subvolume in the attic comes back as a whole or not at all, and nothing comes back into
         // one that moves: it is safe where it is.
         let outermost = outermost(&self.volume, &facts);
@@ -232,7 +222,7 @@ impl Btrfs {
             self.check_room(&previous, blank.as_ref())?;
         }
         let root = blank.as_ref().unwrap_or(&previous);
-        facts.root_is_sealed = !tree::seals_of(root.as_fd())?.is_empty()
+        facts.root_is_sealed = !tree::seals_of(root)?.is_empty()
             // It gets them back before the reset begins.
             || (blank.is_none() && facts.unsealed().next().is_some());
         if let Some(blank) = &blank {
@@ -247,15 +237,14 @@ impl Btrfs {
     pub(super) fn look_at_interrupted(
         &mut self,
         facts: &mut Facts,
-        live: &OwnedFd,
-        home: &OwnedFd,
+        live: &Dir,
+        home: &Dir,
         number: u64,
-    ) -> anyhow::Result<OwnedFd> {
+    ) -> anyhow::Result<Dir> {
         self.standing = Standing::Unfinished;
-        facts.journal = Journal::read(live.as_fd())?;
-        let name = at::c_name(ready_name(number).as_ref())?;
-        let previous = at::open_directory(home.as_fd(), &name)
-            .with_context(|| format!("cannot open {name:?}"))?;
+        facts.journal = Journal::read(live)?;
+        let name = ready_name(number);
+        let previous = home.open_dir(&name)?;
         self.look_at_nested(facts, &previous)?;
         if settling(facts, &moving(&self.volume, facts)).is_empty() {
             // Nothing is left but to give the previous state its name.
@@ -264,14 +253,10 @@ impl Btrfs {
         Ok(previous)
     }
 
-    pub(super) fn look_at_nested(
-        &self,
-        facts: &mut Facts,
-        previous: &OwnedFd,
-    ) -> anyhow::Result<()> {
+    pub(super) fn look_at_nested(&self, facts: &mut Facts, previous: &Dir) -> anyhow::Result<()> {
         let nested = fs::nested_subvolumes(previous)?;
         facts.nested = nested.into_iter().map(|nested| nested.path).collect();
-        if crate::own::trusted_own_directory(previous.as_fd())?.is_none() {
+        if Own::open(previous)?.is_none() {
             // There is no attic then, only something of somebody's that is called so: erased.
             facts.nested.retain(|path| !path.starts_with(OWN_DIRECTORY));
         }
@@ -280,25 +265,28 @@ impl Btrfs {
     }
 
     /// One run at a time; the lock goes with the process.
-    pub(super) fn lock(&self, home: &OwnedFd) -> anyhow::Result<()> {
+    pub(super) fn lock(&self, home: &Dir) -> anyhow::Result<()> {
         if self.options.passes_over(OnlyNow::Locked) {
             return Ok(());
         }
-        flock(home, FlockOperation::NonBlockingLockExclusive).with_context(|| {
-            format!("another run is at work in {:?}; wait for it", self.source.generations)
-        })
+        ensure!(
+            home.try_lock()?,
+            "another run is at work in {:?}; wait for it",
+            self.source.generations
+        );
+        Ok(())
     }
 
     /// The same for the first run, which finds no generations directory to lock: it locks what is live.
-    pub(super) fn lock_first(&mut self, live: &OwnedFd) -> anyhow::Result<()> {
+    pub(super) fn lock_first(&mut self, live: &Dir) -> anyhow::Result<()> {
         if self.options.passes_over(OnlyNow::Locked) || self.options.asked == Asked::Off {
             return Ok(());
         }
         let wait = "another run is at work";
         let subvolume = &self.source.subvolume;
-        let locked = live.try_clone().context("cannot keep the lock")?;
-        flock(&locked, FlockOperation::NonBlockingLockExclusive)
-            .with_context(|| format!("{wait} in {subvolume:?}; wait for it"))?;
+        // One more descriptor of the same opening: a lock is the opening's.
+        let locked = live.try_clone()?;
+        ensure!(locked.try_lock()?, "{wait} in {subvolume:?}; wait for it");
         // One that has made the directory, and perhaps come to its end, since it was looked for.
         ensure!(self.home()?.is_none(), "{wait} in {subvolume:?}, or was just now; run it again");
         self.work.hold_first(locked);

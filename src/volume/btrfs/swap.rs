@@ -4,9 +4,9 @@
 //! To look at every persisted file would cost more than a reset does, so this looks where swap files
 //! are: at the persisted paths themselves and at what lies right in them.
 
-use std::ffi::CStr;
+use std::ffi::OsStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -16,7 +16,8 @@ use crate::keep::survey::State;
 use crate::keep::survey::Surveyed;
 use crate::tree::is_swap_area;
 
-use crate::fs::at;
+use crate::fs::Dir;
+use crate::fs::at::{self, Kind};
 use crate::rules::{Rules, Verdict};
 
 /// Entries that are looked at, all persisted paths together: looking must not cost what `carry`
@@ -29,7 +30,7 @@ const SMALLEST: u64 = 10 * 4096;
 /// The first swap file found at or right below a persisted path. One that `moves` with its subvolume is
 /// no problem.
 pub(super) fn find(
-    previous: BorrowedFd<'_>,
+    previous: &Dir,
     rules: &Rules,
     surveyed: &[Surveyed],
     moves: &dyn Fn(&Path) -> bool,
@@ -41,8 +42,8 @@ pub(super) fn find(
             continue;
         }
         let found = match kind {
-            "file" => is_swap_file(previous, declared.source())?.then(|| declared.path.clone()),
-            "directory" => find_in(previous, rules, declared, &mut left)?,
+            Kind::File => is_swap_file(previous, declared.source())?.then(|| declared.path.clone()),
+            Kind::Directory => find_in(previous, rules, declared, &mut left)?,
             _ => None,
         };
         if found.is_some() {
@@ -53,22 +54,23 @@ pub(super) fn find(
 }
 
 fn find_in(
-    previous: BorrowedFd<'_>,
+    previous: &Dir,
     rules: &Rules,
     declared: &Surveyed,
     left: &mut usize,
 ) -> anyhow::Result<Option<PathBuf>> {
     let path = &declared.path;
     let cannot = || format!("cannot look for swap files in {path:?}");
-    let directory = at::open_beneath(previous, declared.source()).with_context(cannot)?;
+    let directory = previous.open_dir(declared.source())?;
     let mut buffer = vec![MaybeUninit::uninit(); at::BATCH];
     let batch = at::next_batch(directory.as_fd(), &mut buffer).with_context(cannot)?;
     for entry in batch.iter().filter(|entry| entry.kind == FileType::RegularFile) {
         let Some(fewer) = left.checked_sub(1) else { return Ok(None) };
         *left = fewer;
-        let file = at::join(path, &entry.name);
+        let name = at::os_name(&entry.name);
+        let file = path.join(name);
         if rules.verdict(&file) == Verdict::Persisted
-            && is_swap_file_in(directory.as_fd(), &entry.name).with_context(cannot)?
+            && is_swap_file_in(&directory, name).with_context(cannot)?
         {
             return Ok(Some(file));
         }
@@ -76,21 +78,21 @@ fn find_in(
     Ok(None)
 }
 
-fn is_swap_file(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<bool> {
+fn is_swap_file(root: &Dir, path: &Path) -> anyhow::Result<bool> {
     let look = || -> anyhow::Result<bool> {
-        let (parent, name) = at::open_parent(root, path)?;
-        is_swap_file_in(parent.as_fd(), &name)
+        let (parent, name) = root.open_parent(path)?;
+        is_swap_file_in(&parent, &name)
     };
     look().with_context(|| format!("cannot look whether {path:?} is a swap file"))
 }
 
-fn is_swap_file_in(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<bool> {
+fn is_swap_file_in(parent: &Dir, name: &OsStr) -> anyhow::Result<bool> {
     // A user's file is none, whatever is in it: nobody could stop all resets with one.
-    let status = at::status(parent, name)?;
+    let status = parent.status_at(name)?;
     if status.stx_uid != 0 || status.stx_size < SMALLEST {
         return Ok(false);
     }
     // btrfs activates no swap file that lacks this flag.
-    let file = at::open_file(parent, name)?;
+    let file = parent.open_file(name)?;
     Ok(ioctl_getflags(&file)?.contains(IFlags::NOCOW) && is_swap_area(file.as_fd())?)
 }

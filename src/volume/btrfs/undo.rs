@@ -1,7 +1,6 @@
 //! Undoing: the exchange and what followed it, and what was prepared.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context as _;
 use darlings_btrfs as fs;
@@ -12,7 +11,7 @@ use super::journal::{Moving, move_subvolume};
 use super::names::ready_name;
 use super::subvolume::Btrfs;
 use crate::errors;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::rules::OWN_DIRECTORY;
 use crate::tree::{self};
 use crate::volume::Standing;
@@ -42,17 +41,17 @@ impl Btrfs {
         let (live, old) = (self.live()?, self.old()?);
         fs::set_read_only(&old, false)?;
         while let Some(Moving { from, to }) = self.work.moved.last() {
-            move_subvolume((live.as_fd(), to), (old.as_fd(), from))?;
+            move_subvolume((&live, to), (&old, from))?;
             self.work.moved.pop();
         }
-        let settled = self.work.journal.settle_undone(old.as_fd());
+        let settled = self.work.journal.settle_undone(&old);
         let limited = self.top().and_then(|top| self.work.journal.set_limits(top));
         if let Some(before) = self.work.default_before {
             fs::set_default_subvolume(self.top()?, before)?;
             self.work.default_before = None;
         }
         // If this fails, so does the exchange, and says so.
-        let unsealed = tree::unseal(live.as_fd()).map(drop).map_err(Into::into);
+        let unsealed = tree::unseal(&live).map(drop).map_err(Into::into);
         self.swap()?;
         self.work.staged = Some(ready_name(self.work.generation));
         self.standing = Standing::Previous;
@@ -65,8 +64,7 @@ impl Btrfs {
     pub(super) fn seal_live_again(&mut self) -> anyhow::Result<()> {
         let Some((seals, read_only)) = self.work.live_was.take() else { return Ok(()) };
         let live = self.live()?;
-        let sealed =
-            tree::seal(live.as_fd(), seals).context("cannot set the flags of the live root");
+        let sealed = tree::seal(&live, seals).context("cannot set the flags of the live root");
         let closed = if read_only { fs::set_read_only(&live, true) } else { Ok(()) };
         let forgotten = self.forget_seals(self.work.generation);
         errors::all([sealed, closed.map_err(Into::into), forgotten].into_iter())
@@ -80,9 +78,9 @@ impl Btrfs {
         }
         self.work.home = None;
         while let Some(directory) = self.work.made.pop() {
-            let (parent, name) = at::open_parent(self.top()?, &directory)?;
+            let (parent, name) = self.top()?.open_parent(&directory)?;
             if directory.ends_with(OWN_DIRECTORY) {
-                Self::forget_record(&at::open_directory(parent.as_fd(), &name)?)?;
+                Self::forget_record(&parent.open_dir(&name)?)?;
             }
             match unlinkat(&parent, &name, AtFlags::REMOVEDIR) {
                 // Another volume has its generations beside ours.
@@ -97,14 +95,12 @@ impl Btrfs {
 }
 
 /// Deletes a staged subvolume, whose root may have flags of the blank's that forbid it.
-pub(super) fn delete(parent: &OwnedFd, name: &OsStr) -> anyhow::Result<()> {
-    let root = at::open_directory(parent.as_fd(), &at::c_name(name)?)
-        .with_context(|| format!("cannot open {name:?}"))?;
-    if !tree::seals_of(root.as_fd())?.is_empty() {
+pub(super) fn delete(parent: &Dir, name: &OsStr) -> anyhow::Result<()> {
+    let root = parent.open_dir(name)?;
+    if !tree::seals_of(&root)?.is_empty() {
         // Of a copy that was to become a generation.
         fs::set_read_only(&root, false)?;
-        tree::unseal(root.as_fd())
-            .with_context(|| format!("cannot clear the flags of {name:?}"))?;
+        tree::unseal(&root).with_context(|| format!("cannot clear the flags of {name:?}"))?;
     }
     Ok(fs::delete_subvolume(parent, name)?)
 }

@@ -1,6 +1,5 @@
 //! What one reset has made so far.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::fs::IFlags;
@@ -10,6 +9,7 @@ use super::journal::{Journal, Moving};
 use super::record::{Blank, Record};
 use super::step::Step;
 use crate::engine::plan::{Does, VolumePlan};
+use crate::fs::Dir;
 use crate::keep::carry;
 use crate::volume::Looked;
 
@@ -30,9 +30,9 @@ pub(super) struct Work {
     /// What `carry` has prepared in the stage.
     pub(super) carrying: Option<carry::Journal>,
     /// The generations directory.
-    pub(super) home: Option<OwnedFd>,
+    pub(super) home: Option<Dir>,
     /// What was live when there was no generations directory, with the lock on it.
-    pub(super) first: Option<OwnedFd>,
+    pub(super) first: Option<Dir>,
     /// Directories that were made for it, outermost first.
     pub(super) made: Vec<PathBuf>,
     /// Where the staged subvolume is, below the generations directory.
@@ -57,12 +57,12 @@ pub(super) struct Work {
 
 impl Work {
     /// Keeps the generations directory open, and with it the lock on it.
-    pub(super) fn hold(&mut self, home: Option<OwnedFd>) {
+    pub(super) fn hold(&mut self, home: Option<Dir>) {
         self.home = home;
     }
 
     /// Keeps what is live open, and with it the lock on it.
-    pub(super) fn hold_first(&mut self, live: OwnedFd) {
+    pub(super) fn hold_first(&mut self, live: Dir) {
         self.first = Some(live);
     }
 

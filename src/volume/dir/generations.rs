@@ -1,8 +1,6 @@
 //! The generations of a plain directory: what resets moved aside, in `.darlings/generations/N`.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -10,11 +8,11 @@ use tracing::warn;
 
 use super::open_directory;
 use crate::config;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::generations::{Detail, Generation, Other, Seen, Space, Store, removing, removing_name};
 use crate::keep::carry::{self, ASIDE_ROOT, GENERATIONS, manifest_of};
+use crate::own::Own;
 use crate::own::state;
-use crate::own::trusted_own_directory;
 use crate::rules::OWN_DIRECTORY;
 use crate::text::exact_number;
 use crate::tree::{self};
@@ -22,7 +20,7 @@ use crate::tree::{self};
 /// The generations of a plain directory.
 pub(in crate::volume) struct Generations {
     path: PathBuf,
-    root: OwnedFd,
+    root: Dir,
     /// Where the blank is, here and now.
     blank: Option<PathBuf>,
 }
@@ -48,10 +46,8 @@ impl Generations {
         Ok(Self { root: open_directory(&path)?, path, blank })
     }
 
-    fn home(&self) -> anyhow::Result<Option<OwnedFd>> {
-        let Some(own) = trusted_own_directory(self.root.as_fd())? else { return Ok(None) };
-        at::directory_beneath(own.as_fd(), Path::new(GENERATIONS))
-            .with_context(|| format!("cannot open {OWN_DIRECTORY}/{GENERATIONS}"))
+    fn home(&self) -> anyhow::Result<Option<Dir>> {
+        Own::open(&self.root)?.map_or(Ok(None), |own| own.open_dir_optional(GENERATIONS))
     }
 
     fn shown(&self, name: &str) -> String {
@@ -67,7 +63,7 @@ impl Store for Generations {
     }
 
     fn unfinished(&self) -> anyhow::Result<Option<String>> {
-        carry::unfinished(self.root.as_fd())
+        carry::unfinished(&self.root)
     }
 
     fn look(&mut self, _: Detail) -> anyhow::Result<Seen> {
@@ -80,8 +76,8 @@ impl Store for Generations {
                 times.entry(manifest.generation).or_insert(time);
             }
         };
-        state::manifest_or_warn(self.root.as_fd()).iter().for_each(&mut note);
-        for name in at::names(home.as_fd()).context("cannot read the generations")? {
+        state::manifest_or_warn(&self.root).iter().for_each(&mut note);
+        for name in home.names()? {
             let name = name.to_string_lossy();
             if let Some(number) = removing(&name) {
                 let name = self.shown(&number.to_string());
@@ -93,7 +89,7 @@ impl Store for Generations {
                 seen.others.push(Other { name: self.shown(&name), why });
                 continue;
             };
-            let manifest = manifest_of(home.as_fd(), number).unwrap_or_else(|error| {
+            let manifest = manifest_of(&home, number).unwrap_or_else(|error| {
                 // One that nobody can read must not keep the others from being listed and removed.
                 warn!("{}: {error:#}", self.shown(&name));
                 None
@@ -112,33 +108,31 @@ impl Store for Generations {
 
     fn remove(&mut self, generation: &Generation) -> anyhow::Result<()> {
         let home = self.home()?.context("the generations are gone")?;
-        let name = CString::new(generation.number.to_string())?;
-        let doomed = CString::new(removing_name(generation.number))?;
-        let name = tree::doom(home.as_fd(), &name, &doomed)?;
-        tree::remove(home.as_fd(), name).map(drop)
+        let number = generation.number;
+        let name = tree::doom(&home, number.to_string(), removing_name(number))?;
+        tree::remove(&home, name).map(drop)
     }
 
-    fn live(&self) -> anyhow::Result<OwnedFd> {
-        Ok(at::open_beneath(self.root.as_fd(), Path::new(""))?)
+    fn live(&self) -> anyhow::Result<Dir> {
+        Dir::root(&self.root)
     }
 
-    fn tree(&mut self, generation: &Generation) -> anyhow::Result<OwnedFd> {
+    fn tree(&mut self, generation: &Generation) -> anyhow::Result<Dir> {
         let home = self.home()?.context("the generations are gone")?;
         let root = Path::new(&generation.number.to_string()).join(ASIDE_ROOT);
-        at::open_beneath(home.as_fd(), &root)
-            .with_context(|| format!("cannot open {}", generation.name))
+        home.open_dir(&root)
     }
 
     fn manifest(&mut self, generation: &Generation) -> anyhow::Result<Option<state::Manifest>> {
         let home = self.home()?.context("the generations are gone")?;
-        manifest_of(home.as_fd(), generation.number)
+        manifest_of(&home, generation.number)
     }
 
     fn holds_persisted(&self) -> bool {
         false
     }
 
-    fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>> {
+    fn blank(&mut self) -> anyhow::Result<Option<Dir>> {
         self.blank.as_deref().map(open_directory).transpose()
     }
 
@@ -147,11 +141,11 @@ impl Store for Generations {
     }
 
     fn space(&self) -> anyhow::Result<Space> {
-        Space::on(self.root.as_fd())
+        Space::on(&self.root)
     }
 
     fn settle(&mut self, _: u64, _: &mut dyn FnMut()) -> anyhow::Result<()> {
-        rustix::fs::syncfs(&self.root).context("cannot make it durable")
+        self.root.sync_filesystem()
     }
 
     fn close(&mut self) -> anyhow::Result<()> {

@@ -1,15 +1,14 @@
 //! Making the blank of a plain directory.
 
 use std::fs::DirBuilder;
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::DirBuilderExt as _;
 
 use anyhow::{Context as _, bail};
-use rustix::fs::syncfs;
 
 use super::open_directory;
 use crate::cmdline::Asked;
 use crate::config;
+use crate::own::Own;
 use crate::rules::OWN_DIRECTORY;
 use crate::tree;
 use crate::volume::{InitOptions, Missing};
@@ -34,7 +33,7 @@ pub(in crate::volume) fn init(
              blank there (cp -ax), or run this without --from-live for an empty one"
         );
     }
-    bootable::ensure(&volume, Asked::Reset, root.as_fd(), None)
+    bootable::ensure(&volume, Asked::Reset, &root, None)
         .with_context(|| format!("cannot make {blank:?}, an empty blank"))?;
     let missing = vec![Missing::EmptyBlank(blank.display().to_string())];
     if options.dry_run {
@@ -42,12 +41,12 @@ pub(in crate::volume) fn init(
     }
     let cannot = || format!("cannot make {blank:?}");
     if blank.starts_with(source.path.join(OWN_DIRECTORY)) {
-        crate::own::ensure_own_directory(root.as_fd())?;
+        Own::ensure(&root)?;
     }
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(blank).with_context(cannot)?;
     let made = open_directory(blank)?;
-    tree::take_attributes(root.as_fd(), made.as_fd()).with_context(cannot)?;
-    syncfs(&made).context("cannot make it durable")?;
+    tree::take_attributes(&root, &made).with_context(cannot)?;
+    made.sync_filesystem()?;
     Ok(missing)
 }

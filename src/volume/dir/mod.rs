@@ -12,26 +12,25 @@
 //! The filesystem must make renames durable in the order in which they were made, as ext4, XFS,
 //! btrfs, bcachefs, F2FS do (tmpfs makes nothing durable at all).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatvfs, open, syncfs};
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
 use super::mounts;
 use super::{Looked, OnlyNow, Options, Standing, Volume, ensure_room};
 use crate::cmdline::Asked;
 use crate::config;
 use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::generations::Space;
 use crate::keep::carry::{self, GENERATIONS, Journal, Roots, Stage};
 use crate::keep::copy_in::Outcome;
 use crate::keep::room::Room;
 use crate::keep::survey::keep_whole;
 use crate::names::shown;
+use crate::own::Own;
 use crate::own::state::{self, Manifest};
-use crate::own::trusted_own_directory;
 use crate::rules::OWN_DIRECTORY;
 use crate::text::exact_number;
 
@@ -45,14 +44,14 @@ pub(super) use init::init;
 pub(super) use step::Step;
 
 /// A plain directory that is reset.
-pub(super) struct Dir {
+pub(super) struct PlainDir {
     volume: config::Volume,
     source: config::Dir,
     options: Options,
-    root: OwnedFd,
+    root: Dir,
     /// Of a volume that was reset before, its `.darlings`, locked: no purge works at the same time.
-    own: Option<OwnedFd>,
-    blank: Option<OwnedFd>,
+    own: Option<Own>,
+    blank: Option<Dir>,
     steps: Vec<Step>,
     generation: u64,
     looked: Looked,
@@ -66,10 +65,9 @@ pub(super) struct Dir {
     standing: Standing,
 }
 
-/// Opens a directory by a path of the configuration's, whose links are its owner's own.
-fn open_directory(path: &Path) -> anyhow::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOATIME;
-    open(path, flags, Mode::empty()).with_context(|| format!("cannot open the directory {path:?}"))
+/// Opens a volume or a blank, whose paths errors name from its root on.
+fn open_directory(path: &Path) -> anyhow::Result<Dir> {
+    Dir::root(Dir::open(path)?)
 }
 
 /// In an initrd, `/sysroot` is an empty directory of the initrd's own until the root is mounted there. To
@@ -93,7 +91,7 @@ fn refuse_bare_mount_point(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Dir {
+impl PlainDir {
     pub(super) fn open(
         volume: &config::Volume,
         source: &config::Dir,
@@ -126,7 +124,7 @@ impl Dir {
             !flags.contains(StatVfsMountFlags::RDONLY),
             "{path:?} is mounted read-only; mount it writable before the reset"
         );
-        let (mount, _) = mounts::holding(self.root.as_fd())?;
+        let (mount, _) = mounts::holding(&self.root)?;
         ensure!(
             mount.kind != "overlay" || moves_directories(&mount)?,
             "{path:?} is on an overlay, which cannot move directories of its lower layers: mount it with \
@@ -147,15 +145,12 @@ impl Dir {
         if self.options.passes_over(OnlyNow::Locked) {
             return Ok(());
         }
-        let lock = |directory: &OwnedFd| {
-            flock(directory, FlockOperation::NonBlockingLockExclusive)
-                .with_context(|| format!("another run is at work in {path:?}; wait for it"))
-        };
-        lock(&self.root)?;
+        let wait = format!("another run is at work in {path:?}; wait for it");
+        ensure!(self.root.try_lock()?, wait);
         if self.own.is_none()
-            && let Some(own) = trusted_own_directory(self.root.as_fd())?
+            && let Some(own) = Own::open(&self.root)?
         {
-            lock(&own)?;
+            ensure!(own.try_lock()?, wait);
             self.own = Some(own);
         }
         Ok(())
@@ -163,13 +158,9 @@ impl Dir {
 
     /// The highest number of a generation that is there; 0 when there is none.
     fn highest(&self) -> anyhow::Result<u64> {
-        let path = Path::new(OWN_DIRECTORY).join(GENERATIONS);
-        let Some(own) = trusted_own_directory(self.root.as_fd())? else { return Ok(0) };
-        let directory = at::directory_beneath(own.as_fd(), Path::new(GENERATIONS))
-            .with_context(|| format!("cannot open {path:?}"))?;
-        let Some(directory) = directory else { return Ok(0) };
-        let names =
-            at::names(directory.as_fd()).with_context(|| format!("cannot read {path:?}"))?;
+        let Some(own) = Own::open(&self.root)? else { return Ok(0) };
+        let Some(directory) = own.open_dir_optional(GENERATIONS)? else { return Ok(0) };
+        let names = directory.names()?;
         let numbers = names.iter().filter_map(|name| exact_number(name.to_str().unwrap_or("")));
         Ok(numbers.max().unwrap_or(0))
     }
@@ -177,7 +168,7 @@ impl Dir {
     /// What an interrupted run has left. Whether the directory may be used is known before anything
     /// else can be wrong.
     fn look_for_unfinished(&mut self) -> anyhow::Result<Option<(Journal, Stage)>> {
-        let found = Journal::read(self.root.as_fd());
+        let found = Journal::read(&self.root);
         self.standing = Standing::of(&found);
         found
     }
@@ -193,7 +184,7 @@ impl Dir {
                 self.source.path
             ),
             Asked::Off if !interrupted => {
-                let number = state::generation(self.root.as_fd())?;
+                let number = state::generation(&self.root)?;
                 let shown = in_words(&self.source);
                 return Ok(VolumePlan::nothing(&self.volume.mount_point, shown, number));
             }
@@ -204,13 +195,13 @@ impl Dir {
         let found = self.look_for_unfinished()?;
         let stage = found.as_ref().map(|(_, stage)| *stage);
         self.resumes = stage.is_some();
-        let root = self.root.as_fd();
+        let root = &self.root;
         if let Some((journal, _)) = found {
             self.generation = journal.generation();
             self.journal = Some(journal);
         } else {
             self.blank = self.source.blank.as_deref().map(open_directory).transpose()?;
-            let blank = self.blank.as_ref().map(AsFd::as_fd);
+            let blank = self.blank.as_ref();
             self.before = state::known_manifest(root, |_| ())?;
             let closed = keep_whole(&mut self.volume.rules, root)?;
             self.looked =
@@ -229,13 +220,8 @@ impl Dir {
     }
 
     fn lay(&mut self) -> anyhow::Result<Outcome> {
-        let root = self.root.as_fd();
-        let roots = Roots {
-            previous: root,
-            blank: self.blank.as_ref().map(AsFd::as_fd),
-            root,
-            undoable: true,
-        };
+        let root = &self.root;
+        let roots = Roots { previous: root, blank: self.blank.as_ref(), root, undoable: true };
         self.laid = true;
         let seen = self.looked.seen(&[]);
         let (rules, threads) = (&self.volume.rules, self.options.threads);
@@ -244,7 +230,7 @@ impl Dir {
         let journal = self.journal.insert(prepared.journal);
         // Everything that is laid must be durable before anything is moved.
         carry::note_manifest(root)?;
-        syncfs(root).context("cannot make the new content durable")?;
+        root.sync_filesystem().context("cannot make the new content durable")?;
         journal.write(root)?;
         Ok(outcome)
     }
@@ -253,15 +239,15 @@ impl Dir {
         self.standing = Standing::Unfinished;
         let journal = self.journal.as_ref().context("BUG: nothing was laid")?;
         let run = if self.resumes { carry::Run::Resumed } else { carry::Run::First };
-        let result = carry::forward(self.root.as_fd(), journal, run);
+        let result = carry::forward(&self.root, journal, run);
         self.or_undo(result)
     }
 
     fn record(&mut self) -> anyhow::Result<()> {
         let journal = self.journal.as_ref().context("BUG: nothing was laid")?;
-        let root = self.root.as_fd();
+        let root = &self.root;
         let result = state::write(root, &journal.manifest)
-            .and_then(|()| syncfs(root).context("cannot make the result durable"))
+            .and_then(|()| root.sync_filesystem().context("cannot make the result durable"))
             .and_then(|()| Journal::complete(root));
         self.or_undo(result)?;
         self.standing = Standing::Reset;
@@ -270,8 +256,8 @@ impl Dir {
 
     fn keep_generation(&mut self) -> anyhow::Result<()> {
         let journal = self.journal.as_ref().context("BUG: nothing was laid")?;
-        carry::finish(self.root.as_fd(), journal, carry::Aside::Generation)?;
-        syncfs(&self.root).context("cannot make it durable")?;
+        carry::finish(&self.root, journal, carry::Aside::Generation)?;
+        self.root.sync_filesystem()?;
         self.journal = None;
         Ok(())
     }
@@ -293,19 +279,19 @@ impl Dir {
         if self.standing == Standing::Reset {
             return Ok(());
         }
-        let root = self.root.as_fd();
+        let root = &self.root;
         if self.standing == Standing::Unfinished {
             let Some(journal) = self.journal.as_ref().filter(|_| !self.resumes) else {
                 return Ok(());
             };
             carry::backward(root, journal)?;
             state::restore(root, self.before.as_ref())?;
-            syncfs(root).context("cannot make it durable")?;
+            root.sync_filesystem()?;
         } else if !self.laid {
             return Ok(());
         }
         carry::abandon(root, self.journal.as_ref())?;
-        syncfs(root).context("cannot make it durable")?;
+        root.sync_filesystem()?;
         self.standing = Standing::Previous;
         (self.journal, self.laid) = (None, false);
         Ok(())
@@ -313,7 +299,7 @@ impl Dir {
 }
 
 /// Checks that the few files and directories can be made that a reset works with.
-fn ensure_entries(root: BorrowedFd<'_>) -> anyhow::Result<()> {
+fn ensure_entries(root: &Dir) -> anyhow::Result<()> {
     const LEAST: u64 = 64;
     let free = Room::free(&fstatvfs(root).context("cannot read how much is free")?).entries;
     ensure!(
@@ -380,7 +366,7 @@ pub(super) fn plan(
     }
 }
 
-impl Volume for Dir {
+impl Volume for PlainDir {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
         let (plan, steps) = self.work_out()?.described()?;
         self.steps = steps;

@@ -1,17 +1,16 @@
 //! A plain directory on btrfs: nothing can be moved out of a subvolume, or into one, since a rename does
 //! not leave the subvolume that it begins in. A subvolume as a whole can be moved.
 
-use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use darlings_btrfs as btrfs;
 
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::keep::attic::ATTIC;
 use crate::keep::carry::GENERATIONS;
 use crate::keep::survey::{State, closed, in_subvolume};
-use crate::own::trusted_own_directory;
+use crate::own::Own;
 use crate::rules::{OWN_DIRECTORY, Rules};
 use crate::volume::Looked;
 
@@ -21,18 +20,14 @@ use crate::volume::Looked;
 /// # Errors
 /// A persisted path in a subvolume that root has made, or what is the tool's own: the volume can be reset as `btrfs`, if it is a
 /// subvolume itself.
-pub(super) fn leave(
-    rules: &Rules,
-    root: BorrowedFd<'_>,
-    looked: &mut Looked,
-) -> anyhow::Result<()> {
+pub(super) fn leave(rules: &Rules, root: &Dir, looked: &mut Looked) -> anyhow::Result<()> {
     if !btrfs::is_btrfs(root)? {
         return Ok(());
     }
     if let Some(closed) = closed(rules, root, true)?.first() {
         bail!("{}", closed.refusal());
     }
-    if trusted_own_directory(root)?.is_some() {
+    if Own::open(root)?.is_some() {
         for name in [GENERATIONS, ATTIC] {
             let path = Path::new(OWN_DIRECTORY).join(name).join("1");
             if let Some(subvolume) = around(root, &path)? {
@@ -60,10 +55,9 @@ pub(super) fn leave(
 }
 
 /// The subvolume nested in the volume in which a path lies.
-fn around(root: BorrowedFd<'_>, path: &Path) -> anyhow::Result<Option<PathBuf>> {
+fn around(root: &Dir, path: &Path) -> anyhow::Result<Option<PathBuf>> {
     for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
-        let status =
-            at::status_beneath(root, above).with_context(|| format!("cannot look at {above:?}"))?;
+        let status = root.glance(above)?;
         let kind = status.map(|status| btrfs::entry_kind(status.stx_ino));
         if kind == Some(btrfs::EntryKind::SubvolumeRoot) {
             return Ok(Some(above.to_owned()));

@@ -5,8 +5,6 @@
 //! the next one. A failure in the run itself is undone by a rollback to the snapshot, which
 //! destroys nothing, since no snapshot is newer.
 
-use std::os::fd::AsFd as _;
-
 use anyhow::Context as _;
 use darlings_zfs as fs;
 use tracing::warn;
@@ -42,7 +40,7 @@ impl Zfs {
 
     pub(super) fn lay(&mut self) -> anyhow::Result<Outcome> {
         let live = root(self.mounted.dataset.as_ref())?;
-        let blank = self.mounted.blank.as_ref().map(|blank| blank.as_fd());
+        let blank = self.mounted.blank.as_deref();
         let roots = carry::Roots { previous: live, blank, root: live, undoable: false };
         let seen = self.looked.seen(&[]);
         // All of a generation is restored, and nothing of what is live stays.
@@ -79,7 +77,7 @@ impl Zfs {
         self.mount_to_write()?;
         let live = root(self.mounted.dataset.as_ref())?;
         state::count(live, number, &self.volume.rules)?;
-        rustix::fs::syncfs(live).context("cannot make the number durable")
+        live.sync_filesystem().context("cannot make the number durable")
     }
 
     /// From here the snapshot is a generation, and a failure elsewhere does not take it back.
@@ -134,7 +132,7 @@ impl Zfs {
 
     pub(super) fn complete_carry(&mut self) -> anyhow::Result<()> {
         let result = root(self.mounted.dataset.as_ref()).and_then(|live| {
-            rustix::fs::syncfs(live).context("cannot make the result durable")?;
+            live.sync_filesystem().context("cannot make the result durable")?;
             Journal::complete(live)
         });
         self.or_undo(result)?;

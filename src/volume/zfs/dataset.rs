@@ -1,7 +1,5 @@
 //! One dataset: what is seen of it, and what is planned.
 
-use std::os::fd::AsFd;
-
 use anyhow::{Context as _, bail, ensure};
 use darlings_zfs as fs;
 
@@ -115,7 +113,7 @@ impl Zfs {
             self.check_blank(Some(blank))?;
             self.mounted.blank = mount(blank, "blank", fs::Access::ReadOnly)?;
         }
-        let blank = self.mounted.blank.as_ref().map(AsFd::as_fd);
+        let blank = self.mounted.blank.as_deref();
         if !resets {
             if facts.source.is_some() {
                 let previous = root(self.mounted.dataset.as_ref())?;

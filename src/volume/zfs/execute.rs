@@ -9,6 +9,7 @@ use super::mounted::{mount, root, unmount};
 use super::names::{MARK, blank_name, pool_of, stage_name};
 use super::step::Step;
 use crate::engine::plan::Does;
+use crate::fs::Dir;
 use crate::keep::copy_in::Outcome;
 use crate::keep::copy_in::copy_in;
 use crate::keep::trees::Trees;
@@ -93,8 +94,8 @@ impl Zfs {
 
     fn restore(
         &self,
-        previous: std::os::fd::BorrowedFd<'_>,
-        target: std::os::fd::BorrowedFd<'_>,
+        previous: &Dir,
+        target: &Dir,
         Looked { paths, attic, .. }: &Looked,
     ) -> anyhow::Result<Outcome> {
         let trees = Trees { previous, blank: Some(root(self.mounted.blank.as_ref())?), target };

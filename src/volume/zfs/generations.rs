@@ -4,7 +4,6 @@
 //! itself when it was taken, must say the same number.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use tracing::warn;
 use super::mounted::{root, unmount};
 use super::names::{MARK, OURS, blank_name, pool_of};
 use crate::config;
-use crate::fs::at;
+use crate::fs::Dir;
 use crate::generations::{CountedBy, Detail, Generation, Other, Seen, Size, Space, Store};
 use crate::keep::carry;
 use crate::own::state;
@@ -69,11 +68,11 @@ impl Generations {
     }
 
     /// Mounts a snapshot until everything is closed.
-    fn look_into(&mut self, snapshot: &str) -> anyhow::Result<OwnedFd> {
+    fn look_into(&mut self, snapshot: &str) -> anyhow::Result<Dir> {
         let mount =
             Mount::new("snapshot", |target| fs::mount(snapshot, target, fs::Access::ReadOnly))
                 .with_context(|| format!("cannot mount {snapshot}"))?;
-        let root = at::open_beneath(mount.as_fd(), Path::new(""))?;
+        let root = Dir::root(&*mount)?;
         self.snapshots.push(mount);
         Ok(root)
     }
@@ -153,7 +152,7 @@ fn boot_of(snapshot: &str) -> Option<String> {
     let read = || -> anyhow::Result<Option<String>> {
         let mount =
             Mount::new("generation", |target| fs::mount(snapshot, target, fs::Access::ReadOnly))?;
-        let manifest = state::manifest(mount.as_fd());
+        let manifest = state::manifest(&mount);
         mount.close(fs::unmount)?;
         Ok(manifest?.and_then(|manifest| manifest.boot))
     };
@@ -175,7 +174,7 @@ impl Store for Generations {
         if marked {
             return Ok(Some(format!("{} has the property {MARK}", self.dataset)));
         }
-        carry::unfinished(self.live()?.as_fd())
+        carry::unfinished(&self.live()?)
     }
 
     fn look(&mut self, detail: Detail) -> anyhow::Result<Seen> {
@@ -207,15 +206,15 @@ impl Store for Generations {
         Ok(self.library.destroy(name)?)
     }
 
-    fn live(&self) -> anyhow::Result<OwnedFd> {
-        Ok(at::open_beneath(root(self.live.as_ref())?, Path::new(""))?)
+    fn live(&self) -> anyhow::Result<Dir> {
+        Dir::root(root(self.live.as_ref())?)
     }
 
-    fn tree(&mut self, generation: &Generation) -> anyhow::Result<OwnedFd> {
+    fn tree(&mut self, generation: &Generation) -> anyhow::Result<Dir> {
         self.look_into(&generation.name)
     }
 
-    fn blank(&mut self) -> anyhow::Result<Option<OwnedFd>> {
+    fn blank(&mut self) -> anyhow::Result<Option<Dir>> {
         let Some(blank) = self.blank.clone() else { return Ok(None) };
         // As a reset says it, and `check` says what is the same once.
         ensure!(self.library.exists(&blank)?, "the blank snapshot {blank} is missing");

@@ -1,7 +1,5 @@
 //! Making the blank snapshot of a ZFS dataset.
 
-use std::os::fd::AsFd as _;
-
 use anyhow::{Context as _, ensure};
 use darlings_zfs as fs;
 
@@ -11,7 +9,6 @@ use super::mounted::{root, unmount};
 use super::names::blank_name;
 use crate::cmdline::Asked;
 use crate::config;
-use crate::fs::at;
 use crate::fs::reserved::Reserved;
 use crate::volume::{self, bootable};
 use crate::volume::{InitOptions, Missing};
@@ -63,7 +60,7 @@ impl Zfs {
             bootable::ensure(&self.volume, Asked::Reset, live, None)
                 .context("cannot make an empty blank")?;
             let reserved = Reserved::of(live)?;
-            Ok(at::names(live.as_fd())?.iter().all(|name| reserved.holds(name)))
+            Ok(live.names()?.iter().all(|name| reserved.holds(name)))
         })();
         let closed = unmount(&mut self.mounted.dataset);
         match (looked, closed) {

@@ -1,10 +1,9 @@
 //! What is mounted while a reset is at work.
 
-use std::os::fd::{AsFd, BorrowedFd};
-
 use anyhow::Context as _;
 use darlings_zfs as fs;
 
+use crate::fs::Dir;
 use crate::volume::mounts::Mount;
 
 /// What is mounted of the dataset at the moment.
@@ -17,8 +16,8 @@ pub(super) struct Mounts {
 }
 
 /// The root of something that a step needs mounted.
-pub(super) fn root(mount: Option<&Mount>) -> anyhow::Result<BorrowedFd<'_>> {
-    mount.map(AsFd::as_fd).context("BUG: it is not mounted")
+pub(super) fn root(mount: Option<&Mount>) -> anyhow::Result<&Dir> {
+    mount.map(|mount| &**mount).context("BUG: it is not mounted")
 }
 
 pub(super) fn mount(name: &str, label: &str, access: fs::Access) -> anyhow::Result<Option<Mount>> {

@@ -1,7 +1,6 @@
 //! What forbids a reset, looked for before anything is done: in a running system `darlings check` finds
 //! it by the same calls.
 
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -148,7 +147,7 @@ impl Zfs {
             match &planned.step {
                 Step::Lay { blank: Some(name) } if !fits(name, 1)? => {
                     let live = root(self.mounted.dataset.as_ref())?;
-                    let blank = self.mounted.blank.as_ref().map(|blank| blank.as_fd());
+                    let blank = self.mounted.blank.as_deref();
                     looked.ensure_fits(&self.rules, live, blank, clones()?)?;
                 }
                 Step::CopyIntoStage if !fits(dataset, 2)? => {

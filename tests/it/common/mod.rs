@@ -233,7 +233,7 @@ impl Machine {
     /// Removes what `carry` moved aside: a kept file may have another name there.
     pub(crate) fn empty_trash(&self, subvolume: &str) -> Result<()> {
         let own = self.at(subvolume).join(".darlings");
-        darlings::tree::remove(std::fs::File::open(own)?.as_fd(), c"trash")?;
+        darlings::tree::remove(std::fs::File::open(own)?.as_fd(), "trash")?;
         Ok(())
     }
 
