@@ -33,6 +33,7 @@ rustPlatform.buildRustPackage {
       ../Cargo.toml
       ../README.md
       ../btrfs
+      ../nix/options.json
       ../src
       ../systemd
       ../testkit

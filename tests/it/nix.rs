@@ -439,7 +439,9 @@ fn the_package_has_every_member_of_the_workspace() -> Result<()> {
         package.lines().filter_map(|line| line.strip_prefix("      ../")).collect();
     ensure!(taken.len() > 5, "{taken:?}");
     for name in taken {
-        std::os::unix::fs::symlink(here().join(name), scratch.path().join(name))?;
+        let link = scratch.path().join(name);
+        fs::create_dir_all(link.parent().context("no parent")?)?;
+        std::os::unix::fs::symlink(here().join(name), link)?;
     }
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--offline", "--no-deps", "--format-version=1", "--manifest-path"])
@@ -454,6 +456,29 @@ fn every_option_has_a_description_a_type_a_default_and_an_example() -> Result<()
     let Some(evaluated) = evaluated()? else { return Ok(()) };
     assert_eq!(evaluated["undocumented"], json!([]));
     ensure!(evaluated["optionCount"].as_u64().is_some_and(|count| count > 100), "too few");
+    Ok(())
+}
+
+/// The reference and darlings.nix(5) are made of it: `cargo xtask nixos-options docs/nixos-options.md`.
+#[test]
+fn the_reference_has_the_options_as_they_are() -> Result<()> {
+    let Some(evaluated) = evaluated()? else { return Ok(()) };
+    let path = here().join("nix/options.json");
+    let reference = serde_json::to_string_pretty(&evaluated["reference"])? + "\n";
+    ensure!(evaluated["reference"].as_object().is_some_and(|it| it.len() > 50), "{reference}");
+    if std::env::var_os("DARLINGS_WRITE_GOLDEN").is_some() {
+        fs::write(&path, &reference)?;
+    }
+    // Each nixpkgs has its own words for the types.
+    let untyped = |text: &str| -> Result<Value> {
+        let mut options: serde_json::Map<String, Value> = serde_json::from_str(text)?;
+        for (name, option) in &mut options {
+            let option = option.as_object_mut().with_context(|| name.clone())?;
+            ensure!(option.remove("type").is_some(), "{name} has no type");
+        }
+        Ok(options.into())
+    };
+    assert_eq!(untyped(&fs::read_to_string(&path)?)?, untyped(&reference)?);
     Ok(())
 }
 

@@ -276,6 +276,33 @@ in
       && !lib.hasPrefix "_module" option.name
     ) options
   );
+
+  # As nixosOptionsDoc has them, without where they are declared. Those without a meaning are in tables.
+  reference = lib.listToAttrs (
+    map
+      (option: {
+        inherit (option) name;
+        value = {
+          inherit (option)
+            description
+            loc
+            readOnly
+            type
+            ;
+        }
+        // lib.optionalAttrs (option ? default) { inherit (option) default; }
+        // lib.optionalAttrs (option ? example) { inherit (option) example; };
+      })
+      (
+        lib.filter (
+          option:
+          option.visible
+          && !option.internal
+          && !lib.hasPrefix "_module" option.name
+          && !lib.hasPrefix "Has no meaning here" option.description
+        ) options
+      )
+  );
   optionCount = lib.length options;
 
   flake = import ./flake.nix { inherit lib; };

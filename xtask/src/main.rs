@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod manual;
+mod nixos_options;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,12 +27,17 @@ enum Command {
         /// The directory to write to, made when it is absent
         directory: PathBuf,
     },
-    /// Write the manual pages: one for each command, and darlings.toml(5)
+    /// Write the manual pages: one for each command, darlings.toml(5) and darlings.nix(5)
     ///
     /// Their date is that of `SOURCE_DATE_EPOCH`, or of the last commit.
     Man {
         /// The directory to write to, made when it is absent
         directory: PathBuf,
+    },
+    /// Write the reference of the NixOS module's options, docs/nixos-options.md
+    NixosOptions {
+        /// The file to write
+        file: PathBuf,
     },
 }
 
@@ -40,6 +46,8 @@ fn main() -> Result<()> {
         Command::BenchPage(arguments) => bench::make(&arguments),
         Command::Completions { directory } => write(&directory, completions::scripts()?),
         Command::Man { directory } => write(&directory, manual::pages(&manual::date()?)?),
+        Command::NixosOptions { file } => fs::write(&file, nixos_options::page()?)
+            .with_context(|| format!("cannot write {file:?}")),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The manual pages: each from the same source as `--help` and from `pages.toml`, and darlings.toml(5)
-//! from the README.
+//! from the README, and darlings.nix(5) from the options of the module.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -63,8 +63,19 @@ pub(crate) fn pages(date: &str) -> Result<Vec<(String, String)>> {
     let mut command = darlings::cli::command().disable_help_subcommand(true);
     command.build();
     let words = words()?;
-    let mut pages = vec![configuration(&words, date)?];
-    let mut all = vec!["darlings.toml(5)".to_owned()];
+    let readme =
+        section(README, "Configuration").context("the README has no section \"Configuration\"")?;
+    let mut pages = vec![
+        configuration("darlings.toml", "what darlings(8) resets and keeps", readme, &words, date)?,
+        configuration(
+            "darlings.nix",
+            "the options of the NixOS module of darlings(8)",
+            &crate::nixos_options::body()?,
+            &words,
+            date,
+        )?,
+    ];
+    let mut all = vec!["darlings.toml(5)".to_owned(), "darlings.nix(5)".to_owned()];
     for subcommand in command.get_subcommands().filter(|it| !it.is_hide_set()) {
         let name = subcommand.get_name();
         let words = words.get(name).with_context(|| format!("pages.toml: no {name}"))?;
@@ -150,21 +161,26 @@ fn ending(roff: &mut Roff, words: &Words, mut files: Vec<(String, String)>, see:
     roff.text(line);
 }
 
-fn configuration(words: &BTreeMap<String, Words>, date: &str) -> Result<(String, String)> {
-    let words = words.get("darlings.toml").context("pages.toml: no darlings.toml")?;
-    let section =
-        section(README, "Configuration").context("the README has no section \"Configuration\"")?;
+/// The page of a file, from a description in Markdown.
+fn configuration(
+    name: &str,
+    about: &str,
+    description: &str,
+    words: &BTreeMap<String, Words>,
+    date: &str,
+) -> Result<(String, String)> {
+    let words = words.get(name).with_context(|| format!("pages.toml: no {name}"))?;
     let mut roff = Roff::new();
     roff.control("SH", ["NAME"]);
-    roff.text([roman("darlings.toml - what darlings(8) resets and keeps")]);
+    roff.text([roman(format!("{name} - {about}"))]);
     roff.control("SH", ["DESCRIPTION"]);
-    markdown::render(section, &mut roff);
+    markdown::render(description, &mut roff);
     let mut see = vec!["darlings(8)".to_owned()];
     see.extend(words.see.clone());
     ending(&mut roff, words, Vec::new(), &see);
     // Below a heading no paragraph needs to begin.
     let text = roff.render().replace("DESCRIPTION\n.PP\n", "DESCRIPTION\n");
-    Ok(("darlings.toml.5".to_owned(), whole("darlings.toml", "5", date, &text)))
+    Ok((format!("{name}.5"), whole(name, "5", date, &text)))
 }
 
 /// What stands below a heading of the second level.

@@ -181,7 +181,7 @@ fn every_subcommand_has_a_page_that_says_what_help_says() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let pages = pages(directory.path())?;
     let mut expected: BTreeSet<String> =
-        ["darlings.8", "darlings.toml.5"].map(str::to_owned).into();
+        ["darlings.8", "darlings.nix.5", "darlings.toml.5"].map(str::to_owned).into();
     expected.extend(subcommands().iter().map(|name| format!("darlings-{name}.8")));
     assert_eq!(pages.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>(), expected);
     for (name, text) in &pages {
