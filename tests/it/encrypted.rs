@@ -1,42 +1,19 @@
 //! Directories that are encrypted with fscrypt, whose key is not loaded in an initrd: the kernel says of
 //! every name in them that nothing is there.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::common::{directory, put, quoted};
-use anyhow::{Context as _, Result, ensure};
+use crate::common::{directory, encryption, put, quoted};
+use anyhow::{Result, ensure};
 use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run};
-use darlings_testkit::{capability, plant, skip_unless};
-
-/// Whether the kernel encrypts directories of an ext4, and there is a program to ask it with.
-fn can_encrypt() -> Result<(), String> {
-    capability::root_and_ext4()?;
-    if !Path::new("/sys/fs/ext4/features/encryption").exists() {
-        return Err("this kernel's ext4 does not encrypt".to_owned());
-    }
-    Command::new("xfs_io").arg("-V").output().map(drop).map_err(|error| format!("xfs_io: {error}"))
-}
-
-/// A key of 64 bytes.
-const KEY: [u8; 64] = [b'k'; 64];
+use darlings_testkit::{plant, skip_unless};
 
 /// A directory on an ext4 that can encrypt, with the key loaded.
 struct Volume {
     fs: LoopFs,
     key: String,
-}
-
-/// What `xfs_io` says, with the key at `key` as its input.
-fn xfs_io(command: &str, at: &Path, key: Option<&Path>) -> Result<String> {
-    let stdin = match key {
-        Some(key) => std::fs::File::open(key)?.into(),
-        None => Stdio::null(),
-    };
-    let output = Command::new("xfs_io").args(["-c", command]).arg(at).stdin(stdin).output()?;
-    let said = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned());
-    ensure!(output.status.success() && said[1].is_empty(), "{command}: {}", said[1]);
-    Ok(said[0].clone())
 }
 
 impl Volume {
@@ -54,24 +31,25 @@ impl Volume {
         self.fs.path().join("live")
     }
 
+    fn top(&self) -> Result<OwnedFd> {
+        Ok(std::fs::File::open(self.fs.path())?.into())
+    }
+
     /// Loads the key, and answers which one it is.
     fn load(&self) -> Result<String> {
-        let key = self.fs.holder().join("key");
-        std::fs::write(&key, KEY)?;
-        let said = xfs_io("add_enckey", self.fs.path(), Some(&key))?;
-        Ok(said.split_whitespace().last().context("no key")?.to_owned())
+        encryption::load(&encryption::KEY, &self.top()?)
     }
 
     /// Makes an encrypted directory.
     fn encrypt(&self, at: &Path) -> Result<()> {
         std::fs::create_dir_all(at)?;
-        xfs_io(&format!("set_encpolicy {}", self.key), at, None).map(drop)
+        encryption::encrypt(&std::fs::File::open(at)?.into(), &self.key)
     }
 
     /// Takes the key away, as it is at the next boot.
     fn lock(&self) -> Result<()> {
-        rustix::fs::syncfs(std::fs::File::open(self.fs.path())?)?;
-        let said = xfs_io(&format!("rm_enckey {}", self.key), self.fs.path(), None)?;
+        rustix::fs::syncfs(self.top()?)?;
+        let said = encryption::unload(&self.key, &self.top()?)?;
         ensure!(!said.contains("still in use"), "{said}");
         Ok(())
     }
@@ -102,7 +80,7 @@ fn persist(path: &str, exclude: &str) -> String {
 #[test]
 fn what_is_below_an_encrypted_directory_is_refused_whether_its_key_is_loaded_or_not() -> Result<()>
 {
-    skip_unless!(can_encrypt(), Ok(()));
+    skip_unless!(encryption::can_encrypt(), Ok(()));
     let volume = Volume::new()?;
     let live = volume.live();
     volume.encrypt(&live.join("home/mia"))?;
@@ -148,7 +126,7 @@ fn what_is_below_an_encrypted_directory_is_refused_whether_its_key_is_loaded_or_
 
 #[test]
 fn an_encrypted_directory_itself_is_kept_without_its_key_and_another_one_is_erased() -> Result<()> {
-    skip_unless!(can_encrypt(), Ok(()));
+    skip_unless!(encryption::can_encrypt(), Ok(()));
     let volume = Volume::new()?;
     let live = volume.live();
     for home in ["home/mia", "home/zoe", "srv/locked"] {
@@ -173,7 +151,7 @@ fn an_encrypted_directory_itself_is_kept_without_its_key_and_another_one_is_eras
         assert_eq!(std::fs::read_to_string(&thesis)?, "precious", "{home}");
         // What is made there is still encrypted.
         put(&live, &format!("{home}/new"), "encrypted")?;
-        let policy = xfs_io("get_encpolicy", &live.join(home).join("new"), None)?;
+        let policy = encryption::policy(&live.join(home).join("new"))?;
         assert!(policy.contains(&volume.key), "{home}: {policy}");
     }
     volume.fs.close()
@@ -181,7 +159,7 @@ fn an_encrypted_directory_itself_is_kept_without_its_key_and_another_one_is_eras
 
 #[test]
 fn a_directory_that_a_user_has_encrypted_is_kept_as_a_whole_and_the_rest_is_reset() -> Result<()> {
-    skip_unless!(can_encrypt(), Ok(()));
+    skip_unless!(encryption::can_encrypt(), Ok(()));
     let volume = Volume::new()?;
     let live = volume.live();
     volume.encrypt(&live.join("home/mia/.local"))?;
@@ -222,7 +200,7 @@ fn a_directory_that_a_user_has_encrypted_is_kept_as_a_whole_and_the_rest_is_rese
         assert_eq!(std::fs::read_to_string(live.join("home/mia").join(path))?, what);
     }
     put(&live, "home/mia/.local/new", "encrypted")?;
-    let policy = xfs_io("get_encpolicy", &live.join("home/mia/.local/new"), None)?;
+    let policy = encryption::policy(&live.join("home/mia/.local/new"))?;
     assert!(policy.contains(&volume.key), "{policy}");
     volume.fs.close()
 }

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::changes::Noise;
-use crate::common::user::{self, USER};
-use crate::common::{persist_tables, put, quoted};
+use crate::common::user::{self, Means, USER};
+use crate::common::{encryption, persist_tables, put, quoted};
 use anyhow::{Context as _, Result, ensure};
 use darlings::fs::at;
 use darlings_btrfs as btrfs;
-use darlings_testkit::loopfs::{Filesystem, LoopFs, Options};
+use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run};
 use darlings_testkit::model::Rule;
 use darlings_testkit::tree::Kind;
 use darlings_testkit::{
@@ -151,26 +151,47 @@ fn without_stubs(tree: &Tree, before: &Tree) -> Tree {
 /// A filesystem on which round after round is tried.
 struct Ground {
     fs: LoopFs,
+    filesystem: Filesystem,
+    /// Empty for a plain directory.
     strategy: &'static str,
+    /// What this round's user has; [`Means::key`] in every round where the filesystem encrypts.
+    means: Means,
+    /// The key of the user, and whether the user has taken it away.
+    key: Option<String>,
+    is_locked: bool,
 }
+
+/// What the administrator allows a home to take, where there is a quota.
+const QUOTA: &str = "1M";
 
 impl Ground {
     fn new(filesystem: Filesystem, strategy: &'static str) -> Result<Self> {
         let mut options = Options::new(filesystem).size(2 << 30);
+        let mut means = Means::default();
         if filesystem == Filesystem::Btrfs {
             options = options.mount("subvolid=5");
+            means.subvolumes = true;
+        }
+        if filesystem == Filesystem::Ext4 && encryption::can_encrypt().is_ok() {
+            options.mkfs.extend(["-O".to_owned(), "encrypt".to_owned()]);
+            means.key = Some(&encryption::KEY);
         }
         let fs = LoopFs::with(options)?;
-        let ground = Self { fs, strategy };
+        let ground = Self { fs, filesystem, strategy, means, key: None, is_locked: false };
         let blank = ground.at("@blank");
-        ground.make_volume(&blank)?;
+        Ground::make_volume(&blank, ground.has_strategy())?;
         put(&blank, "etc/os-release", "of the blank")?;
         put(&blank, "home/mia/docs/of-the-blank", "of the blank")?;
         Ok(ground)
     }
 
-    fn is_btrfs(&self) -> bool {
+    /// Whether the volume is one of btrfs, and no plain directory.
+    fn has_strategy(&self) -> bool {
         !self.strategy.is_empty()
+    }
+
+    fn is_btrfs(&self) -> bool {
+        self.filesystem == Filesystem::Btrfs
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -181,31 +202,49 @@ impl Ground {
         Ok(std::fs::File::open(self.fs.path())?.into())
     }
 
-    fn live(&self) -> Result<OwnedFd> {
-        Ok(std::fs::File::open(self.at("@"))?.into())
+    /// The live volume; a plain directory on btrfs is in a subvolume, with which all of it goes.
+    fn live_path(&self) -> PathBuf {
+        self.at(if self.is_btrfs() && !self.has_strategy() { "around/@" } else { "@" })
     }
 
-    fn make_volume(&self, at: &Path) -> Result<()> {
-        if self.is_btrfs() {
-            let name = at.file_name().context("no name")?;
-            return Ok(btrfs::create_subvolume(self.top()?, name)?);
+    fn live(&self) -> Result<OwnedFd> {
+        Ok(std::fs::File::open(self.live_path())?.into())
+    }
+
+    fn make_volume(at: &Path, subvolume: bool) -> Result<()> {
+        if subvolume {
+            let (above, name) = (at.parent().context("no parent")?, at.file_name());
+            let above = std::fs::File::open(above)?;
+            return Ok(btrfs::create_subvolume(above, name.context("no name")?)?);
         }
         Ok(std::fs::create_dir(at)?)
     }
 
-    /// The live volume as on the first day, and no generations.
-    fn begin(&self) -> Result<()> {
+    /// The live volume as on the first day, and no generations; what the user has is up to the seed.
+    fn begin(&mut self, noise: &mut Noise, log: &mut Vec<String>) -> Result<()> {
         self.clean()?;
-        let live = self.at("@");
-        if self.is_btrfs() {
+        self.means.root = noise.below(3) == 0;
+        self.means.quota = self.has_strategy() && noise.below(4) == 0;
+        log.push(format!("{:?}", self.means));
+        let live = self.live_path();
+        let root = if self.means.root { USER } else { 0 };
+        if self.has_strategy() {
+            plant::owner(&self.at("@blank"), root, root)?;
             let blank = std::fs::File::open(self.at("@blank"))?;
             btrfs::snapshot(blank, self.top()?, "@".as_ref(), btrfs::Access::Writable)?;
         } else {
-            std::fs::create_dir(&live)?;
+            if self.is_btrfs() {
+                Self::make_volume(&self.at("around"), true)?;
+            }
+            Self::make_volume(&live, self.is_btrfs() && noise.below(2) == 0)?;
+            plant::owner(&live, root, root)?;
             put(&live, "etc/os-release", "of the blank")?;
         }
+        if self.means.quota {
+            self.limit(&live.join("home/mia"))?;
+        }
         put(&live, "etc/machine-id", "0123456789abcdef")?;
-        put(&live, "etc/junk", "erased")?;
+        put(&live, "junk", "erased")?;
         for (path, _) in &PERSISTED[1..7] {
             put(&live, &format!("{path}/kept"), path)?;
             put(&live, &format!("{path}/below/kept"), path)?;
@@ -218,14 +257,34 @@ impl Ground {
         Ok(())
     }
 
-    fn clean(&self) -> Result<()> {
+    /// Makes a home a subvolume that may take no more than [`QUOTA`].
+    fn limit(&self, home: &Path) -> Result<()> {
+        std::fs::remove_dir_all(home)?;
+        Self::make_volume(home, true)?;
+        let ask = |arguments: &[&str]| {
+            run(Command::new("btrfs").args(arguments).arg(self.fs.path())).map(drop)
+        };
+        ask(&["quota", "enable"])?;
+        ask(&["quota", "rescan", "-w"])?;
+        let group = format!("0/{}", btrfs::subvolume_id(std::fs::File::open(home)?)?);
+        ask(&["qgroup", "limit", QUOTA, &group])
+    }
+
+    fn clean(&mut self) -> Result<()> {
         if !self.is_btrfs() {
-            return if self.at("@").exists() { remove::all(&self.at("@")) } else { Ok(()) };
+            if self.at("@").exists() {
+                self.unlocked(|| remove::all(&self.at("@")))?;
+            }
+            return Ok(());
         }
         let top = self.top()?;
+        if self.means.quota {
+            run(Command::new("btrfs").args(["quota", "disable"]).arg(self.fs.path()))?;
+            self.means.quota = false;
+        }
         for nested in btrfs::nested_subvolumes(&top)? {
-            let is_live = nested.path == Path::new("@");
-            if is_live || nested.path.parent() == Some(Path::new("@darlings/root")) {
+            let is_one = ["@", "around"].iter().any(|one| nested.path == Path::new(one));
+            if is_one || nested.path.parent() == Some(Path::new("@darlings/root")) {
                 btrfs::delete_subvolume_recursive(&top, nested.id)?;
             }
         }
@@ -237,15 +296,16 @@ impl Ground {
     }
 
     fn config(&self, left_out: Option<&str>) -> Result<PathBuf> {
-        let place = if self.is_btrfs() {
+        let place = if self.has_strategy() {
             format!(
                 "strategy = {}\nbtrfs = {{ device = {}, subvolume = \"@\", blank = \"@blank\" }}",
                 quoted(self.strategy),
                 quoted(&self.fs.device().display().to_string()),
             )
         } else {
-            let path = |name| quoted(&self.at(name).display().to_string());
-            format!("dir = {{ path = {}, blank = {} }}", path("@"), path("@blank"))
+            let path = |path: &Path| quoted(&path.display().to_string());
+            let (live, blank) = (self.live_path(), self.at("@blank"));
+            format!("dir = {{ path = {}, blank = {} }}", path(&live), path(&blank))
         };
         let rules = PERSISTED.iter().filter(|(path, _)| Some(*path) != left_out);
         let rules: Vec<Rule> = rules
@@ -262,7 +322,7 @@ impl Ground {
     }
 
     /// Runs a command of the binary, which must end well.
-    fn run(&self, word: &str, config: &Path, line: &str) -> Result<()> {
+    fn ran(&self, word: &str, config: &Path, line: &str) -> Result<()> {
         let (cmdline, report) =
             (self.fs.holder().join("cmdline"), self.fs.holder().join("report.json"));
         std::fs::write(&cmdline, line)?;
@@ -293,28 +353,69 @@ impl Ground {
         Ok(())
     }
 
-    fn kept(&self) -> Result<Vec<Kept>> {
-        let live = self.live()?;
-        PERSISTED
-            .iter()
-            .map(|(path, _)| {
-                kept_at(live.as_fd(), Path::new(path)).with_context(|| format!("at {path}"))
-            })
-            .collect()
+    /// Does something while the key of the user is there.
+    fn unlocked<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let Some(key) = self.key.as_ref().filter(|_| self.is_locked) else { return act() };
+        let top = self.top()?;
+        encryption::load(&encryption::KEY, &top)?;
+        let done = act();
+        encryption::unload(key, &top)?;
+        done
     }
 
-    fn acts(&self, seed: u64) -> Result<Vec<String>> {
+    fn kept(&self) -> Result<Vec<Kept>> {
+        self.unlocked(|| {
+            let live = self.live()?;
+            let kept = PERSISTED.iter().map(|(path, _)| {
+                kept_at(live.as_fd(), Path::new(path)).with_context(|| format!("at {path}"))
+            });
+            kept.collect()
+        })
+    }
+
+    /// What the user does, and what is persisted after it. Then the key may be taken away.
+    fn acts(&mut self, seed: u64, log: &mut Vec<String>) -> Result<Vec<Kept>> {
         let live = self.live()?;
         let mut homes = Vec::new();
+        if self.means.root {
+            homes.push(live.try_clone()?);
+        }
         for home in HOMES {
             // One that was replaced by a link, say, has gone with the generation.
             homes.extend(at::directory_beneath(live.as_fd(), Path::new(home))?);
         }
-        if homes.is_empty() {
-            Ok(Vec::new())
-        } else {
-            user::acts(seed, homes, btrfs::is_btrfs(self.top()?)?)
+        let Some(home) = homes.first() else { return self.kept() };
+        let home = home.try_clone()?;
+        log.extend(user::acts(seed, homes, self.means)?);
+        self.is_locked = false;
+        let kept = self.kept()?;
+        if let Some(key) = self.means.key {
+            // Loaded again, it is still one, which is the user's.
+            let is_locked = !seed.is_multiple_of(3);
+            self.key = Some(user::as_user(move || {
+                let name = encryption::load(key, &home)?;
+                if is_locked {
+                    encryption::unload(&name, &home)?;
+                }
+                Ok(name)
+            })?);
+            self.is_locked = is_locked;
+            log.push(format!("locked {is_locked}"));
         }
+        Ok(kept)
+    }
+
+    /// What a reset erases.
+    fn junk(&self) -> Result<()> {
+        let live = self.live()?;
+        // The user can have made the volume itself read-only.
+        let is_subvolume = btrfs::is_btrfs(&live)?
+            && btrfs::entry_kind(at::status_of(live.as_fd())?.stx_ino)
+                == btrfs::EntryKind::SubvolumeRoot;
+        if is_subvolume && btrfs::is_read_only(&live)? {
+            return Ok(());
+        }
+        put(&self.live_path(), "junk", "erased")
     }
 
     fn same(&self, before: &[Kept], when: &str) -> Result<()> {
@@ -331,55 +432,53 @@ impl Ground {
             "{when}, what is persisted is not what it was:\n{}",
             told.join("\n")
         );
-        ensure!(!self.at("@/etc/junk").exists(), "{when}, it was not reset");
+        ensure!(!self.live_path().join("junk").exists(), "{when}, it was not reset");
         Ok(())
     }
 
-    fn round(&self, seed: u64, log: &mut Vec<String>) -> Result<()> {
+    fn round(&mut self, seed: u64, log: &mut Vec<String>) -> Result<()> {
         let mut noise = Noise(seed);
-        self.begin().context("cannot begin")?;
-        log.extend(self.acts(seed ^ (1 << 40))?);
+        self.begin(&mut noise, log).context("cannot begin")?;
+        let before = self.acts(seed ^ (1 << 40), log)?;
         let all = self.config(None)?;
-        let before = self.kept()?;
         match noise.below(6) {
             // A list that lacks a path puts it away, and the next one brings it back.
             0 => {
                 let left_out = PERSISTED[1 + noise.below(7)].0;
                 log.push(format!("a reset without {left_out}"));
-                self.run("reset", &self.config(Some(left_out))?, "")?;
+                self.ran("reset", &self.config(Some(left_out))?, "")?;
                 let all = self.config(None)?;
-                self.run("check", &all, "")?;
-                self.run("reset", &all, "")?;
+                self.ran("check", &all, "")?;
+                self.ran("reset", &all, "")?;
             }
-            1 if self.is_btrfs() => {
+            1 if self.has_strategy() => {
                 log.push("a reset, and a restore".to_owned());
-                self.run("reset", &all, "")?;
+                self.ran("reset", &all, "")?;
                 self.same(&before, "after the first reset")?;
-                put(&self.at("@"), "etc/junk", "erased")?;
-                self.run("reset", &all, "darlings=restore:previous")?;
-                self.run("reset", &all, "")?;
+                self.junk()?;
+                self.ran("reset", &all, "darlings=restore:previous")?;
+                self.ran("reset", &all, "")?;
             }
-            2 if self.is_btrfs() => {
+            2 if self.has_strategy() => {
                 log.push("a snapshot, and a reset".to_owned());
-                self.run("reset", &all, "darlings=snapshot")?;
-                self.run("check", &all, "")?;
-                self.run("reset", &all, "")?;
+                self.ran("reset", &all, "darlings=snapshot")?;
+                self.ran("check", &all, "")?;
+                self.ran("reset", &all, "")?;
                 self.same(&before, "after the reset")?;
             }
             _ => {
-                self.run("check", &all, "")?;
-                self.run("reset", &all, "")?;
+                self.ran("check", &all, "")?;
+                self.ran("reset", &all, "")?;
                 self.same(&before, "after the first reset")?;
                 log.push("-- and then".to_owned());
-                put(&self.at("@"), "etc/junk", "erased")?;
-                log.extend(self.acts(seed ^ (2 << 40))?);
-                let before = self.kept()?;
-                self.run("reset", &all, "")?;
+                self.junk()?;
+                let before = self.acts(seed ^ (2 << 40), log)?;
+                self.ran("reset", &all, "")?;
                 self.same(&before, "after the second reset")?;
             }
         }
         let before = self.kept()?;
-        self.run("purge", &all, "")?;
+        self.ran("purge", &all, "")?;
         self.same(&before, "after the purge")
     }
 }
@@ -407,7 +506,7 @@ fn owned(at: &Path) -> Result<()> {
 }
 
 fn rounds(filesystem: Filesystem, strategy: &'static str) -> Result<()> {
-    let ground = Ground::new(filesystem, strategy)?;
+    let mut ground = Ground::new(filesystem, strategy)?;
     let first = number("DARLINGS_SEED")?.unwrap_or(0);
     let count = number("DARLINGS_ROUNDS")?.unwrap_or(USUAL);
     let go_on = std::env::var_os("DARLINGS_GO_ON").is_some();
@@ -442,6 +541,12 @@ fn nothing_that_a_user_does_stops_carry_on_btrfs() -> Result<()> {
 fn nothing_that_a_user_does_stops_rollback_on_btrfs() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     rounds(Filesystem::Btrfs, "rollback")
+}
+
+#[test]
+fn nothing_that_a_user_does_stops_a_directory_on_btrfs() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    rounds(Filesystem::Btrfs, "")
 }
 
 #[test]

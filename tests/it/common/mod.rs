@@ -5,6 +5,7 @@ pub(crate) mod adopting;
 pub(crate) mod changes;
 pub(crate) mod cmdline;
 pub(crate) mod directory;
+pub(crate) mod encryption;
 pub(crate) mod looking;
 pub(crate) mod made_up;
 pub(crate) mod purge;

@@ -20,13 +20,14 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::changes::Noise;
+use super::encryption;
 
 /// Who does it.
 pub(crate) const USER: u32 = 1000;
 
 /// Names of directories above persisted paths, which a user may use for anything, and names that mean
 /// something to the tool elsewhere.
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 20] = [
     ".local",
     "share",
     "keyrings",
@@ -43,7 +44,18 @@ const KNOWN: [&str; 16] = [
     "next",
     "ready-1",
     "attic",
+    "home",
+    "etc",
+    "var",
+    "srv",
 ];
+
+/// Names in the tool's own directory.
+const OWN: [&str; 8] =
+    ["journal", "lock", "generations", "attic", "manifest", "trash", "moved-1", "gathered"];
+
+/// What a user fills a quota with at most.
+const FILL: usize = 8 << 20;
 
 /// Deeds of one turn.
 const DEEDS: usize = 24;
@@ -54,34 +66,57 @@ const REMEMBERED: usize = 200;
 /// What a deed came to, for whoever reads it after a failure.
 type Done = Result<String, Errno>;
 
+/// What is there for the user to use.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Means {
+    /// Subvolumes can be made.
+    pub(crate) subvolumes: bool,
+    /// Directories can be encrypted, with this key.
+    pub(crate) key: Option<&'static [u8]>,
+    /// The first of the directories is the root of the volume.
+    pub(crate) root: bool,
+    /// The first home has a quota.
+    pub(crate) quota: bool,
+}
+
 /// A user at work.
 pub(crate) struct User {
     noise: Noise,
     /// Directories that belong to the user, in directories that do not.
     homes: Vec<OwnedFd>,
-    /// Whether there are subvolumes here.
-    subvolumes: bool,
+    means: Means,
+    /// The key that was loaded, as the kernel calls it.
+    key: Option<String>,
     made: Vec<OwnedFd>,
     pub(crate) log: Vec<String>,
 }
 
 /// Does as uid 1000 whatever the seed says in these directories, and answers what was done.
-pub(crate) fn acts(seed: u64, homes: Vec<OwnedFd>, subvolumes: bool) -> Result<Vec<String>> {
-    let act = move || -> Result<Vec<String>> {
-        let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
-        set_thread_groups(&[])?;
-        set_thread_res_gid(gid, gid, gid)?;
-        set_thread_res_uid(uid, uid, uid)?;
-        let log = Vec::new();
-        let mut user = User { noise: Noise(seed), homes, subvolumes, made: Vec::new(), log };
+pub(crate) fn acts(seed: u64, homes: Vec<OwnedFd>, means: Means) -> Result<Vec<String>> {
+    as_user(move || {
+        let (noise, made, log) = (Noise(seed), Vec::new(), Vec::new());
+        let mut user = User { noise, homes, means, key: None, made, log };
+        user.begin()?;
         for _ in 0..=user.noise.below(DEEDS) {
             user.deed();
         }
         user.seal();
         Ok(user.log)
+    })
+}
+
+/// Does something as uid 1000.
+pub(crate) fn as_user<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let act = move || -> Result<T> {
+        let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
+        set_thread_groups(&[])?;
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+        act()
     };
-    let acting = std::thread::spawn(act);
-    acting.join().ok().context("the user panicked")?
+    std::thread::spawn(act).join().ok().context("the user panicked")?
 }
 
 fn open(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
@@ -171,13 +206,34 @@ impl User {
         Ok((directory, name, path))
     }
 
+    /// What comes before everything else.
+    fn begin(&mut self) -> Result<()> {
+        if let Some(key) = self.means.key {
+            self.key = Some(encryption::load(key, &self.homes[0])?);
+        }
+        if self.means.root {
+            self.made.push(open(&self.homes[0], OsStr::new("."))?);
+            if self.chance(50) {
+                let done = self.own_directory();
+                self.log.push(format!("{done:?}"));
+            }
+        }
+        Ok(())
+    }
+
     fn deed(&mut self) {
-        let done = if self.subvolumes && self.chance(40) {
+        let done = if self.means.root && self.chance(5) {
+            self.own_directory()
+        } else if self.means.quota && self.chance(5) {
+            self.fill_up()
+        } else if self.key.is_some() && self.chance(15) {
+            self.a_closed_directory_above()
+        } else if self.means.subvolumes && self.chance(40) {
             match self.noise.below(7) {
                 0 | 1 => self.make_subvolume(),
                 2 => self.snapshot(),
                 3 => self.toggle_read_only(),
-                4 | 5 => self.a_subvolume_above(),
+                4 | 5 => self.a_closed_directory_above(),
                 _ => self.chain(),
             }
         } else {
@@ -208,8 +264,12 @@ impl User {
         });
     }
 
-    /// Makes what was made read-only, some of it, from the inside out.
+    /// Fills what has a quota, and makes what was made read-only, some of it, from the inside out.
     fn seal(&mut self) {
+        if self.means.quota && self.chance(60) {
+            let done = self.fill_up();
+            self.log.push(format!("{done:?}"));
+        }
         while let Some(made) = self.made.pop() {
             if self.chance(30) {
                 let done = btrfs::set_read_only(&made, true);
@@ -258,18 +318,35 @@ impl User {
         Ok(format!("read-only {}", !is))
     }
 
-    /// Puts a subvolume in the place of a directory on the way to a persisted path, the rest of the
-    /// way into it, and subvolumes where the persisted path is.
-    fn a_subvolume_above(&mut self) -> Done {
-        let ways: [&[&str]; 5] = [
+    /// A subvolume or, where there are none, an encrypted directory.
+    fn closed_in(&mut self, parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+        let Some(key) = self.key.clone() else { return self.subvolume_in(parent, name) };
+        mkdirat(parent, name, Mode::RWXU)?;
+        let made = open(parent, name)?;
+        // In one that is encrypted already, it is so by itself.
+        let done = encryption::encrypt(&made, &key);
+        self.log.push(format!("encrypted {done:?}"));
+        Ok(made)
+    }
+
+    /// Puts a subvolume or an encrypted directory in the place of a directory on the way to a persisted
+    /// path, the rest of the way into it, and such directories where the persisted path is.
+    fn a_closed_directory_above(&mut self) -> Done {
+        let ways: [&[&str]; 10] = [
             &[".local", "share", "keyrings"],
             &["a", "b", "c", "d"],
             &["mail", "cache", "inner"],
             &["docs", "n1"],
             &["file"],
+            &["home", "mia", "docs"],
+            &["home", "mia", "mail", "cache", "inner"],
+            &["var", "spool", "mia"],
+            &["srv", "box", "file"],
+            &["etc", "machine-id"],
         ];
-        let way = ways[self.noise.below(ways.len())];
         let home = self.noise.below(self.homes.len());
+        let of_root = self.means.root && home == 0;
+        let way = ways[if of_root { 5 } else { 0 } + self.noise.below(5)];
         let mut here = open(&self.homes[home], OsStr::new("."))?;
         let first = self.noise.below(way.len());
         for (number, name) in way.iter().enumerate() {
@@ -279,7 +356,7 @@ impl User {
                 // What cannot be moved aside is in the way, and making the subvolume says so.
                 let moved = renameat(&here, name, &here, &aside);
                 self.log.push(format!("aside {moved:?}"));
-                here = self.subvolume_in(&here, name)?;
+                here = self.closed_in(&here, name)?;
             } else {
                 match mkdirat(&here, name, Mode::RWXU) {
                     Ok(()) | Err(Errno::EXIST) => {}
@@ -290,10 +367,63 @@ impl User {
         }
         self.fill(&here)?;
         for number in 0..self.noise.below(3) {
-            let nested = self.subvolume_in(&here, OsStr::new(&format!("s{number}")))?;
+            let nested = self.closed_in(&here, OsStr::new(&format!("s{number}")))?;
             self.fill(&nested)?;
         }
-        Ok(format!("a subvolume at ~{home}/{} and below", way[..=first].join("/")))
+        Ok(format!("a closed directory at ~{home}/{} and below", way[..=first].join("/")))
+    }
+
+    /// Makes what has the name of the tool's own directory, in place of one that is there.
+    fn own_directory(&mut self) -> Done {
+        let root = open(&self.homes[0], OsStr::new("."))?;
+        let (name, aside) = (OsStr::new(".darlings"), self.name());
+        let moved = renameat(&root, name, &root, &aside);
+        let kind = self.noise.below(5);
+        match kind {
+            0 => drop(create(&root, name)?),
+            1 => symlinkat("..", &root, name)?,
+            2 => mknodat(&root, name, FileType::Fifo, Mode::RWXU, 0)?,
+            _ => {
+                let own = if kind == 3 && self.means.subvolumes {
+                    self.subvolume_in(&root, name)?
+                } else {
+                    mkdirat(&root, name, Mode::RWXU)?;
+                    open(&root, name)?
+                };
+                for name in OWN {
+                    match self.noise.below(5) {
+                        0 => self.fill_named(&own, name)?,
+                        1 => mkdirat(&own, name, Mode::RWXU)?,
+                        2 => symlinkat("../home", &own, name)?,
+                        3 if self.means.subvolumes => {
+                            self.subvolume_in(&own, OsStr::new(name)).map(drop)?;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(format!("own directory {kind}, moved {moved:?} to {}", shown(Path::new(&aside))))
+    }
+
+    /// Writes into the first home until its quota says no.
+    fn fill_up(&mut self) -> Done {
+        let home = &self.homes[usize::from(self.means.root)];
+        let (parent, name) = (open(home, OsStr::new("."))?, self.name());
+        let file = create(&parent, &name)?;
+        let mut written = 0;
+        while written < FILL {
+            let bytes: Vec<u8> =
+                (0..1 << 13).flat_map(|_| self.noise.below(usize::MAX).to_le_bytes()).collect();
+            match rustix::io::write(&file, &bytes) {
+                Ok(length) => written += length,
+                Err(error) => {
+                    self.log.push(format!("{error}"));
+                    break;
+                }
+            }
+        }
+        Ok(format!("{written} bytes into {}", shown(Path::new(&name))))
     }
 
     /// Subvolumes in subvolumes, perhaps so deep that no path leads there.
@@ -310,7 +440,11 @@ impl User {
     }
 
     fn fill(&mut self, directory: &OwnedFd) -> Result<(), Errno> {
-        let file = create(directory, OsStr::new("data"))?;
+        self.fill_named(directory, "data")
+    }
+
+    fn fill_named(&mut self, directory: &OwnedFd, name: &str) -> Result<(), Errno> {
+        let file = create(directory, OsStr::new(name))?;
         let text = self.noise.below(usize::MAX).to_string();
         rustix::io::write(&file, text.as_bytes()).map(drop)
     }
