@@ -213,7 +213,7 @@ impl std::fmt::Display for VolumePlan {
         }
         for path in &self.put_away {
             let path = shown(path);
-            writeln!(f, "  attic  {path}, which is no longer declared")?;
+            writeln!(f, "  attic  {path}, which is no longer persisted")?;
         }
         for subvolume in &self.leaving {
             let subvolume = shown(subvolume);

@@ -416,7 +416,9 @@ fn announce(plan: &VolumePlan) {
     }
     for path in &plan.put_away {
         let path = shown(path);
-        warn!("{path} is no longer declared: it goes to the attic, and comes back if it is again");
+        warn!(
+            "{path} is no longer persisted: it moves to the attic, and returns when you persist it again"
+        );
     }
     for path in &plan.returned {
         info!("{} comes back from the attic", shown(path));

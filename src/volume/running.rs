@@ -163,7 +163,7 @@ pub fn zfs_clones_no_blocks(zfs: &config::Zfs) -> anyhow::Result<Option<String>>
         ));
     }
     let pool = zfs.dataset.split('/').next().unwrap_or_default();
-    let unknown = |why: &str| format!("nobody can tell whether {pool} has block_cloning ({why})");
+    let unknown = |why: &str| format!("cannot tell whether pool {pool} has block_cloning ({why})");
     // The library has no call that reads the features of a pool. A switch of NixOS has few programs on
     // its PATH.
     let run = |program: &&str| {

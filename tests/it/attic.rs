@@ -58,8 +58,8 @@ fn what_is_no_longer_declared_is_put_away_and_comes_back_exactly_when_it_is_agai
 
         declare(&mut machine, &["/other"]);
         let ran = reset(&machine)?;
-        let told = "warning: /home/mia/projects is no longer declared: it goes to the attic, and \
-                    comes back if it is again";
+        let told = "warning: /home/mia/projects is no longer persisted: it moves to the attic, \
+                    and returns when you persist it again";
         assert!(ran.stderr.lines().any(|line| line == told), "{}", ran.stderr);
         assert!(!machine.at("@/home").exists());
         let stored = tree(&machine, ".darlings/attic/2/home/mia/projects")?;

@@ -160,7 +160,7 @@ fn what_will_come_to_pass_is_a_note() -> Result<()> {
     let (code, found) = check(&write_config(&machine)?)?;
     assert_eq!(code, Some(0), "{found}");
     let notes = found["volumes"][0]["notes"].as_array().context("no notes")?;
-    assert_eq!(notes[0], "/var/log is no longer declared: it goes to the attic");
+    assert_eq!(notes[0], "/var/log is no longer persisted: it moves to the attic");
     machine.close()
 }
 

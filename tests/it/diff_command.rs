@@ -238,7 +238,7 @@ fn a_path_that_is_no_longer_declared_goes_to_the_attic() -> Result<()> {
         ran.stdout,
         "\
 /: the next reset puts 2 in the attic
-  Goes to the attic, since it is no longer declared
+  Goes to the attic, because it is no longer persisted
     4 B  1 file  root  /keep/kept
 "
     );

@@ -178,7 +178,7 @@ What it stands for:
     machine.say(&["explain", "/home/round/x"])?.is(
         1,
         "",
-        "error: \"/home/round\" leads through more than 40 symbolic links, which nobody follows\n",
+        "error: \"/home/round\" leads through more than 40 symbolic links, too many to follow\n",
     );
     machine.close()
 }

@@ -168,7 +168,7 @@ impl VolumeCheck {
         }
         for path in &plan.put_away {
             let path = shown(path);
-            self.notes.push(format!("{path} is no longer declared: it goes to the attic"));
+            self.notes.push(format!("{path} is no longer persisted: it moves to the attic"));
         }
         for path in &plan.returned {
             self.notes.push(format!("{} comes back from the attic", shown(path)));
@@ -285,9 +285,9 @@ impl std::fmt::Display for Check {
                 None => write!(f, "{mount_point}")?,
             }
             match (volume.present, volume.declared) {
-                (Some(present), all) => write!(f, ": {present} of {all} declared paths are there")?,
+                (Some(present), all) => write!(f, ": {present} of {all} persisted paths exist")?,
                 (None, all) => {
-                    write!(f, ": cannot tell how many of {all} declared paths are there")?;
+                    write!(f, ": cannot tell how many of {all} persisted paths exist")?;
                 }
             }
             match volume.generations {

@@ -290,7 +290,7 @@ impl View for Grouped<'_> {
         let (attic, removed) = (self.attic.lines(FEWER), self.removed.lines(FEWER));
         self.section("Files of users", &of_users)?;
         self.section("Files of the system", &of_system)?;
-        self.section("Goes to the attic, since it is no longer declared", &attic)?;
+        self.section("Goes to the attic, because it is no longer persisted", &attic)?;
         self.section(gone, &removed)
     }
 }

@@ -36,7 +36,7 @@ pub fn resolve(volumes: &mut Volumes<'_>, path: &Path) -> anyhow::Result<(Vec<Li
     while let Some(link) = first(volumes, &path)? {
         ensure!(
             links.len() < MOST,
-            "{:?} leads through more than {MOST} symbolic links, which nobody follows",
+            "{:?} leads through more than {MOST} symbolic links, too many to follow",
             links.first().map_or(path.as_path(), |link: &Link| &link.path)
         );
         let above = link.path.parent().unwrap_or(Path::new("/"));

@@ -94,7 +94,7 @@ impl Btrfs {
                     }
                 }
             }
-            let home = self.home()?.context("the generations directory is no directory")?;
+            let home = self.home()?.context("the generations directory is not a directory")?;
             self.lock(&home)?;
             self.work.home = Some(home);
         }
