@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Context as _;
 use tracing::{error, info, warn};
 
 use crate::cmdline::{Asked, CommandLine};
@@ -397,23 +396,42 @@ impl Open {
             let start = Instant::now();
             let at = shown(&report.plan.mount_point);
             info!("{at}: {}", planned.step);
-            let outcome = self
-                .volume
-                .execute(number)
-                .with_context(|| format!("{at}: cannot {}", planned.step))?;
-            if let Some(outcome) = outcome {
-                report.restored(outcome);
-            }
-            report.took(&planned, start.elapsed());
+            let error = match self.volume.execute(number) {
+                Ok(outcome) => {
+                    if let Some(outcome) = outcome {
+                        report.restored(outcome);
+                    }
+                    report.took(&planned, start.elapsed());
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let prepares = phase == Phase::Prepare;
+            let instead = if prepares { self.volume.plan_instead(&error) } else { Ok(None) };
+            let error = match instead {
+                Ok(Some(plan)) => {
+                    warn_of(&plan, &report.plan.warnings);
+                    *report = VolumeReport::new(plan);
+                    return self.phase(phase);
+                }
+                Ok(None) => error,
+                Err(left) => and_then(&error, &left),
+            };
+            return Err(error.context(format!("{at}: cannot {}", planned.step)));
         }
         Ok(())
     }
 }
 
-fn announce(plan: &VolumePlan) {
-    for warning in &plan.warnings {
+/// Prints the warnings of a plan, without those that an earlier one `said`.
+fn warn_of(plan: &VolumePlan, said: &[String]) {
+    for warning in plan.warnings.iter().filter(|it| !said.contains(it)) {
         warn!("{}: {warning}", shown(&plan.mount_point));
     }
+}
+
+fn announce(plan: &VolumePlan) {
+    warn_of(plan, &[]);
     for path in &plan.put_away {
         let path = shown(path);
         warn!(

@@ -52,6 +52,19 @@ const COMPRESSION: IFlags = IFlags::from_bits_retain(flag::FS_COMPR_FL | flag::F
 /// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of the kernel (`linux/limits.h`), in bytes.
 pub(crate) const XATTR_MAX: usize = 65_536;
 
+/// An entry has more extended attributes than the kernel lists. It cannot be copied, but it can be moved.
+#[derive(Debug)]
+pub(crate) struct Unlistable;
+
+impl std::fmt::Display for Unlistable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(
+            "it has more of them than the kernel lists (64 KiB of names): remove some, or put a copy \
+             without them in its place",
+        )
+    }
+}
+
 /// Buffers for names and values of extended attributes; one for each thread.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -95,10 +108,7 @@ impl Handle<'_> {
                 *names = darlings_btrfs::xattr_names(file)?;
                 Ok(names)
             }
-            (Err(error @ Errno::TOOBIG), _) => Err(anyhow::Error::from(error).context(
-                "it has more of them than the kernel lists (64 KiB of names): put a copy without them \
-                 in its place, or use strategy = \"carry\", which moves what is kept",
-            )),
+            (Err(error @ Errno::TOOBIG), _) => Err(anyhow::Error::from(error).context(Unlistable)),
             (Err(error), _) => Err(error.into()),
         }
     }

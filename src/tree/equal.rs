@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use rustix::fs::{Advice, FileType, SeekFrom, fadvise, readlinkat, seek};
 use rustix::io::{Errno, pread, retry_on_intr};
 
-use super::attributes::{Handle, XATTR_MAX, each_name};
+use super::attributes::{Handle, Unlistable, XATTR_MAX, each_name};
 use crate::fs::at;
 
 /// Bytes that are read of each of two files at a time.
@@ -197,10 +197,9 @@ fn list<'a, 'n>(
 ) -> anyhow::Result<(Handle<'a>, &'n [u8])> {
     let cannot = "cannot list extended attributes";
     let unopened = Handle::Named(entry.parent, entry.name);
-    let too_many = |error: &anyhow::Error| error.downcast_ref() == Some(&Errno::TOOBIG);
     let length = match unopened.list(names) {
         Ok(list) => list.len(),
-        Err(error) if too_many(&error) => {
+        Err(error) if error.is::<Unlistable>() => {
             let opened: &'a OwnedFd = held.insert(entry.open(kind).context(cannot)?);
             let handle = Handle::Open(OwnedFd::as_fd(opened));
             return Ok((handle, handle.list(names).context(cannot)?));

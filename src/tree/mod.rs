@@ -34,7 +34,7 @@ mod move_in;
 mod settle;
 mod walk;
 
-pub(crate) use attributes::{Created, Handle, Scratch, Source, set_times};
+pub(crate) use attributes::{Created, Handle, Scratch, Source, Unlistable, set_times};
 pub use attributes::{seal, unseal};
 pub(crate) use bring::make_bare;
 pub use bring::{Brought, bring};

@@ -34,6 +34,17 @@ pub trait Volume {
     /// can; [`Volume::standing`] then tells.
     fn execute(&mut self, step: usize) -> anyhow::Result<Option<Outcome>>;
 
+    /// Answers another plan with the same result, after `error` stopped a step of [`Phase::Prepare`], and
+    /// removes what the first plan had prepared. `None` where there is no other way.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    ///
+    /// [`Phase::Prepare`]: crate::engine::plan::Phase::Prepare
+    fn plan_instead(&mut self, _error: &anyhow::Error) -> anyhow::Result<Option<VolumePlan>> {
+        Ok(None)
+    }
+
     /// Removes what was prepared, when the reset goes no further.
     ///
     /// # Errors

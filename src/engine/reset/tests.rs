@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use anyhow::Context as _;
+
 use super::*;
 use crate::engine::plan::{Described, Planned};
 use crate::keep::copy_in::Outcome;
@@ -37,6 +39,10 @@ enum Fault {
     At(Phase),
     /// The commit fails half way.
     HalfWay,
+    /// It can be prepared only as another plan says.
+    OneWay,
+    /// What it prepared in the first way cannot be removed.
+    NoWay,
     /// It cannot be unmounted.
     Close,
     /// An earlier run left it half way.
@@ -94,10 +100,26 @@ impl Volume for Fake {
         let fails =
             matches!(self.fault, Fault::At(phase) if format!("{phase:?}").to_lowercase() == *name);
         anyhow::ensure!(!fails, "made to fail");
+        let copies = name == "prepare" && matches!(self.fault, Fault::OneWay | Fault::NoWay);
+        anyhow::ensure!(!copies, "it cannot be copied");
         if name == "commit" {
             self.standing = Standing::Reset;
         }
         Ok(None)
+    }
+
+    fn plan_instead(&mut self, error: &anyhow::Error) -> anyhow::Result<Option<VolumePlan>> {
+        self.say(&format!("plan instead: {error:#}"));
+        anyhow::ensure!(self.fault != Fault::NoWay, "the stage cannot be removed");
+        if self.fault != Fault::OneWay {
+            return Ok(None);
+        }
+        let mut plan = self.plan()?;
+        self.steps[0] = "move".into();
+        plan.steps[0].step = described("move");
+        plan.previous_state = Some("2".into());
+        plan.warnings = vec!["it is moved".into()];
+        Ok(Some(plan))
     }
 
     fn abandon(&mut self) -> anyhow::Result<()> {
@@ -191,7 +213,9 @@ fn every_phase_is_done_for_all_volumes_before_the_next() {
 #[test]
 fn what_fails_while_preparing_leaves_every_volume_as_it_was() {
     let (log, ended) = run(&[FINE, Fault::At(Phase::Prepare)]);
-    assert_eq!(log, ["a prepare", "b prepare", "b abandon", "a abandon", "a close", "b close"]);
+    let asked = "b plan instead: made to fail";
+    let undone = ["b abandon", "a abandon", "a close", "b close"];
+    assert_eq!(log, [&["a prepare", "b prepare", asked][..], &undone].concat());
     assert_eq!(ended.report.outcome, Ending::Failed);
     assert_eq!(
         ended.report.error.as_deref(),
@@ -200,6 +224,57 @@ fn what_fails_while_preparing_leaves_every_volume_as_it_was() {
              made to fail"
         )
     );
+}
+
+#[test]
+fn a_volume_that_cannot_be_prepared_in_one_way_is_prepared_in_another_and_reported_so() {
+    let (log, ended) = run(&[Fault::OneWay, FINE]);
+    assert_eq!(
+        log,
+        [
+            "a prepare",
+            "a plan instead: it cannot be copied",
+            "a move",
+            "b prepare",
+            "a commit",
+            "b commit",
+            "a finish",
+            "b finish",
+            "a close",
+            "b close"
+        ]
+    );
+    assert_eq!((ended.report.outcome, ended.report.error), (Ending::Reset, None));
+    let volume = &ended.report.volumes[0];
+    let steps: Vec<&str> = volume.plan.steps.iter().map(|it| it.step.words.as_str()).collect();
+    assert_eq!(steps, ["do move", "do commit", "do finish"]);
+    assert_eq!(volume.plan.warnings, ["it is moved"]);
+    assert_eq!(volume.plan.previous_state.as_deref(), Some("2"));
+    assert_eq!((volume.step_seconds.len(), volume.committed, volume.tidied), (3, true, true));
+}
+
+#[test]
+fn there_is_another_way_only_while_preparing_and_only_once_the_first_is_cleared_away() {
+    let (log, ended) = run(&[FINE, Fault::NoWay]);
+    let expected = [
+        "a prepare",
+        "b prepare",
+        "b plan instead: it cannot be copied",
+        "b abandon",
+        "a abandon",
+        "a close",
+        "b close",
+    ];
+    assert_eq!(log, expected);
+    assert_eq!(
+        ended.report.error.as_deref(),
+        Some(
+            "no volume was reset; all are as they were: b: cannot do prepare: it cannot be copied\n\
+             and then: the stage cannot be removed"
+        )
+    );
+    let (log, _) = run(&[Fault::At(Phase::Commit)]);
+    assert_eq!(log, ["a prepare", "a commit", "a abandon", "a close"]);
 }
 
 #[test]
@@ -273,8 +348,8 @@ fn what_was_begun_is_completed_although_nothing_can_be_begun_on_the_others() {
     assert_eq!(committed, [true, false]);
 
     let (log, ended) = run(&[Fault::Nothing, Fault::Begun, Fault::At(Phase::Prepare)]);
-    let expected = ["a prepare", "c prepare", "b commit", "b finish", "c abandon", "a abandon"];
-    assert_eq!(log[..6], expected);
+    assert_eq!(log[..2], ["a prepare", "c prepare"]);
+    assert_eq!(log[3..7], ["b commit", "b finish", "c abandon", "a abandon"]);
     assert_eq!(ended.report.outcome, Ending::Failed);
 
     let (log, ended) = run(&[Fault::At(Phase::Commit), Fault::Begun]);

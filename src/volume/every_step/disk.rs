@@ -14,12 +14,20 @@ pub(super) enum Kind {
     BtrfsCarry,
     ZfsRollback,
     ZfsCarry,
+    /// A `rollback` that cannot copy what is kept.
+    ZfsInstead,
     Dir,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 5] =
-        [Self::BtrfsRollback, Self::BtrfsCarry, Self::ZfsRollback, Self::ZfsCarry, Self::Dir];
+    pub(super) const ALL: [Self; 6] = [
+        Self::BtrfsRollback,
+        Self::BtrfsCarry,
+        Self::ZfsRollback,
+        Self::ZfsCarry,
+        Self::ZfsInstead,
+        Self::Dir,
+    ];
 
     pub(super) fn volume(self, mount_point: &str) -> config::Volume {
         config::Volume {
@@ -28,13 +36,15 @@ impl Kind {
                 Self::BtrfsRollback | Self::BtrfsCarry => {
                     Backing::Btrfs(btrfs::modelled::backing())
                 }
-                Self::ZfsRollback | Self::ZfsCarry => Backing::Zfs(zfs::modelled::backing()),
+                Self::ZfsRollback | Self::ZfsCarry | Self::ZfsInstead => {
+                    Backing::Zfs(zfs::modelled::backing())
+                }
                 Self::Dir => {
                     Backing::Dir(config::Dir { path: "/sysroot".into(), blank: Some("/b".into()) })
                 }
             },
             strategy: match self {
-                Self::BtrfsRollback | Self::ZfsRollback => Strategy::Rollback,
+                Self::BtrfsRollback | Self::ZfsRollback | Self::ZfsInstead => Strategy::Rollback,
                 Self::BtrfsCarry | Self::ZfsCarry | Self::Dir => Strategy::Carry,
             },
             keep: None,
@@ -136,7 +146,7 @@ impl Disk {
     /// it: a generation more, which holds the same as the next one. The numbers go on from there.
     fn without_spare_snapshots(&self) -> Self {
         let mut disk = self.as_found_by_the_next_run();
-        if self.kind == Kind::ZfsCarry {
+        if matches!(self.kind, Kind::ZfsCarry | Kind::ZfsInstead) {
             let mut trees: Vec<Tree> = disk.generations.into_values().collect();
             let whole = disk.journal.is_none();
             trees.dedup();
@@ -169,7 +179,7 @@ impl Disk {
             Kind::ZfsRollback => {
                 self.rolled_back.is_some() && self.rolled_back == self.secured.map(|(n, _)| n)
             }
-            Kind::ZfsCarry | Kind::Dir => self.journal.is_some(),
+            Kind::ZfsCarry | Kind::ZfsInstead | Kind::Dir => self.journal.is_some(),
         }
     }
 }

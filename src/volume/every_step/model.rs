@@ -12,6 +12,7 @@ use crate::config;
 use crate::engine::plan::{Phase, VolumePlan};
 use crate::keep::carry::Stage;
 use crate::keep::copy_in::Outcome;
+use crate::tree::Unlistable;
 use crate::volume::{Looked, Standing, Volume, btrfs, dir, zfs};
 
 /// A change to the disk, which happens as a whole or not at all.
@@ -181,7 +182,9 @@ impl Model {
                 add(Box::new(move |disk| disk.journal = Some((number, Stage::Complete))));
             }
             S::Tidy => add(Box::new(|disk| disk.journal = None)),
-            S::Replace | S::Count { .. } => unreachable!("not modelled: {step}"),
+            S::Replace | S::Count { .. } | S::DestroyGeneration { .. } => {
+                unreachable!("not modelled: {step}")
+            }
         }
         changes
     }
@@ -270,11 +273,14 @@ impl Model {
                     disk.ready = None;
                 })?;
             }
-            Kind::ZfsCarry => self.change(|disk| {
-                disk.live = before;
-                disk.journal = None;
-                disk.generations.remove(&number);
-            })?,
+            Kind::ZfsCarry | Kind::ZfsInstead => {
+                self.change(|disk| {
+                    disk.live = before;
+                    disk.journal = None;
+                    disk.generations.remove(&number);
+                })?;
+                self.change(|disk| disk.stage = None)?;
+            }
             Kind::Dir => {
                 self.change(|disk| disk.live = before)?;
                 self.change(|disk| disk.journal = None)?;
@@ -293,6 +299,16 @@ fn carry_in_place(mut add: impl FnMut(Change)) {
     add(Box::new(|disk| {
         disk.live = Tree { kept: What::Old, rest: What::Blank, ..disk.live };
     }));
+}
+
+fn on_zfs(disk: &Disk) -> zfs::modelled::There {
+    zfs::modelled::There {
+        live_generation: disk.live.number,
+        rolled_back: disk.rolled_back,
+        has_stage: disk.stage.is_some(),
+        highest_snapshot: disk.generations.keys().last().copied().unwrap_or(0),
+        journal: disk.journal,
+    }
 }
 
 fn exchange(disk: &mut Disk) {
@@ -322,15 +338,8 @@ impl Volume for Model {
                 };
                 described(btrfs::modelled::plan(&self.volume, &there), Step::Btrfs)?
             }
-            Kind::ZfsRollback | Kind::ZfsCarry => {
-                let there = zfs::modelled::There {
-                    live_generation: disk.live.number,
-                    rolled_back: disk.rolled_back,
-                    has_stage: disk.stage.is_some(),
-                    highest_snapshot: highest,
-                    journal: disk.journal,
-                };
-                described(zfs::modelled::plan(&self.volume, &there)?, Step::Zfs)?
+            Kind::ZfsRollback | Kind::ZfsCarry | Kind::ZfsInstead => {
+                described(zfs::modelled::plan(&self.volume, &on_zfs(&disk))?, Step::Zfs)?
             }
             Kind::Dir => {
                 let config::Backing::Dir(source) = &self.volume.backing else { bail!("no dir") };
@@ -366,10 +375,26 @@ impl Volume for Model {
                 };
             }
         }
+        if self.kind() == Kind::ZfsInstead && matches!(step, Step::Zfs(zfs::Step::CopyIntoStage)) {
+            return Err(anyhow::anyhow!("E2BIG").context(Unlistable));
+        }
         if !self.process.borrow().dead {
             self.stands(step, true);
         }
         Ok(None)
+    }
+
+    fn plan_instead(&mut self, error: &anyhow::Error) -> anyhow::Result<Option<VolumePlan>> {
+        if !error.is::<Unlistable>() {
+            return Ok(None);
+        }
+        self.change(|disk| disk.stage = None)?;
+        self.staged = false;
+        let there = on_zfs(&self.disk.borrow());
+        let plan = zfs::modelled::plan_instead(&self.volume, &there)?;
+        let (plan, steps) = described(plan, Step::Zfs)?;
+        self.steps = steps;
+        Ok(Some(plan))
     }
 
     fn abandon(&mut self) -> anyhow::Result<()> {

@@ -1,9 +1,9 @@
 //! What the kernel command line can ask for instead of a reset, on ZFS: the plans. Pure.
 
 use super::names::{generation_name, in_words};
-use super::plan::Facts;
+use super::plan::{Facts, destroyed_later};
 use super::step::Step;
-use crate::config::{self, Strategy};
+use crate::config;
 use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
 
 /// Leaves the dataset as it is.
@@ -75,20 +75,11 @@ fn planned(phase: Phase, step: Step) -> Planned<Step> {
     Planned { phase, step }
 }
 
-fn destroyed_later(volume: &config::Volume, name: &str) -> Vec<String> {
-    match volume.strategy {
-        Strategy::Carry => Vec::new(),
-        Strategy::Rollback => vec![format!(
-            "the next reset destroys {name}, since a rollback destroys what is newer than the \
-             blank; strategy = \"carry\" keeps it"
-        )],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::plan::tests::{source, steps, volume};
     use super::*;
+    use crate::config::Strategy;
 
     const WARNING: &str = "the next reset destroys rpool/root@darlings-8, since a rollback \
                            destroys what is newer than the blank; strategy = \"carry\" keeps it";

@@ -25,6 +25,8 @@ pub(in crate::volume) struct Zfs {
     pub(super) options: Options,
     pub(super) mounted: Mounts,
     pub(super) steps: Vec<Step>,
+    /// What is done instead of a `rollback` that cannot copy everything.
+    pub(super) instead: Option<VolumePlan<Step>>,
     pub(super) does: Does,
     pub(super) generation: u64,
     pub(super) looked: Looked,
@@ -58,6 +60,7 @@ impl Zfs {
             options,
             mounted: Mounts::default(),
             steps: Vec::new(),
+            instead: None,
             does: Does::default(),
             generation: 0,
             looked: Looked::default(),
@@ -329,6 +332,8 @@ impl Volume for Zfs {
             _ if carries => plan::carry(volume, source, &facts),
             _ => plan::rollback(volume, source, &facts)?,
         };
+        let begins = rolls_back && !interrupted;
+        self.instead = begins.then(|| plan::instead_of_rollback(volume, source, &facts));
         self.check_refreservation(&plan)?;
         if rolls_back {
             self.check_rollback(&facts)?;
@@ -346,6 +351,10 @@ impl Volume for Zfs {
     fn execute(&mut self, step: usize) -> anyhow::Result<Option<Outcome>> {
         let step = self.steps.get(step).context("BUG: a step that was not planned")?.clone();
         self.do_step(&step)
+    }
+
+    fn plan_instead(&mut self, error: &anyhow::Error) -> anyhow::Result<Option<VolumePlan>> {
+        self.carry_instead(error)
     }
 
     fn abandon(&mut self) -> anyhow::Result<()> {

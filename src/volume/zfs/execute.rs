@@ -8,14 +8,14 @@ use super::dataset::Zfs;
 use super::mounted::{mount, root, unmount};
 use super::names::{MARK, blank_name, pool_of, stage_name};
 use super::step::Step;
-use crate::engine::plan::Does;
+use crate::engine::plan::{Does, VolumePlan};
 use crate::fs::Dir;
 use crate::keep::copy_in::Outcome;
 use crate::keep::copy_in::copy_in;
 use crate::keep::trees::Trees;
 use crate::own::state::{self, Manifest};
 use crate::text::bytes_in_words;
-use crate::tree::seal;
+use crate::tree::{Unlistable, seal};
 use crate::volume::{Looked, Standing};
 
 /// What to do when a restoration finds no room.
@@ -47,6 +47,7 @@ impl Zfs {
             Step::Record if self.carrying.is_some() => self.record_carry()?,
             Step::Complete { .. } if self.carrying.is_some() => self.complete_carry()?,
             Step::Tidy => self.tidy()?,
+            Step::DestroyGeneration { name } => self.library.destroy(name)?,
             Step::Count { number } => self.count(*number)?,
             Step::Complete { .. } if self.does == Does::Snapshot => self.complete_snapshot()?,
             Step::Discard { .. } => self.destroy_stage()?,
@@ -177,6 +178,24 @@ impl Zfs {
         self.library.destroy(&stage)?;
         self.staged = false;
         Ok(())
+    }
+
+    /// Where something persisted cannot be copied, removes the stage and plans to move everything instead.
+    pub(super) fn carry_instead(
+        &mut self,
+        error: &anyhow::Error,
+    ) -> anyhow::Result<Option<VolumePlan>> {
+        let Some(mut plan) = self.instead.take_if(|_| error.is::<Unlistable>()) else {
+            return Ok(None);
+        };
+        self.undo_prepared()?;
+        plan.warnings.push(format!(
+            "this reset moves the persisted paths, as strategy = \"carry\" does, and none is lost: one of \
+             them cannot be copied: {error:#}"
+        ));
+        let (plan, steps) = plan.described()?;
+        self.steps = steps;
+        Ok(Some(plan))
     }
 
     pub(super) fn undo_prepared(&mut self) -> anyhow::Result<()> {

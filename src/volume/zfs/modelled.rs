@@ -1,6 +1,6 @@
 //! The plan for a volume that exists only as a model: see `volume::every_step`.
 
-use super::plan::{Facts, carry, rollback, tests::source};
+use super::plan::{Facts, carry, instead_of_rollback, rollback, tests::source};
 use super::step::Step;
 use crate::config::{self, Strategy};
 use crate::engine::plan::VolumePlan;
@@ -23,19 +23,30 @@ pub(in crate::volume) fn plan(
     volume: &config::Volume,
     there: &There,
 ) -> anyhow::Result<VolumePlan<Step>> {
+    let facts = facts(there)?;
+    match volume.strategy {
+        Strategy::Rollback if facts.journal.is_none() => rollback(volume, &source(), &facts),
+        Strategy::Rollback | Strategy::Carry => Ok(carry(volume, &source(), &facts)),
+    }
+}
+
+pub(in crate::volume) fn plan_instead(
+    volume: &config::Volume,
+    there: &There,
+) -> anyhow::Result<VolumePlan<Step>> {
+    Ok(instead_of_rollback(volume, &source(), &facts(there)?))
+}
+
+fn facts(there: &There) -> anyhow::Result<Facts> {
     let journal = |(generation, stage)| Ok::<_, anyhow::Error>((journal(generation)?, stage));
-    let facts = Facts {
+    Ok(Facts {
         live_generation: there.live_generation,
         rolled_back: there.rolled_back,
         has_stage: there.has_stage,
         highest: there.highest_snapshot,
         journal: there.journal.map(journal).transpose()?,
         ..Facts::default()
-    };
-    match volume.strategy {
-        Strategy::Carry => Ok(carry(volume, &source(), &facts)),
-        Strategy::Rollback => rollback(volume, &source(), &facts),
-    }
+    })
 }
 
 /// A journal of which only the number matters.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 
 use super::names::{blank_name, generation_name, in_words, secured_name, stage_name};
 use super::step::Step;
-use crate::config::{self, NewerSnapshots};
+use crate::config::{self, NewerSnapshots, Strategy};
 use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
 use crate::keep::carry;
 use crate::own::state;
@@ -40,6 +40,12 @@ impl Facts {
     /// Whether a run was interrupted that must be completed.
     pub(super) fn interrupted(&self) -> bool {
         self.rolled_back.is_some() || self.journal.is_some()
+    }
+
+    /// What is newer than the blank: generations, and what is not ours.
+    fn newer_by_owner(&self) -> (Vec<&str>, Vec<&str>) {
+        let is_ours = |name: &&str| self.newer_generations.iter().any(|ours| ours == name);
+        self.newer.iter().map(String::as_str).partition(is_ours)
     }
 
     /// A number that neither a reset, nor a snapshot, nor a list in the attic has.
@@ -94,6 +100,35 @@ pub(super) fn carry(
     }
 }
 
+/// Plans a `carry` in place of a `rollback` that cannot copy everything. As after that, no earlier
+/// generation is left: each boot would add one to those that no retention limits.
+pub(super) fn instead_of_rollback(
+    volume: &config::Volume,
+    source: &config::Zfs,
+    facts: &Facts,
+) -> VolumePlan<Step> {
+    let mut plan = carry(volume, source, facts);
+    let kept = generation_name(source, plan.generation);
+    plan.warnings.extend(destroyed_later(volume, &kept));
+    let (ours, _) = facts.newer_by_owner();
+    plan.steps.extend(ours.into_iter().map(|name| {
+        let step = Step::DestroyGeneration { name: name.to_owned() };
+        Planned { phase: Phase::Finish, step }
+    }));
+    plan
+}
+
+/// A warning that a generation made with this volume's strategy does not last.
+pub(super) fn destroyed_later(volume: &config::Volume, name: &str) -> Vec<String> {
+    match volume.strategy {
+        Strategy::Carry => Vec::new(),
+        Strategy::Rollback => vec![format!(
+            "the next reset destroys {name}, since a rollback destroys what is newer than the \
+             blank; strategy = \"carry\" keeps it"
+        )],
+    }
+}
+
 /// Plans the `rollback` of one dataset.
 ///
 /// # Errors
@@ -104,11 +139,7 @@ pub(super) fn rollback(
     facts: &Facts,
 ) -> anyhow::Result<VolumePlan<Step>> {
     let blank = blank_name(source).context("BUG: a rollback without a blank")?;
-    let (ours, foreign): (Vec<&str>, Vec<&str>) = facts
-        .newer
-        .iter()
-        .map(String::as_str)
-        .partition(|&name| facts.newer_generations.iter().any(|ours| ours == name));
+    let (ours, foreign) = facts.newer_by_owner();
     ensure!(
         foreign.is_empty() || source.newer_snapshots == NewerSnapshots::Destroy,
         "{} would be destroyed by a rollback to {}, since ZFS destroys what is newer; destroy or \
@@ -165,7 +196,7 @@ pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::config::{Backing, Strategy};
+    use crate::config::Backing;
     use crate::keep::attic::Attic;
     use crate::rules::Rules;
 
@@ -212,6 +243,33 @@ pub(super) mod tests {
                 "record the reset and the persisted paths in the live volume",
                 "make rpool/root durable and mark it complete",
                 "destroy rpool/root/darlings-stage",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_copied_is_moved_and_no_earlier_generation_is_left_but_what_is_not_ours() {
+        let newer = ["rpool/root@darlings-6", "rpool/root@mine"].map(String::from).to_vec();
+        let newer_generations = vec!["rpool/root@darlings-5".to_owned(), newer[0].clone()];
+        let facts = Facts { newer, newer_generations, highest: 6, ..Facts::default() };
+        let plan = instead_of_rollback(&volume(Strategy::Rollback), &source(), &facts);
+        assert_eq!(
+            steps(&plan),
+            [
+                "keep the previous state as rpool/root@darlings-7",
+                "lay the content of rpool/root@blank beside the old one in the live volume",
+                "move the persisted paths to the new content in the live volume, the rest aside",
+                "record the reset and the persisted paths in the live volume",
+                "make rpool/root durable and mark it complete",
+                "move what is aside to the trash",
+                "destroy rpool/root@darlings-6",
+            ]
+        );
+        assert_eq!(
+            plan.warnings,
+            [
+                "the next reset destroys rpool/root@darlings-7, since a rollback destroys what is newer \
+                 than the blank; strategy = \"carry\" keeps it"
             ]
         );
     }

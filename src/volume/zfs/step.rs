@@ -56,6 +56,11 @@ pub(in crate::volume) enum Step {
         /// The dataset.
         stage: String,
     },
+    /// Destroy an earlier generation, of which a `rollback` leaves none.
+    DestroyGeneration {
+        /// The snapshot.
+        name: String,
+    },
     /// Write the number of the generation that is being kept into the live volume's `.darlings`, so
     /// that no other gets it.
     Count {
@@ -105,7 +110,9 @@ impl std::fmt::Display for Step {
             Self::CopyIntoLive => {
                 f.write_str("copy the persisted paths from the stage into the live volume")
             }
-            Self::DestroyStage { stage } => write!(f, "destroy {stage}"),
+            Self::DestroyStage { stage: name } | Self::DestroyGeneration { name } => {
+                write!(f, "destroy {name}")
+            }
             Self::Count { number } => write!(f, "record number {number} in the live volume"),
             Self::Record => {
                 f.write_str("record the reset and the persisted paths in the live volume")

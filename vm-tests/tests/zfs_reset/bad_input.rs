@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use darlings_testkit::plant;
 
 use crate::guest::{checks, in_guest};
-use crate::machine::{Machine, Strategy, reset, reset_unforetold};
+use crate::machine::{Machine, reset};
 use crate::pools::{
     DATASET, MARK, POOL, Whole, change, create_pool, export, import, put, sh, tree,
 };
@@ -26,7 +26,7 @@ fn what_cannot_be_reset_is_named_and_nothing_is_changed() -> Result<()> {
             a_dataset_that_is_in_use_or_read_only_is_refused,
             snapshots_that_are_not_ours_are_refused_unless_they_may_be_destroyed,
             a_mark_without_its_stage_is_refused,
-            a_file_with_more_attributes_than_can_be_listed_is_named,
+            a_file_with_more_attributes_than_can_be_listed_is_moved_and_nothing_copied,
             properties::a_dataset_that_is_read_only_is_refused_by_name,
             properties::a_refreservation_that_leaves_no_room_is_refused,
             properties::a_blank_above_the_refquota_is_refused,
@@ -262,11 +262,14 @@ fn a_mark_without_its_stage_is_refused() -> Result<()> {
     Whole::of(POOL)?.must_be(&before)
 }
 
-/// Whoever owns a kept file can make it so, and what the names are nobody can find out on ZFS.
-fn a_file_with_more_attributes_than_can_be_listed_is_named() -> Result<()> {
+/// The owner of a kept file can make it so, and ZFS does not say what the names are.
+fn a_file_with_more_attributes_than_can_be_listed_is_moved_and_nothing_copied() -> Result<()> {
     for stored in ["xattr=sa", "xattr=dir"] {
         let live = |live: &Path| {
+            put(live, "etc/motd", "changed")?;
+            put(live, "erased", "erased")?;
             put(live, "keep/file", "kept")?;
+            put(live, "keep/other", "kept")?;
             let file = live.join("keep/file");
             plant::owner(&file, 1000, 100)?;
             let names: Vec<_> = (0..400).map(|n| format!("user.{n:0200}=\"1\"\n")).collect();
@@ -276,27 +279,49 @@ fn a_file_with_more_attributes_than_can_be_listed_is_named() -> Result<()> {
             ensure!(status.success(), "{status}");
             Ok(())
         };
-        let machine = Machine::new(&["-O", stored], |_| Ok(()), live)?.persist("keep", &[]);
-        let before = sh("zfs", &["list", "-Hr", "-t", "all", "-o", "name,guid", POOL])?;
-        let ran = reset_unforetold(
-            &machine.config(),
-            "only reading the attributes of every kept file would tell",
-        )?;
-        let words = "error: no volume was reset; all are as they were: /: cannot bring the persisted \
-                     paths from the previous state to the stage: cannot bring over: \"keep/file\": \
-                     cannot list extended attributes: it has more of them than the kernel lists (64 \
-                     KiB of names): put a copy without them in its place, or use strategy = \
-                     \"carry\", which moves what is kept: Argument list too long (os error 7)";
-        assert_eq!((ran.code, ran.stderr.lines().last()), (Some(10), Some(words)), "{stored}");
-        assert_eq!(sh("zfs", &["list", "-Hr", "-t", "all", "-o", "name,guid", POOL])?, before);
-        // A carry moves it, with all that it has.
-        reset(&machine.by(Strategy::Carry).config(), &[])?.well()?;
+        let blank = |blank: &Path| put(blank, "etc/motd", "of the blank");
+        let machine = Machine::new(&["-O", stored], blank, live)?.persist("keep", &[]);
         let last = format!("user.{:0200}", 399);
-        let last = change(DATASET, |live| {
-            let file = live.join("keep/file");
-            sh("getfattr", &["--only-values", "-n", &last, file.to_str().context("UTF-8")?])
+        let snapshots = || sh("zfs", &["list", "-Hr", "-t", "all", "-o", "name", DATASET]);
+        // Each time, although nothing that is newer than the blank may be destroyed but what is ours.
+        for number in [1, 2] {
+            let ran = reset(&machine.config(), &[])?.well()?;
+            let generation = format!("{DATASET}@darlings-{number}");
+            let plan = &ran.report.context("no report")?["volumes"][0];
+            let words = "this reset moves the persisted paths, as strategy = \"carry\" does, and \
+                         none is lost: one of them cannot be copied: cannot bring over: \
+                         \"keep/file\": cannot list extended attributes: it has more of them than \
+                         the kernel lists (64 KiB of names): remove some, or put a copy without them \
+                         in its place: Argument list too long (os error 7)";
+            assert!(ran.stderr.contains(&format!("/: {words}\n")), "{}", ran.stderr);
+            assert_eq!(plan["previous_state"], serde_json::json!(generation));
+            let warnings = [
+                format!(
+                    "the next reset destroys {generation}, since a rollback destroys what is newer \
+                     than the blank; strategy = \"carry\" keeps it"
+                ),
+                words.to_owned(),
+            ];
+            assert_eq!(plan["warnings"], serde_json::json!(warnings), "{stored}");
+            assert_eq!(snapshots()?, format!("{DATASET}\n{DATASET}@blank\n{generation}"));
+            change(DATASET, |live| {
+                let file = live.join("keep/file");
+                let words = ["--only-values", "-n", &last, file.to_str().context("UTF-8")?];
+                assert_eq!(sh("getfattr", &words)?, "1", "{stored}");
+                assert_eq!(fs::read_to_string(live.join("etc/motd"))?, "of the blank");
+                assert!(!live.join("erased").exists());
+                put(live, "erased", "again")
+            })?;
+        }
+        change(DATASET, |live| {
+            let (file, copy) = (live.join("keep/file"), live.join("keep/copy"));
+            fs::copy(&file, &copy)?;
+            Ok(fs::rename(copy, file)?)
         })?;
-        assert_eq!(last, "1", "{stored}");
+        let expected = machine.expected()?;
+        let ran = reset(&machine.config(), &[])?.well()?;
+        assert_eq!(ran.report.context("no report")?["volumes"][0]["generation"], 3);
+        machine.must_be(&expected)?;
         sh("zpool", &["destroy", "-f", POOL])?;
     }
     Ok(())
