@@ -14,18 +14,18 @@ use crate::volume::{InitOptions, Missing};
 
 /// What was missing of every volume, for `--json`. Its schema is in `docs/json.md`.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct InitReport {
     /// Format; a new field does not change it.
     pub version: u32,
     /// Nothing was made.
     pub dry_run: bool,
     /// The volumes, in the order of the configuration.
-    pub volumes: Vec<VolumeReport>,
+    pub volumes: Vec<InitializedVolume>,
 }
 
 /// What was missing of one volume.
 #[derive(Debug, Serialize)]
-pub struct VolumeReport {
+pub struct InitializedVolume {
     /// Where the running system mounts it.
     #[serde(serialize_with = "crate::text::shown_path")]
     pub mount_point: PathBuf,

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::ready::{self, Common};
-use crate::act::adopt::json::Report;
-use crate::act::adopt::{self, Adoption, Options};
+use crate::act::adopt::json::AdoptReport;
+use crate::act::adopt::{self, AdoptOptions, Adoption};
 use crate::engine::report::ways_in_words;
 use crate::names::shown;
 use crate::tree::BytesByRung;
@@ -38,13 +38,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 fn adopt(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.common.ready("adopt")?;
     crate::fs::process::prepare()?;
-    let options = Options {
+    let options = AdoptOptions {
         from: arguments.from.clone(),
         dry_run: arguments.dry_run,
         threads: ready::threads(arguments.threads),
     };
     let adoptions = adopt::adopt(&config, &options)?;
-    let report = Report::of(&adoptions, arguments.dry_run);
+    let report = AdoptReport::of(&adoptions, arguments.dry_run);
     arguments.common.print(&report, |_| in_words(&adoptions))?;
     Ok(ready::well(!adoptions.iter().any(Adoption::is_blocked)))
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::progress::Progress;
 use super::ready::{self, Common, WrongUse};
 use crate::ask::diff::views::{Flat, Grouped, Json, Style, Tree, View};
-use crate::ask::diff::{self, Done, Entry, Options, Owners, Totals, Watch};
+use crate::ask::diff::{self, DiffEntry, DiffOptions, Done, Owners, Totals, Watch};
 use crate::ask::drift;
 use crate::cmdline::Which;
 use crate::config::{self, Config};
@@ -200,7 +200,7 @@ impl<'c> Target<'c> {
         } else {
             Box::new(Grouped::new(&style, out))
         };
-        let options = Options { only: Some(&self.only), full: arguments.full };
+        let options = DiffOptions { only: Some(&self.only), full: arguments.full };
         let (older, newer) = generations(store, arguments)?;
         let prints = arguments.common.json || arguments.flat || arguments.tree;
         let progress = Progress::new();
@@ -304,7 +304,7 @@ struct Watcher<'w> {
 }
 
 impl Watch for Watcher<'_> {
-    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()> {
+    fn see(&mut self, entry: &DiffEntry<'_>) -> anyhow::Result<()> {
         self.told.totals.add(entry);
         if self.prints {
             self.progress.clear();

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::ready::{self, Common};
-use crate::act::init::{self, Report, VolumeReport};
+use crate::act::init::{self, InitReport, InitializedVolume};
 use crate::volume::InitOptions;
 
 #[derive(Debug, clap::Args)]
@@ -36,14 +36,14 @@ fn init(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     crate::fs::process::prepare()?;
     let Arguments { dry_run, from_live, take_over, .. } = *arguments;
     let options = InitOptions { dry_run, from_live, take_over };
-    let mut report = Report { version: 1, dry_run: options.dry_run, volumes: Vec::new() };
+    let mut report = InitReport { version: 1, dry_run: options.dry_run, volumes: Vec::new() };
     for volume in &config.volumes {
         let made = init::init(volume, options)?;
         if !arguments.common.json {
             ready::print(&init::in_words(volume, &made, options))?;
         }
         let mount_point = volume.mount_point.clone();
-        report.volumes.push(VolumeReport { mount_point, made });
+        report.volumes.push(InitializedVolume { mount_point, made });
     }
     if arguments.common.json {
         ready::print(&ready::json(&report)?)?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::progress::Progress;
 use super::ready::{self, Common};
-use crate::act::purge::report::Outcome;
+use crate::act::purge::report::PurgeOutcome;
 use crate::act::purge::{self, Options, Watch};
 use crate::names::shown;
 use crate::{fs::process, own::state};
@@ -41,7 +41,7 @@ fn purge(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     progress.pause();
     // A person has read each thing as it went.
     arguments.common.print(&report, |_| String::new())?;
-    Ok(ready::well(report.outcome == Outcome::Done))
+    Ok(ready::well(report.outcome == PurgeOutcome::Done))
 }
 
 impl Watch for Progress {

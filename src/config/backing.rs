@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{Wrong, wrong_path};
-use super::types::{Btrfs, Dir, Keep, NewerSnapshots, Strategy, Zfs};
+use super::types::{Btrfs, Keep, NewerSnapshots, PlainDirectory, Strategy, Zfs};
 use crate::rules::{OWN_DIRECTORY, PathError, normal_absolute, normal_relative};
 use crate::text::exact_number;
 
@@ -133,7 +133,7 @@ pub(super) fn check_btrfs(table: BtrfsTable) -> Result<Btrfs, Wrong> {
     Ok(Btrfs { device: table.device, subvolume, blank, generations })
 }
 
-pub(super) fn check_dir(table: &DirTable) -> Result<Dir, Wrong> {
+pub(super) fn check_dir(table: &DirTable) -> Result<PlainDirectory, Wrong> {
     let absolute = |key: &str, text: &Spanned<String>| {
         normal_absolute(text.get_ref())
             .map_err(|error| wrong_path(&format!("volume.dir.{key}"), text, &error))
@@ -162,7 +162,7 @@ pub(super) fn check_dir(table: &DirTable) -> Result<Dir, Wrong> {
             ),
         ));
     }
-    Ok(Dir { path, blank })
+    Ok(PlainDirectory { path, blank })
 }
 
 /// A subvolume's path may begin with a slash, as in the mount option `subvol=`.

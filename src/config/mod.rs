@@ -11,7 +11,7 @@ pub use error::ConfigError;
 pub use min_free::MinFree;
 pub use parse::DEFAULT_PATH;
 pub use types::{
-    Backing, Btrfs, Config, Dir, Keep, NewerSnapshots, OnFailure, Strategy, Volume, Zfs,
+    Backing, Btrfs, Config, Keep, NewerSnapshots, OnFailure, PlainDirectory, Strategy, Volume, Zfs,
 };
 
 #[cfg(test)]

@@ -73,12 +73,12 @@ pub enum Backing {
     /// A btrfs subvolume.
     Btrfs(Btrfs),
     /// A plain directory.
-    Dir(Dir),
+    Dir(PlainDirectory),
 }
 
 /// A plain directory that is reset, on whatever filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dir {
+pub struct PlainDirectory {
     /// Where it is when the reset runs, in the initrd usually below `/sysroot`.
     pub path: PathBuf,
     /// The directory that is the blank; `None` for an empty one.

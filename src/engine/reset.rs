@@ -13,7 +13,7 @@ use crate::engine::plan::{Does, Phase, VolumePlan};
 use crate::engine::report::{Ending, Report, VolumeReport, peak_memory};
 use crate::errors::{all, and_then};
 use crate::names::shown;
-use crate::volume::{self, OnlyNow, Options, Standing, Volume};
+use crate::volume::{self, OnlyNow, OpenVolume, Options, Standing};
 
 /// How a reset ended, with its report.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Ended {
 }
 
 /// Opens a volume: [`volume::open`], or a made-up one in tests.
-pub type Opener<'o> = dyn Fn(&config::Volume, Options) -> anyhow::Result<Box<dyn Volume>> + 'o;
+pub type Opener<'o> = dyn Fn(&config::Volume, Options) -> anyhow::Result<Box<dyn OpenVolume>> + 'o;
 
 /// What the kernel command line asks for, or why nothing is done, with what was asked if that is known.
 ///
@@ -184,7 +184,7 @@ fn pass(config: &Config, options: Options, open: &Opener<'_>) -> Ended {
 /// A volume that is open, and what was done with it.
 struct Open {
     mount_point: PathBuf,
-    volume: Box<dyn Volume>,
+    volume: Box<dyn OpenVolume>,
     report: Option<VolumeReport>,
 }
 

@@ -68,6 +68,11 @@ impl Dir {
         Ok(Self::new(opened.context("cannot open the root")?, ""))
     }
 
+    /// [`Dir::open`], as the root that all paths begin at.
+    pub fn open_root(path: &Path) -> anyhow::Result<Self> {
+        Self::root(Self::open(path)?)
+    }
+
     /// Another descriptor of the same opening, with the lock on it, if there is one.
     pub fn try_clone(&self) -> anyhow::Result<Self> {
         Ok(Self::new(self.name(self.fd.try_clone(), "keep open", "")?, &self.path))

@@ -40,12 +40,12 @@ pub struct VolumeListing {
     /// What lies among the generations, is none, and is never touched.
     pub others: Vec<Other>,
     /// What recoveries replaced, which is kept as long as generations are.
-    pub replaced: Vec<Replaced>,
+    pub replaced: Vec<ReplacedEntry>,
 }
 
 /// What a recovery replaced.
 #[derive(Debug, Serialize)]
-pub struct Replaced {
+pub struct ReplacedEntry {
     /// Where it is, below the volume's root.
     pub name: String,
     /// Where it was, in the running system.
@@ -90,7 +90,7 @@ impl VolumeListing {
         self.being_removed = begun.into_iter().map(|generation| generation.name).collect();
         self.others = others;
         let replaced = trash::look(&store.live()?)?.replaced.into_iter();
-        let replaced = replaced.map(|(number, it)| Replaced {
+        let replaced = replaced.map(|(number, it)| ReplacedEntry {
             name: trash::shown(number),
             path: self.mount_point.join(it.path()),
             time: it.time,
@@ -124,7 +124,7 @@ impl std::fmt::Display for Listing {
             for name in &volume.being_removed {
                 writeln!(f, "  being removed: {}", shown(&name))?;
             }
-            for Replaced { name, path, time } in &volume.replaced {
+            for ReplacedEntry { name, path, time } in &volume.replaced {
                 let time = time.map_or(String::new(), |time| format!(" at {} UTC", utc(time)));
                 let path = shown(path);
                 writeln!(f, "  replaced by `darlings recover`{time}: {path}, now {name}")?;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::attributes::permissions;
 use super::descent::{Directory, OPEN_LEVELS};
 use super::entry::{device, is_stub};
-use super::equal::{Comparison, Named, same_flags, same_target};
+use super::equal::{Comparison, NamedEntry, same_flags, same_target};
 use crate::fs::{Dir, at};
 
 /// Something that two entries differ in.
@@ -139,8 +139,10 @@ impl Comparing<'_> {
         if !all && !found.is_empty() {
             return Ok((found, directory));
         }
-        let (one, other) =
-            (Named { parent: one, name: one_name }, Named { parent: other, name: other_name });
+        let (one, other) = (
+            NamedEntry { parent: one, name: one_name },
+            NamedEntry { parent: other, name: other_name },
+        );
         let same_content = match kind {
             FileType::RegularFile => {
                 was.stx_size == is.stx_size && self.comparison.same_bytes(one, other)?

@@ -18,14 +18,14 @@ const PIECE: usize = 128 * 1024;
 
 /// One of two entries that are compared: a name in a directory, never followed.
 #[derive(Debug, Clone, Copy)]
-pub struct Named<'a> {
+pub struct NamedEntry<'a> {
     /// The directory.
     pub parent: BorrowedFd<'a>,
     /// The name in it; `.` for the directory itself.
     pub name: &'a CStr,
 }
 
-impl Named<'_> {
+impl NamedEntry<'_> {
     /// Opens a file or a directory. Nothing else may be opened: it could block, or act on a device.
     fn open(self, kind: FileType) -> Result<OwnedFd, Errno> {
         match kind {
@@ -56,8 +56,12 @@ impl Comparison {
     ///
     /// # Errors
     /// Which of them cannot be opened or read.
-    pub fn same_bytes(&mut self, one: Named<'_>, other: Named<'_>) -> anyhow::Result<bool> {
-        let open = |file: Named<'_>| -> anyhow::Result<(OwnedFd, u64)> {
+    pub fn same_bytes(
+        &mut self,
+        one: NamedEntry<'_>,
+        other: NamedEntry<'_>,
+    ) -> anyhow::Result<bool> {
+        let open = |file: NamedEntry<'_>| -> anyhow::Result<(OwnedFd, u64)> {
             let opened = file.open(FileType::RegularFile).context("cannot open it")?;
             // It is read once, from the beginning to the end.
             fadvise(&opened, 0, None, Advice::Sequential).context("cannot read it ahead")?;
@@ -99,8 +103,8 @@ impl Comparison {
     /// The attribute that cannot be read.
     pub fn same_xattrs(
         &mut self,
-        one: Named<'_>,
-        other: Named<'_>,
+        one: NamedEntry<'_>,
+        other: NamedEntry<'_>,
         kind: FileType,
     ) -> anyhow::Result<bool> {
         let [names, other_names] = &mut self.names;
@@ -128,8 +132,8 @@ impl Comparison {
 ///
 /// # Errors
 /// One of them cannot be read.
-pub fn same_target(one: Named<'_>, other: Named<'_>) -> anyhow::Result<bool> {
-    let target = |link: Named<'_>| {
+pub fn same_target(one: NamedEntry<'_>, other: NamedEntry<'_>) -> anyhow::Result<bool> {
+    let target = |link: NamedEntry<'_>| {
         readlinkat(link.parent, link.name, Vec::new()).context("cannot read the symbolic link")
     };
     Ok(target(one)? == target(other)?)
@@ -140,11 +144,15 @@ pub fn same_target(one: Named<'_>, other: Named<'_>) -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// They cannot be opened or read.
-pub fn same_flags(one: Named<'_>, other: Named<'_>, kind: FileType) -> anyhow::Result<bool> {
+pub fn same_flags(
+    one: NamedEntry<'_>,
+    other: NamedEntry<'_>,
+    kind: FileType,
+) -> anyhow::Result<bool> {
     if !matches!(kind, FileType::Directory | FileType::RegularFile) {
         return Ok(true);
     }
-    let flags = |entry: Named<'_>| -> anyhow::Result<_> {
+    let flags = |entry: NamedEntry<'_>| -> anyhow::Result<_> {
         let cannot = "cannot read the flags of chattr(1)";
         let opened = entry.open(kind).context(cannot)?;
         Handle::Open(opened.as_fd()).flags().context(cannot)
@@ -190,7 +198,7 @@ fn get<'b>(
 /// The names of an entry's extended attributes. It is opened only where there are more than a call
 /// without a descriptor can tell of.
 fn list<'a, 'n>(
-    entry: Named<'a>,
+    entry: NamedEntry<'a>,
     kind: FileType,
     names: &'n mut Vec<u8>,
     held: &'a mut Option<OwnedFd>,

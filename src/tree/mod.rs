@@ -49,7 +49,7 @@ pub use descent::{Directory, OPEN_LEVELS};
 pub(crate) use directory::copy_attributes;
 pub use directory::{move_stub, take_attributes};
 pub(crate) use entry::is_stub;
-pub use equal::{Comparison, Named, same_flags, same_target};
+pub use equal::{Comparison, NamedEntry, same_flags, same_target};
 pub(crate) use flags::seal_file;
 pub use flags::{seals_in, seals_of};
 pub(crate) use links::Links;

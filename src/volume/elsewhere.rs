@@ -23,7 +23,7 @@ use crate::keep::survey::state_at;
 use crate::names::shown;
 use crate::rules::Verdict;
 use crate::text::absolute;
-use crate::tree::{Comparison, Named};
+use crate::tree::{Comparison, NamedEntry};
 
 /// As many links as the kernel follows (`MAXSYMLINKS`).
 pub(super) const MOST_LINKS: usize = 40;
@@ -199,7 +199,7 @@ impl Looking<'_> {
                 let (one, name) = self.previous.open_parent(content)?;
                 let (other, _) = blank.open_parent(content)?;
                 let name = at::c_name(&name)?;
-                let named = |parent| Named { parent, name: &name };
+                let named = |parent| NamedEntry { parent, name: &name };
                 let (one, other) = (named(one.as_fd()), named(other.as_fd()));
                 Comparison::default().same_bytes(one, other)?
             }

@@ -86,9 +86,9 @@ impl Looked {
     }
 
     /// As a `carry` takes it.
-    pub(super) fn seen<'a>(&'a self, nested: &'a [PathBuf]) -> carry::Seen<'a> {
+    pub(super) fn seen<'a>(&'a self, nested: &'a [PathBuf]) -> carry::Observed<'a> {
         let Self { paths, excluded, attic, .. } = self;
-        carry::Seen { persisted: paths, excluded, attic, nested }
+        carry::Observed { persisted: paths, excluded, attic, nested }
     }
 
     /// Makes sure that the blank's content fits beside the previous state at `root`, by an estimate

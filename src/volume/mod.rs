@@ -27,4 +27,4 @@ pub use open::{in_words, init, open, store, with_rules_for};
 pub use running::{
     Cover, cover, in_running_system, is_mount_point, other_mount, place_in, zfs_clones_no_blocks,
 };
-pub use seam::{OnlyNow, Options, Standing, Volume};
+pub use seam::{OnlyNow, OpenVolume, Options, Standing};

@@ -2,7 +2,7 @@
 
 use super::missing::{InitOptions, Missing};
 use super::running::in_running_system;
-use super::seam::{Options, Volume};
+use super::seam::{OpenVolume, Options};
 use super::{btrfs, dir, zfs};
 use crate::config;
 use crate::fs::Dir;
@@ -13,7 +13,7 @@ use crate::keep::survey::{Closed, keep_whole};
 ///
 /// # Errors
 /// The device or the dataset is not there, or cannot be mounted.
-pub fn open(volume: &config::Volume, options: Options) -> anyhow::Result<Box<dyn Volume>> {
+pub fn open(volume: &config::Volume, options: Options) -> anyhow::Result<Box<dyn OpenVolume>> {
     let here = options.dry_run.then(|| in_running_system(volume));
     let volume = here.as_ref().unwrap_or(volume);
     match &volume.backing {

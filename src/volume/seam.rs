@@ -9,7 +9,7 @@ use crate::keep::copy_in::Outcome;
 ///
 /// The engine asks every volume for its plan, then executes the steps phase by phase. A volume
 /// does what a step says and nothing else; undoing is its own business, since only it knows how.
-pub trait Volume {
+pub trait OpenVolume {
     /// Looks at everything that the plan depends on, and plans what [`Options::asked`] says.
     /// Changes nothing.
     ///
@@ -31,7 +31,7 @@ pub trait Volume {
     ///
     /// # Errors
     /// What failed. A failure while committing undoes what was committed of this volume if it
-    /// can; [`Volume::standing`] then tells.
+    /// can; [`OpenVolume::standing`] then tells.
     fn execute(&mut self, step: usize) -> anyhow::Result<Option<Outcome>>;
 
     /// Answers another plan with the same result, after `error` stopped a step of [`Phase::Prepare`], and
@@ -116,7 +116,7 @@ pub struct Options {
     pub dry_run: bool,
     /// Threads of a restoration.
     pub threads: usize,
-    /// What to plan; see [`Volume::plan`].
+    /// What to plan; see [`OpenVolume::plan`].
     pub asked: Asked,
     /// The id of the btrfs subvolume that the kernel command line mounts the root by.
     pub root_subvolid: Option<u64>,

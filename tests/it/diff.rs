@@ -9,7 +9,7 @@ use crate::common::changes::{Noise, clear, shuffle};
 use crate::common::made_up;
 use anyhow::{Result, ensure};
 use darlings::act::check::Check;
-use darlings::ask::diff::{self, Aspect, Change, Done, Entry};
+use darlings::ask::diff::{self, Aspect, Change, DiffEntry, Done};
 use darlings::cmdline::{Asked, CommandLine};
 use darlings::config::{Config, Strategy};
 use darlings::engine::report::Ending;
@@ -56,8 +56,8 @@ fn told(config: &Config, full: bool) -> Result<(Vec<Line>, Done)> {
     let volume = &config.volumes[0];
     let mut store = darlings::volume::store(volume, Access::ReadOnly)?;
     let mut lines = Vec::new();
-    let options = diff::Options { full, ..diff::Options::default() };
-    let done = diff::next_reset(store.as_mut(), volume, options, &mut |entry: &Entry<'_>| {
+    let options = diff::DiffOptions { full, ..diff::DiffOptions::default() };
+    let done = diff::next_reset(store.as_mut(), volume, options, &mut |entry: &DiffEntry<'_>| {
         lines.push((rel(entry.path)?, entry.change, entry.aspects.iter().copied().collect()));
         Ok(())
     });

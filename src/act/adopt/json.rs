@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Adoption, Fate};
+use super::{AdoptFate, Adoption};
 use crate::tree::BytesByRung;
 
 /// What became of the paths of every volume.
 #[derive(Debug, Serialize)]
-pub struct Report<'a> {
+pub struct AdoptReport<'a> {
     version: u32,
     dry_run: bool,
     volumes: Vec<OfVolume<'a>>,
@@ -33,7 +33,7 @@ struct OfPath<'a> {
     why: Option<&'a str>,
 }
 
-impl<'a> Report<'a> {
+impl<'a> AdoptReport<'a> {
     /// Of these.
     #[must_use]
     pub fn of(adoptions: &'a [Adoption], dry_run: bool) -> Self {
@@ -47,18 +47,18 @@ impl<'a> Report<'a> {
 }
 
 impl<'a> OfPath<'a> {
-    fn of(path: &'a Path, of: &'a Fate) -> Self {
+    fn of(path: &'a Path, of: &'a AdoptFate) -> Self {
         let (mut entries, mut bytes, mut why) = (None, None, None);
         let fate = match of {
-            Fate::Adopt { entries: of_entries, bytes: of_bytes } => {
+            AdoptFate::Adopt { entries: of_entries, bytes: of_bytes } => {
                 (entries, bytes) = (*of_entries, *of_bytes);
                 "adopt"
             }
-            Fate::Complete => "complete",
-            Fate::Already => "already",
-            Fate::Absent => "absent",
-            Fate::Unlinked => "unlinked",
-            Fate::Blocked(words) => {
+            AdoptFate::Complete => "complete",
+            AdoptFate::Already => "already",
+            AdoptFate::Absent => "absent",
+            AdoptFate::Unlinked => "unlinked",
+            AdoptFate::Blocked(words) => {
                 why = Some(words.as_str());
                 "blocked"
             }

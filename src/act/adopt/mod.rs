@@ -38,12 +38,12 @@ pub mod json;
 mod place;
 mod record;
 
-use place::Put;
+use place::{Put, in_the_store};
 use record::{Adopted, Pending};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct AdoptOptions {
     /// The store.
     pub from: PathBuf,
     /// Only look.
@@ -54,7 +54,7 @@ pub struct Options {
 
 /// What becomes of one declared path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum AdoptFate {
     /// It is copied. Entries and bytes are known once it was.
     Adopt {
         /// Entries at and below it.
@@ -81,7 +81,7 @@ pub struct Adoption {
     /// Where the running system mounts the volume.
     pub mount_point: PathBuf,
     /// Absolute, in the order of their depth and name.
-    pub paths: Vec<(PathBuf, Fate)>,
+    pub paths: Vec<(PathBuf, AdoptFate)>,
     /// By the way they came.
     pub bytes: BytesByRung,
 }
@@ -90,7 +90,7 @@ impl Adoption {
     /// Whether some path stays behind in the store.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.paths.iter().any(|(_, fate)| matches!(fate, Fate::Blocked(_)))
+        self.paths.iter().any(|(_, fate)| matches!(fate, AdoptFate::Blocked(_)))
     }
 }
 
@@ -98,7 +98,7 @@ impl Adoption {
 ///
 /// # Errors
 /// What failed. Volumes before it are done, and this one is as it was or is completed by the next run.
-pub fn adopt(config: &Config, options: &Options) -> anyhow::Result<Vec<Adoption>> {
+pub fn adopt(config: &Config, options: &AdoptOptions) -> anyhow::Result<Vec<Adoption>> {
     let from = Dir::open(&options.from).context("the store")?;
     for volume in &config.volumes {
         refuse_if_erased(volume, &from, options).with_context(|| shown(&volume.mount_point))?;
@@ -115,7 +115,11 @@ pub fn adopt(config: &Config, options: &Options) -> anyhow::Result<Vec<Adoption>
 }
 
 /// The store must outlive the next reset: until somebody has seen that all is well, it is the backup.
-fn refuse_if_erased(volume: &config::Volume, from: &Dir, options: &Options) -> anyhow::Result<()> {
+fn refuse_if_erased(
+    volume: &config::Volume,
+    from: &Dir,
+    options: &AdoptOptions,
+) -> anyhow::Result<()> {
     let place = with_volume(volume, Access::ReadOnly, |volume, store| {
         volume::place_in(volume, &store.live()?, from)
     })?;
@@ -145,7 +149,7 @@ fn in_volume(
     volume: &config::Volume,
     store: &mut dyn Store,
     from: &Dir,
-    options: &Options,
+    options: &AdoptOptions,
 ) -> anyhow::Result<Adoption> {
     if !options.dry_run {
         store.lock()?;
@@ -172,12 +176,7 @@ struct Adopter<'a> {
     from: &'a Dir,
     store: &'a Path,
     live: Dir,
-    options: &'a Options,
-}
-
-/// Where the path of a running system is in the store, below it.
-fn in_the_store(path: &Path) -> &Path {
-    path.strip_prefix("/").unwrap_or(path)
+    options: &'a AdoptOptions,
 }
 
 impl Adopter<'_> {
@@ -192,8 +191,9 @@ impl Adopter<'_> {
         for persisted in persisted {
             let full = self.volume.mount_point.join(&persisted.path);
             let fate = match pending.iter().find(|it| it.path == persisted.path) {
-                Some(it) => place::look(live, self.from, self.store, it, &full)
-                    .map(|put| self.blocked(it, &full, put).map_or(Fate::Complete, Fate::Blocked)),
+                Some(it) => place::look(live, self.from, self.store, it, &full).map(|put| {
+                    self.blocked(it, &full, put).map_or(AdoptFate::Complete, AdoptFate::Blocked)
+                }),
                 None => self.fate(&persisted.path, &full, &adopted),
             };
             paths.push((full.clone(), fate.with_context(|| format!("cannot look at {full:?}"))?));
@@ -208,13 +208,13 @@ impl Adopter<'_> {
         for (it, why) in waiting {
             let full = self.volume.mount_point.join(&it.path);
             match adoption.paths.iter_mut().find(|(path, _)| *path == full) {
-                Some((_, fate)) => *fate = Fate::Blocked(why),
+                Some((_, fate)) => *fate = AdoptFate::Blocked(why),
                 // It is not declared any more.
-                None => adoption.paths.push((full, Fate::Blocked(why))),
+                None => adoption.paths.push((full, AdoptFate::Blocked(why))),
             }
         }
         for (full, fate) in &mut adoption.paths {
-            if *fate == Fate::Unlinked {
+            if *fate == AdoptFate::Unlinked {
                 self.unlink(full, fate, &adopted)
                     .with_context(|| format!("cannot remove the link {full:?}"))?;
             }
@@ -223,37 +223,40 @@ impl Adopter<'_> {
     }
 
     /// Removes a link, if nothing came there or to the store while others were copied.
-    fn unlink(&self, full: &Path, fate: &mut Fate, adopted: &Adopted) -> anyhow::Result<()> {
+    fn unlink(&self, full: &Path, fate: &mut AdoptFate, adopted: &Adopted) -> anyhow::Result<()> {
         let path = self.below(full)?;
         match self.fate(path, full, adopted)? {
-            Fate::Unlinked => place::unlink(&self.live, path)?,
-            Fate::Absent => *fate = Fate::Absent,
-            _ => *fate = Fate::Blocked("it came into being meanwhile; run this again".to_owned()),
+            AdoptFate::Unlinked => place::unlink(&self.live, path)?,
+            AdoptFate::Absent => *fate = AdoptFate::Absent,
+            _ => {
+                *fate =
+                    AdoptFate::Blocked("it came into being meanwhile; run this again".to_owned());
+            }
         }
         Ok(())
     }
 
-    fn fate(&self, path: &Path, full: &Path, adopted: &Adopted) -> anyhow::Result<Fate> {
+    fn fate(&self, path: &Path, full: &Path, adopted: &Adopted) -> anyhow::Result<AdoptFate> {
         let kind = match state_at(self.from, in_the_store(full))? {
             State::Absent => {
                 let live = &self.live;
                 let linked = place::is_link_into(live, path, full, self.from, self.store)?;
-                return Ok(if linked { Fate::Unlinked } else { Fate::Absent });
+                return Ok(if linked { AdoptFate::Unlinked } else { AdoptFate::Absent });
             }
             State::Unreachable { ancestor, kind } => {
                 let ancestor = self.store.join(ancestor);
-                return Ok(Fate::Blocked(format!(
+                return Ok(AdoptFate::Blocked(format!(
                     "{ancestor:?} is a {kind}, which is not followed"
                 )));
             }
             State::Present { kind } => kind,
         };
-        let copied = Fate::Adopt { entries: None, bytes: None };
+        let copied = AdoptFate::Adopt { entries: None, bytes: None };
         let there = match state_at(&self.live, path)? {
             State::Absent => return Ok(copied),
             State::Unreachable { ancestor, kind } => {
                 let ancestor = self.volume.mount_point.join(ancestor);
-                return Ok(Fate::Blocked(format!(
+                return Ok(AdoptFate::Blocked(format!(
                     "{ancestor:?} is a {kind}, which is not followed"
                 )));
             }
@@ -265,18 +268,18 @@ impl Adopter<'_> {
         // What something is mounted on stays what it is, and is filled.
         let can_be_filled = kind == there && place::can_fill(kind);
         Ok(match (stands_for_it, mounted) {
-            (false, _) if adopted.holds(path) => Fate::Already,
-            (false, false) => Fate::Blocked(format!(
+            (false, _) if adopted.holds(path) => AdoptFate::Already,
+            (false, false) => AdoptFate::Blocked(format!(
                 "a {there} with a content of its own is there; move it away, or keep it and ignore the \
                  store's"
             )),
-            (false, true) => Fate::Blocked(format!(
+            (false, true) => AdoptFate::Blocked(format!(
                 "a {there} with a content of its own is hidden below what is mounted on it; after `mount \
                  --bind {} /mnt` it is {}: move it away, and run this again",
                 shown(&self.volume.mount_point),
                 shown(&Path::new("/mnt").join(path)),
             )),
-            (true, true) if !can_be_filled => Fate::Blocked(format!(
+            (true, true) if !can_be_filled => AdoptFate::Blocked(format!(
                 "something is mounted on a {there}, and in the store is a {kind}; unmount it, and run \
                  this again"
             )),
@@ -352,7 +355,7 @@ impl Adopter<'_> {
         let mut pending = Vec::new();
         let mut copies = Vec::new();
         let to_copy =
-            adoption.paths.iter_mut().filter(|(_, fate)| matches!(fate, Fate::Adopt { .. }));
+            adoption.paths.iter_mut().filter(|(_, fate)| matches!(fate, AdoptFate::Adopt { .. }));
         let mut fates = Vec::new();
         let taken = |number: &PathBuf| waiting.iter().any(|(it, _)| it.directory() == number);
         let mut numbers =
@@ -378,8 +381,8 @@ impl Adopter<'_> {
             let nested =
                 brought.nested.iter().find_map(|nested| nested.strip_prefix(&it.slot).ok());
             *fate = match nested {
-                Some(below) => Fate::Blocked(self.nested(&copied.path, below)),
-                None => Fate::Adopt { entries: copied.entries, bytes: copied.bytes },
+                Some(below) => AdoptFate::Blocked(self.nested(&copied.path, below)),
+                None => AdoptFate::Adopt { entries: copied.entries, bytes: copied.bytes },
             };
         }
         // Their copies are incomplete, and go with the slots.
@@ -402,7 +405,7 @@ impl Adopter<'_> {
     }
 }
 
-impl fmt::Display for Fate {
+impl fmt::Display for AdoptFate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Adopt { entries: Some(entries), bytes: Some(bytes) } => {

@@ -7,7 +7,6 @@ use anyhow::{Context as _, bail};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, fsync, openat, statx};
 use rustix::io::Errno;
 
-use super::in_the_store;
 use super::record::{self, Pending};
 use crate::fs::at::{self, Kind};
 use crate::fs::dir::{Dir, is};
@@ -297,4 +296,9 @@ fn make_like(work: &Dir, model: &Dir) -> anyhow::Result<Dir> {
     let new = work.make_dir(ABOVE)?;
     tree::take_attributes(model, &new)?;
     Ok(new)
+}
+
+/// Where the path of a running system is in the store, below it.
+pub(super) fn in_the_store(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
 }

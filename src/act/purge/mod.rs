@@ -26,7 +26,7 @@ pub mod report;
 #[cfg(test)]
 mod tests;
 
-use report::{Failed, Outcome, Removed, Report, VolumeReport, What, Why};
+use report::{Failed, PurgeOutcome, PurgeReport, PurgedVolume, RemovalReason, Removed, What};
 
 /// How a purge runs.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ pub trait Watch {
 pub type Opener<'o> = dyn Fn(&config::Volume, Access) -> anyhow::Result<Box<dyn Store>> + 'o;
 
 /// Purges every volume of `config`, one after the other.
-pub fn purge(config: &Config, options: Options, watch: &mut dyn Watch) -> Report {
+pub fn purge(config: &Config, options: Options, watch: &mut dyn Watch) -> PurgeReport {
     purge_with(config, options, watch, &crate::volume::store)
 }
 
@@ -61,17 +61,17 @@ pub fn purge_with(
     options: Options,
     watch: &mut dyn Watch,
     open: &Opener<'_>,
-) -> Report {
+) -> PurgeReport {
     let mut volumes = Vec::new();
     for volume in &config.volumes {
-        let report = VolumeReport { mount_point: volume.mount_point.clone(), ..Default::default() };
+        let report = PurgedVolume { mount_point: volume.mount_point.clone(), ..Default::default() };
         let mut purge = Purge { keep: volume.keep.unwrap_or_default(), options, watch, report };
         purge.run(volume, open);
         volumes.push(purge.report);
     }
     let failed = volumes.iter().any(|volume| !volume.failed.is_empty());
-    let outcome = if failed { Outcome::Failed } else { Outcome::Done };
-    Report { version: 1, dry_run: options.dry_run, outcome, volumes }
+    let outcome = if failed { PurgeOutcome::Failed } else { PurgeOutcome::Done };
+    PurgeReport { version: 1, dry_run: options.dry_run, outcome, volumes }
 }
 
 /// The purge of one volume.
@@ -79,7 +79,7 @@ struct Purge<'a> {
     keep: Keep,
     options: Options,
     watch: &'a mut dyn Watch,
-    report: VolumeReport,
+    report: PurgedVolume,
 }
 
 impl Purge<'_> {
@@ -115,14 +115,21 @@ impl Purge<'_> {
         if let Some(own) = &own {
             for name in &trash.doomed {
                 let path = Path::new(TRASH).join(name);
-                self.empty(store, own, &path, &name.to_string_lossy(), What::Trash, Why::Trash);
+                self.empty(
+                    store,
+                    own,
+                    &path,
+                    &name.to_string_lossy(),
+                    What::Trash,
+                    RemovalReason::Trash,
+                );
             }
         }
         let seen = store.look(Detail::Retention)?;
         let newest = seen.generations.last().map(|generation| generation.number);
         for begun in &seen.begun {
             if newest.is_some_and(|newest| begun.number < newest) {
-                self.remove(store, begun, Why::Begun);
+                self.remove(store, begun, RemovalReason::Begun);
             } else {
                 let note = format!("{} is incomplete, but it is the newest", begun.name);
                 self.note(note);
@@ -159,7 +166,7 @@ impl Purge<'_> {
     ) -> anyhow::Result<()> {
         for number in own.begun()? {
             let path = Path::new(ATTIC).join(generations::removing_name(number));
-            self.empty(store, own, &path, &number.to_string(), What::Attic, Why::Begun);
+            self.empty(store, own, &path, &number.to_string(), What::Attic, RemovalReason::Begun);
         }
         let Some(days) = self.keep.days else { return Ok(()) };
         let times: BTreeMap<u64, u64> =
@@ -168,13 +175,13 @@ impl Purge<'_> {
         for number in retention::older_than(&attic, days, self.options.now) {
             let name = format!("{OWN_DIRECTORY}/{ATTIC}/{number}");
             if self.options.dry_run {
-                self.removed(What::Attic, name, Why::TooOld, None);
+                self.removed(What::Attic, name, RemovalReason::TooOld, None);
                 continue;
             }
             match own.doom_attic(number) {
                 Ok(doomed) => {
                     let number = number.to_string();
-                    self.empty(store, own, &doomed, &number, What::Attic, Why::TooOld);
+                    self.empty(store, own, &doomed, &number, What::Attic, RemovalReason::TooOld);
                 }
                 Err(error) => self.failed(&name, &error),
             }
@@ -200,7 +207,13 @@ impl Purge<'_> {
         left
     }
 
-    fn remove_replaced(&mut self, store: &mut dyn Store, live: &Dir, number: u64, why: Why) {
+    fn remove_replaced(
+        &mut self,
+        store: &mut dyn Store,
+        live: &Dir,
+        number: u64,
+        why: RemovalReason,
+    ) {
         let name = trash::shown(number);
         if self.options.dry_run {
             return self.removed(What::Replaced, name, why, None);
@@ -246,7 +259,7 @@ impl Purge<'_> {
             let next = oldest.next();
             let Some(generation) = left.iter().find(|it| Some(it.number) == next) else {
                 if let Some(&number) = replaced.next() {
-                    self.remove_replaced(store, live, number, Why::LittleSpace);
+                    self.remove_replaced(store, live, number, RemovalReason::LittleSpace);
                     if self.options.dry_run {
                         return Ok(());
                     }
@@ -263,16 +276,21 @@ impl Purge<'_> {
                 return Ok(());
             };
             if self.options.dry_run {
-                self.removed(What::Generation, generation.name.clone(), Why::LittleSpace, None);
+                self.removed(
+                    What::Generation,
+                    generation.name.clone(),
+                    RemovalReason::LittleSpace,
+                    None,
+                );
                 self.note(format!("{little}: more generations may go, the oldest first"));
                 return Ok(());
             }
             self.note(format!("{little}: the oldest generation goes, {}", generation.name));
-            self.remove(store, generation, Why::LittleSpace);
+            self.remove(store, generation, RemovalReason::LittleSpace);
         }
     }
 
-    fn remove(&mut self, store: &mut dyn Store, generation: &Generation, why: Why) {
+    fn remove(&mut self, store: &mut dyn Store, generation: &Generation, why: RemovalReason) {
         if !self.options.dry_run {
             self.watch.removing(&generation.name, 0);
             if let Err(error) = store.remove(generation) {
@@ -291,7 +309,7 @@ impl Purge<'_> {
         path: &Path,
         name: &str,
         what: What,
-        why: Why,
+        why: RemovalReason,
     ) {
         let below = Path::new(OWN_DIRECTORY).join(path);
         let shown = below.with_file_name(name).to_string_lossy().into_owned();
@@ -311,7 +329,7 @@ impl Purge<'_> {
         }
     }
 
-    fn removed(&mut self, what: What, name: String, reason: Why, entries: Option<u64>) {
+    fn removed(&mut self, what: What, name: String, reason: RemovalReason, entries: Option<u64>) {
         let removed = Removed { what, name, reason, entries };
         self.watch.pause();
         let at = shown(&self.report.mount_point);

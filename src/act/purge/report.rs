@@ -9,21 +9,21 @@ use crate::names::shown;
 
 /// The report of a purge. Its schema is in the README; a new field does not change `version`.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct PurgeReport {
     /// Format of this report.
     pub version: u32,
     /// Nothing was changed; what is listed would be.
     pub dry_run: bool,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: PurgeOutcome,
     /// The volumes, in the order of the configuration.
-    pub volumes: Vec<VolumeReport>,
+    pub volumes: Vec<PurgedVolume>,
 }
 
 /// How a purge ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum PurgeOutcome {
     /// Everything that was to go is gone.
     Done,
     /// Something could not be removed; the rest is.
@@ -32,7 +32,7 @@ pub enum Outcome {
 
 /// What happened to one volume.
 #[derive(Debug, Default, Serialize)]
-pub struct VolumeReport {
+pub struct PurgedVolume {
     /// Where the running system mounts it.
     #[serde(serialize_with = "crate::text::shown_path")]
     pub mount_point: PathBuf,
@@ -58,7 +58,7 @@ pub struct Removed {
     /// The generation's name, or the path below the volume's root.
     pub name: String,
     /// Why.
-    pub reason: Why,
+    pub reason: RemovalReason,
     /// Files and directories that were removed one by one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entries: Option<u64>,
@@ -81,7 +81,7 @@ pub enum What {
 /// Why something goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum RemovalReason {
     /// Nobody wants it.
     Trash,
     /// An earlier purge had begun to remove it.
@@ -94,7 +94,7 @@ pub enum Why {
     LittleSpace,
 }
 
-impl From<Reason> for Why {
+impl From<Reason> for RemovalReason {
     fn from(reason: Reason) -> Self {
         match reason {
             Reason::TooMany => Self::TooMany,
@@ -121,14 +121,14 @@ impl std::fmt::Display for Removed {
             What::Attic => "from the attic ",
         };
         let why = match self.reason {
-            Why::Trash => "what the reset moved aside",
-            Why::Begun => "its removal was begun earlier",
-            Why::TooMany => "more are there than `keep.generations`",
-            Why::TooOld => "older than `keep.days`",
-            Why::LittleSpace => "less is free than `keep.min_free`",
+            RemovalReason::Trash => "what the reset moved aside",
+            RemovalReason::Begun => "its removal was begun earlier",
+            RemovalReason::TooMany => "more are there than `keep.generations`",
+            RemovalReason::TooOld => "older than `keep.days`",
+            RemovalReason::LittleSpace => "less is free than `keep.min_free`",
         };
         write!(f, "{kind}{}: {why}", shown(&self.name))
     }
 }
 
-impl Report {}
+impl PurgeReport {}

@@ -104,7 +104,7 @@ impl Watch for Nobody {
 }
 
 /// A live volume with something in its trash, and a purge of it.
-fn run(keep: Keep, dry_run: bool, state: State) -> (Vec<String>, Report) {
+fn run(keep: Keep, dry_run: bool, state: State) -> (Vec<String>, PurgeReport) {
     let live = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(live.path().join(".darlings/trash/7")).unwrap();
     let fake = Fake { state: Rc::new(RefCell::new(state)), live: Rc::new(live) };
@@ -135,7 +135,7 @@ fn run(keep: Keep, dry_run: bool, state: State) -> (Vec<String>, Report) {
     (log, report)
 }
 
-fn numbers(report: &Report, why: Why) -> Vec<&str> {
+fn numbers(report: &PurgeReport, why: RemovalReason) -> Vec<&str> {
     let removed = report.volumes[0].removed.iter();
     removed.filter(|removed| removed.reason == why).map(|removed| removed.name.as_str()).collect()
 }
@@ -159,9 +159,9 @@ fn the_trash_goes_first_then_what_was_begun_then_the_oldest() {
     let state = State { begun: vec![2], generations: vec![1, 3, 4, 5], ..five() };
     let (log, report) = run(generations(2), false, state);
     assert_eq!(log, ["trash", NESTED, "remove 2", "remove 1", "remove 3", "close"]);
-    assert_eq!(report.outcome, Outcome::Done);
-    assert_eq!(numbers(&report, Why::Begun), ["generation 2"]);
-    assert_eq!(numbers(&report, Why::TooMany), ["generation 1", "generation 3"]);
+    assert_eq!(report.outcome, PurgeOutcome::Done);
+    assert_eq!(numbers(&report, RemovalReason::Begun), ["generation 2"]);
+    assert_eq!(numbers(&report, RemovalReason::TooMany), ["generation 1", "generation 3"]);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn what_was_begun_stays_when_nothing_newer_is_left() {
 fn what_is_held_is_told_and_the_rest_goes() {
     let (log, report) = run(generations(2), false, State { held: vec![2], ..five() });
     assert_eq!(log, ["trash", NESTED, "remove 1", "remove 3", "close"]);
-    assert_eq!(report.outcome, Outcome::Failed);
+    assert_eq!(report.outcome, PurgeOutcome::Failed);
     let failed = Failed { name: "generation 2".into(), error: "there is a hold on it".into() };
     assert_eq!(report.volumes[0].failed, [failed]);
 }
@@ -185,7 +185,7 @@ fn what_is_held_is_told_and_the_rest_goes() {
 fn generations_go_one_by_one_until_enough_is_free() {
     let (log, report) = run(min_free(120), false, five());
     assert_eq!(log, ["trash", NESTED, "remove 1", "remove 2", "close"]);
-    assert_eq!(numbers(&report, Why::LittleSpace), ["generation 1", "generation 2"]);
+    assert_eq!(numbers(&report, RemovalReason::LittleSpace), ["generation 1", "generation 2"]);
     assert_eq!(report.volumes[0].available_bytes, Some(120));
     let (log, _) = run(min_free(100), false, five());
     assert_eq!(log, ["trash", NESTED, "close"]);
@@ -231,7 +231,7 @@ fn nothing_is_touched_while_a_reset_waits_or_runs() {
     for state in [waits, State { locked: true, ..five() }] {
         let (log, report) = run(generations(1), false, state);
         assert_eq!(log, ["close"]);
-        assert_eq!(report.outcome, Outcome::Failed);
+        assert_eq!(report.outcome, PurgeOutcome::Failed);
         assert_eq!(report.volumes[0].failed[0].name, "");
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::{From, Refused, Request, Source};
+use super::request::{From, Refused, Request, Source};
 use crate::cmdline::Which;
 use crate::fs::Dir;
 use crate::generations::{self, Detail, Store};

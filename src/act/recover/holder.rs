@@ -7,7 +7,7 @@ use rustix::fs::{FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::Target;
+use super::target::Target;
 use crate::fs::Dir;
 use crate::fs::at;
 use crate::names::shown;

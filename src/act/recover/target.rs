@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Statx, open, openat2};
 use rustix::io::Errno;
 
-use super::{Refused, Request, Source, check_not_own};
+use super::request::{Refused, Request, Source, check_not_own};
 use crate::ask::lookup::{self, Found, Place, Volumes};
 use crate::config::Config;
 use crate::fs::Dir;

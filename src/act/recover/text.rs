@@ -1,6 +1,6 @@
 //! A recovery for a person.
 
-use super::{Outcome, Recovered};
+use super::{RecoverOutcome, Recovered};
 use crate::engine::report::ways_in_words;
 use crate::names::shown;
 use crate::paint::Paint;
@@ -14,17 +14,17 @@ impl Recovered {
         let to =
             if self.to == self.path { String::new() } else { format!(" as {}", shown(&self.to)) };
         match self.outcome {
-            Outcome::AlreadyThere => {
+            RecoverOutcome::AlreadyThere => {
                 format!("{}: already as {from} has it\n", paint.head(shown(&self.to)))
             }
-            Outcome::DryRun => {
+            RecoverOutcome::DryRun => {
                 let instead = if self.replaced { ", replacing what is there" } else { "" };
                 format!(
                     "{path}: would be recovered from {from}{to}{instead}\n{}",
                     self.directories("would make")
                 )
             }
-            Outcome::Recovered => {
+            RecoverOutcome::Recovered => {
                 let entries = match self.entries {
                     Some(1) => "1 entry".to_owned(),
                     entries => format!("{} entries", entries.unwrap_or(0)),

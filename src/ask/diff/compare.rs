@@ -8,7 +8,7 @@
 use rustix::fs::{FileType, Statx};
 use serde::Serialize;
 
-use crate::tree::{Comparison, Named, same_flags, same_target};
+use crate::tree::{Comparison, NamedEntry, same_flags, same_target};
 
 use crate::fs::at;
 use crate::own::state::{Moment, moment};
@@ -52,7 +52,7 @@ impl Aspect {
 
 /// One side of a comparison.
 pub(super) struct Side<'a> {
-    pub(super) named: Named<'a>,
+    pub(super) named: NamedEntry<'a>,
     pub(super) status: &'a Statx,
 }
 

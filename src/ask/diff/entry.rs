@@ -9,7 +9,7 @@ use super::compare::Aspect;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct DiffEntry<'a> {
     /// Below the volume's root; empty for the root itself.
     pub path: &'a Path,
     /// What is different.
@@ -18,7 +18,7 @@ pub struct Entry<'a> {
     /// says nothing there.
     pub fate: Fate,
     /// What it is now; of what was removed, what it was.
-    pub kind: Kind,
+    pub kind: DiffKind,
     /// In what it differs, if it was changed.
     pub aspects: &'a [Aspect],
     /// The size of a file, or the length of a symbolic link's target, in bytes; else 0.
@@ -60,7 +60,7 @@ pub enum Fate {
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum DiffKind {
     /// A regular file.
     File,
     /// A directory.
@@ -79,7 +79,7 @@ pub enum Kind {
     BlockDevice,
 }
 
-impl Kind {
+impl DiffKind {
     /// Whether other entries can be in it.
     #[must_use]
     pub fn holds_entries(self) -> bool {

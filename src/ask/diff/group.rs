@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::entry::{Change, Entry};
+use super::entry::{Change, DiffEntry};
 
 /// How much a file counts beside its bytes: many small ones matter as one large one does.
 const FILE: u64 = 64 * 1024;
@@ -36,7 +36,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn of(entry: &Entry<'_>) -> Self {
+    fn of(entry: &DiffEntry<'_>) -> Self {
         let directory = entry.kind.holds_entries();
         let counts = !directory || entry.change == Change::Changed;
         Self {
@@ -132,7 +132,7 @@ pub(super) struct Line {
 }
 
 impl Groups {
-    pub(super) fn add(&mut self, entry: &Entry<'_>) {
+    pub(super) fn add(&mut self, entry: &DiffEntry<'_>) {
         let path = entry.path.as_os_str().as_bytes();
         // From below: what comes next is mostly near.
         let above = |end: usize| {
@@ -233,12 +233,12 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::{Fate, Kind};
+    use super::super::entry::{DiffKind, Fate};
     use super::*;
 
-    fn entry(path: &str, bytes: u64) -> Entry<'_> {
-        let kind = if path.ends_with('/') { Kind::Directory } else { Kind::File };
-        Entry {
+    fn entry(path: &str, bytes: u64) -> DiffEntry<'_> {
+        let kind = if path.ends_with('/') { DiffKind::Directory } else { DiffKind::File };
+        DiffEntry {
             path: Path::new(path),
             change: Change::New,
             fate: Fate::Erased,

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
-use super::entry::{Kind, Managed};
+use super::entry::{DiffKind, Managed};
 use super::managed;
 use super::marks::Both;
 use crate::fs::at;
@@ -126,7 +126,7 @@ pub(super) fn open(parent: Option<&OwnedFd>, name: &CStr) -> anyhow::Result<Opti
 pub(super) fn managed_entry(
     parent: Option<&OwnedFd>,
     name: &CStr,
-    kind: Kind,
+    kind: DiffKind,
 ) -> anyhow::Result<Option<Managed>> {
     let Some(parent) = parent else { return Ok(None) };
     match managed::of_entry(parent.as_fd(), name, kind) {

@@ -9,7 +9,7 @@ use rustix::fs::readlinkat;
 use rustix::io::Errno;
 
 use super::entry::in_running_system;
-use super::entry::{Kind, Managed};
+use super::entry::{DiffKind, Managed};
 use crate::volume;
 
 /// Where NixOS' own links point.
@@ -37,11 +37,11 @@ impl System {
 pub(super) fn of_entry(
     parent: BorrowedFd<'_>,
     name: &CStr,
-    kind: Kind,
+    kind: DiffKind,
 ) -> Result<Option<Managed>, Errno> {
     match kind {
-        Kind::Socket => Ok(Some(Managed::Socket)),
-        Kind::Symlink => {
+        DiffKind::Socket => Ok(Some(Managed::Socket)),
+        DiffKind::Symlink => {
             let target = readlinkat(parent, name, Vec::new())?;
             Ok(is_generated(target.as_bytes()).then_some(Managed::NixLink))
         }

@@ -44,7 +44,7 @@ mod walk;
 mod words;
 
 pub use compare::Aspect;
-pub use entry::{Change, Entry, Fate, Kind, Managed, in_running_system};
+pub use entry::{Change, DiffEntry, DiffKind, Fate, Managed, in_running_system};
 pub(crate) use managed::is_generated;
 pub use totals::{Amount, Totals};
 pub use words::Owners;
@@ -55,7 +55,7 @@ use walk::{Trees, Walk};
 
 /// What is looked at, and how.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options<'a> {
+pub struct DiffOptions<'a> {
     /// Only what is at or below this path, which is below the volume's root.
     pub only: Option<&'a Path>,
     /// Look at every entry, even where the filesystem could tell what was changed.
@@ -67,7 +67,7 @@ pub struct Options<'a> {
 pub struct Done {
     /// Whether the filesystem told where to look, so that not everything was looked at.
     pub fast: bool,
-    /// Whether there was anything at [`Options::only`], or above, on either side.
+    /// Whether there was anything at [`DiffOptions::only`], or above, on either side.
     pub found: bool,
     /// Directories that were read.
     pub directories: u64,
@@ -82,14 +82,14 @@ pub trait Watch {
     ///
     /// # Errors
     /// The comparison ends with this one.
-    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()>;
+    fn see(&mut self, entry: &DiffEntry<'_>) -> anyhow::Result<()>;
 
     /// How much was looked at so far.
     fn progress(&mut self, _done: &Done) {}
 }
 
-impl<F: FnMut(&Entry<'_>) -> anyhow::Result<()>> Watch for F {
-    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()> {
+impl<F: FnMut(&DiffEntry<'_>) -> anyhow::Result<()>> Watch for F {
+    fn see(&mut self, entry: &DiffEntry<'_>) -> anyhow::Result<()> {
         self(entry)
     }
 }
@@ -103,7 +103,7 @@ impl<F: FnMut(&Entry<'_>) -> anyhow::Result<()>> Watch for F {
 pub fn next_reset(
     store: &mut dyn Store,
     volume: &config::Volume,
-    options: Options<'_>,
+    options: DiffOptions<'_>,
     watch: &mut dyn Watch,
 ) -> anyhow::Result<Done> {
     let live = store.live()?;
@@ -145,7 +145,7 @@ pub fn between(
     store: &mut dyn Store,
     volume: &config::Volume,
     (older, newer): (&Generation, Option<&Generation>),
-    options: Options<'_>,
+    options: DiffOptions<'_>,
     watch: &mut dyn Watch,
 ) -> anyhow::Result<Done> {
     if matches!(volume.backing, config::Backing::Dir(_)) {
@@ -180,7 +180,7 @@ pub fn between(
 fn walk(
     trees: &Trees<'_>,
     (marks, made): (Option<&Marks>, Option<Moment>),
-    options: Options<'_>,
+    options: DiffOptions<'_>,
     watch: &mut dyn Watch,
 ) -> anyhow::Result<Done> {
     let comparer = Comparer::new(made);

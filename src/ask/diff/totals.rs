@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::entry::{Change, Entry, Fate, Managed};
+use super::entry::{Change, DiffEntry, Fate, Managed};
 
 /// How much there is of something.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -17,7 +17,7 @@ pub struct Amount {
 
 impl Amount {
     /// One more entry.
-    pub(super) fn add(&mut self, entry: &Entry<'_>) {
+    pub(super) fn add(&mut self, entry: &DiffEntry<'_>) {
         if entry.kind.holds_entries() {
             self.directories += 1;
         } else {
@@ -63,7 +63,7 @@ pub struct ManagedTotals {
 
 impl Totals {
     /// One more entry.
-    pub fn add(&mut self, entry: &Entry<'_>) {
+    pub fn add(&mut self, entry: &DiffEntry<'_>) {
         let amount = match (entry.managed, entry.fate, entry.change) {
             (Some(managed), _, _) => {
                 let ManagedTotals { nix_link, socket, empty_directory, mount_point } =

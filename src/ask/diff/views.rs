@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::compare::Aspect;
 use super::entry::in_running_system;
-use super::entry::{Change, Entry, Fate, Kind, Managed};
+use super::entry::{Change, DiffEntry, DiffKind, Fate, Managed};
 use super::group::{Groups, Line};
 use super::totals::Amount;
 use super::totals::{Totals, counted};
@@ -45,7 +45,7 @@ impl Style<'_> {
         shown(&in_running_system(self.mount_point, path))
     }
 
-    fn mark(&self, entry: &Entry<'_>) -> String {
+    fn mark(&self, entry: &DiffEntry<'_>) -> String {
         let (new, removed) = if self.generations { ("+", "-") } else { ("-", "+") };
         match (entry.fate, entry.change) {
             (Fate::Attic, _) => self.paint.head("a"),
@@ -55,7 +55,7 @@ impl Style<'_> {
         }
     }
 
-    fn shows(&self, entry: &Entry<'_>) -> bool {
+    fn shows(&self, entry: &DiffEntry<'_>) -> bool {
         if entry.managed.is_some() {
             return self.all;
         }
@@ -70,7 +70,7 @@ pub trait View {
     ///
     /// # Errors
     /// It cannot be printed.
-    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()>;
+    fn see(&mut self, entry: &DiffEntry<'_>) -> anyhow::Result<()>;
 
     /// That was all.
     ///
@@ -82,7 +82,7 @@ pub trait View {
 const PRINTING: &str = "cannot print what differs";
 
 /// Why and how, behind the path.
-fn note(entry: &Entry<'_>) -> String {
+fn note(entry: &DiffEntry<'_>) -> String {
     let aspects = entry.aspects.iter().map(|aspect| aspect.word());
     let words: Vec<&str> = aspects.chain(entry.managed.map(Managed::word)).collect();
     if words.is_empty() { String::new() } else { format!("  ({})", words.join(", ")) }
@@ -102,7 +102,7 @@ impl<'a> Flat<'a> {
 }
 
 impl View for Flat<'_> {
-    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()> {
+    fn see(&mut self, entry: &DiffEntry<'_>) -> anyhow::Result<()> {
         if !self.style.shows(entry) {
             return Ok(());
         }
@@ -169,7 +169,7 @@ impl<'a> Tree<'a> {
 }
 
 impl View for Tree<'_> {
-    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()> {
+    fn see(&mut self, entry: &DiffEntry<'_>) -> anyhow::Result<()> {
         if let Some((path, _, amount)) = &mut self.summed {
             if entry.path.starts_with(&*path) {
                 if entry.managed.is_none() {
@@ -190,7 +190,7 @@ impl View for Tree<'_> {
         }
         let mark = self.style.mark(entry);
         let size = match entry.kind {
-            Kind::Directory | Kind::Subvolume => "/".to_owned(),
+            DiffKind::Directory | DiffKind::Subvolume => "/".to_owned(),
             _ => format!("  {}", bytes_in_words(entry.bytes)),
         };
         self.line(entry.path, &mark, &format!("{size}{}", note(entry)))
@@ -264,7 +264,7 @@ impl<'a> Grouped<'a> {
 }
 
 impl View for Grouped<'_> {
-    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()> {
+    fn see(&mut self, entry: &DiffEntry<'_>) -> anyhow::Result<()> {
         if entry.managed.is_some() && !self.style.all {
             return Ok(());
         }
@@ -355,7 +355,7 @@ struct JsonEntry<'a> {
     change: Change,
     #[serde(skip_serializing_if = "Option::is_none")]
     fate: Option<Fate>,
-    kind: Kind,
+    kind: DiffKind,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     aspects: &'a [Aspect],
     bytes: u64,
@@ -376,7 +376,7 @@ impl<'a> Json<'a> {
 }
 
 impl View for Json<'_> {
-    fn see(&mut self, entry: &Entry<'_>) -> anyhow::Result<()> {
+    fn see(&mut self, entry: &DiffEntry<'_>) -> anyhow::Result<()> {
         if entry.managed.is_some() && !self.style.all {
             return Ok(());
         }

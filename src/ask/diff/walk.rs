@@ -18,7 +18,7 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::compare::{Aspect, Comparer, Side};
-use super::entry::{Change, Entry, Fate, Kind, Managed};
+use super::entry::{Change, DiffEntry, DiffKind, Fate, Managed};
 use super::level::{
     Level, Pair, Place, Reading, Ruled, is_gone, managed_entry, open, opened, status,
     status_of_directory,
@@ -29,7 +29,7 @@ use super::{Done, Watch};
 use crate::fs::reserved::Reserved;
 use crate::fs::{Dir, at};
 use crate::rules::Rules;
-use crate::tree::{Directory, Named, OPEN_LEVELS};
+use crate::tree::{Directory, NamedEntry, OPEN_LEVELS};
 
 /// Entries of a directory that are held, and told in order, at once.
 const CHUNK: usize = 65_536;
@@ -143,13 +143,20 @@ impl<'a> Walk<'a> {
             let before = old.status().context("the older tree")?;
             if tell {
                 let new =
-                    Side { named: Named { parent: new.as_fd(), name: c"." }, status: &status };
+                    Side { named: NamedEntry { parent: new.as_fd(), name: c"." }, status: &status };
                 let old =
-                    Side { named: Named { parent: old.as_fd(), name: c"." }, status: &before };
+                    Side { named: NamedEntry { parent: old.as_fd(), name: c"." }, status: &before };
                 let aspects =
                     self.comparer.differences(&new, &old).context("cannot compare the roots")?;
                 if !aspects.is_empty() {
-                    self.tell(Change::Changed, Kind::Directory, &status, place, &aspects, None)?;
+                    self.tell(
+                        Change::Changed,
+                        DiffKind::Directory,
+                        &status,
+                        place,
+                        &aspects,
+                        None,
+                    )?;
                 }
             }
             marked = self.marked(&mut place, (&status, &before));
@@ -322,7 +329,7 @@ impl<'a> Walk<'a> {
         // A subvolume there moves along as a whole, with what is excluded in it.
         if at::kind(&status) != FileType::Directory
             || at::is_mounted_on(&status)
-            || self.kind(&status) == Some(Kind::Subvolume)
+            || self.kind(&status) == Some(DiffKind::Subvolume)
         {
             return Ok(());
         }
@@ -386,7 +393,7 @@ impl<'a> Walk<'a> {
             return self.tell(change, kind, status, place, &[], managed);
         }
         let Some(opened) = open(parent, pair.name)? else { return Ok(()) };
-        place.nested |= kind == Kind::Subvolume;
+        place.nested |= kind == DiffKind::Subvolume;
         let (new, old, next) = match change {
             Change::Removed => (None, Some(opened), Reading::Old),
             _ => (Some(opened), None, Reading::New),
@@ -396,7 +403,7 @@ impl<'a> Walk<'a> {
         if told {
             let ended = self.read_chunk()?;
             let empty = self.levels.last().is_some_and(|level| level.pending.len() == 0);
-            if ended && empty && managed.is_none() && kind == Kind::Directory {
+            if ended && empty && managed.is_none() && kind == DiffKind::Directory {
                 managed = Some(Managed::EmptyDirectory);
             }
             self.tell(change, kind, status, place, &[], managed)?;
@@ -419,14 +426,14 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let (Some(new), Some(old)) = (pair.new, pair.old) else { return Ok(()) };
-        place.nested |= kind == Kind::Subvolume;
+        place.nested |= kind == DiffKind::Subvolume;
         let directories = kind.holds_entries() && was.holds_entries();
         let marked = if directories { self.marked(&mut place, (status, before)) } else { None };
         if self.marks.zip(marked).is_some_and(|(marks, both)| marks.is_unchanged(both)) {
             return Ok(());
         }
         if role == Role::Told {
-            let named = |parent| Named { parent, name: pair.name };
+            let named = |parent| NamedEntry { parent, name: pair.name };
             let new = Side { named: named(new.as_fd()), status };
             let old = Side { named: named(old.as_fd()), status: before };
             let aspects = match self.comparer.differences(&new, &old) {
@@ -449,24 +456,24 @@ impl<'a> Walk<'a> {
         self.push(opened, old_opened, place, marked, next)
     }
 
-    fn kind(&self, status: &Statx) -> Option<Kind> {
+    fn kind(&self, status: &Statx) -> Option<DiffKind> {
         let nested = self.is_btrfs
             && at::kind(status) == FileType::Directory
             && btrfs::entry_kind(status.stx_ino) == btrfs::EntryKind::SubvolumeRoot;
-        if nested { Some(Kind::Subvolume) } else { Kind::of(at::kind(status)) }
+        if nested { Some(DiffKind::Subvolume) } else { DiffKind::of(at::kind(status)) }
     }
 
     fn tell(
         &mut self,
         change: Change,
-        kind: Kind,
+        kind: DiffKind,
         status: &Statx,
         place: Place<'_>,
         aspects: &[Aspect],
         managed: Option<Managed>,
     ) -> anyhow::Result<()> {
-        let sized = matches!(kind, Kind::File | Kind::Symlink);
-        self.watch.see(&Entry {
+        let sized = matches!(kind, DiffKind::File | DiffKind::Symlink);
+        self.watch.see(&DiffEntry {
             path: Path::new(OsStr::from_bytes(&self.path)),
             change,
             fate: if place.attic && change != Change::Removed { Fate::Attic } else { Fate::Erased },

@@ -75,7 +75,7 @@ impl PathHistory {
             rows.push([
                 version.generation.map_or_else(|| "now".to_owned(), |number| number.to_string()),
                 version.ended.map_or_else(|| "-".to_owned(), utc),
-                entry.map_or_else(|| "-".to_owned(), super::lookup::Entry::modified_in_words),
+                entry.map_or_else(|| "-".to_owned(), super::lookup::FoundEntry::modified_in_words),
                 what(version),
             ]);
         }

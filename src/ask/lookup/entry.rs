@@ -18,7 +18,7 @@ use crate::text::shown_path;
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum Found {
     /// It is there.
-    Present(Entry),
+    Present(FoundEntry),
     /// It is not there.
     Absent,
     /// An ancestor is no directory, and is not followed.
@@ -33,7 +33,7 @@ pub enum Found {
 
 /// An entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Entry {
+pub struct FoundEntry {
     /// `file`, `directory`, `symbolic link`, ...
     pub kind: Kind,
     /// The size of a file.
@@ -51,7 +51,7 @@ pub struct Entry {
     pub target: Option<String>,
 }
 
-impl Entry {
+impl FoundEntry {
     /// For a person, without the time.
     #[must_use]
     pub fn in_short(&self) -> String {
@@ -87,7 +87,7 @@ impl std::fmt::Display for Found {
 impl Found {
     /// The entry, if it is there.
     #[must_use]
-    pub fn entry(&self) -> Option<&Entry> {
+    pub fn entry(&self) -> Option<&FoundEntry> {
         match self {
             Self::Present(entry) => Some(entry),
             Self::Absent | Self::Unreachable { .. } => None,
@@ -116,9 +116,9 @@ pub fn find(root: &Dir, path: &Path) -> anyhow::Result<Found> {
     Ok(Found::Present(entry(&status, target.as_deref())))
 }
 
-fn entry(status: &Statx, target: Option<&Path>) -> Entry {
+fn entry(status: &Statx, target: Option<&Path>) -> FoundEntry {
     let kind = at::kind(status);
-    Entry {
+    FoundEntry {
         kind: kind.into(),
         bytes: (kind == FileType::RegularFile).then_some(status.stx_size),
         modified: status.stx_mtime.tv_sec,

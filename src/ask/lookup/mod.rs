@@ -14,7 +14,7 @@ use crate::volume;
 pub mod entry;
 mod links;
 
-pub use entry::{Entry, Found, find};
+pub use entry::{Found, FoundEntry, find};
 pub use links::{Link, resolve};
 
 /// A path on a volume that is reset.

@@ -32,12 +32,12 @@ pub struct LastReport {
     pub seconds: f64,
     /// The volumes.
     #[serde(default)]
-    pub volumes: Vec<VolumeReport>,
+    pub volumes: Vec<LastVolume>,
 }
 
 /// What was done with one volume.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct VolumeReport {
+pub struct LastVolume {
     /// Where the running system mounts it.
     pub mount_point: String,
     /// `reset`, `restore:N`, `snapshot`, `nothing`.
@@ -51,7 +51,7 @@ pub struct VolumeReport {
     #[serde(default)]
     pub resumes: bool,
     /// Seconds by phase.
-    pub phase_seconds: PhaseSeconds,
+    pub phase_seconds: LastPhases,
     /// What the owner should know.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -59,7 +59,7 @@ pub struct VolumeReport {
 
 /// Seconds by phase.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct PhaseSeconds {
+pub struct LastPhases {
     /// Everything before the point of no return.
     pub prepare: f64,
     /// The point of no return and what belongs to it.

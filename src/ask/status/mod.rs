@@ -20,7 +20,7 @@ use crate::volume;
 mod boot;
 mod text;
 
-pub use boot::{Boot, LastReport, PhaseSeconds, VolumeReport};
+pub use boot::{Boot, LastPhases, LastReport, LastVolume};
 
 /// How things stand.
 #[derive(Debug, Serialize)]
@@ -98,7 +98,7 @@ pub struct ToPurge {
     /// Names in the trash.
     pub trash: Vec<String>,
     /// Generations that are no longer kept.
-    pub generations: Vec<Expired>,
+    pub generations: Vec<ExpiredCount>,
     /// Generations whose removal was begun.
     pub begun: Vec<u64>,
     /// Resets whose part of the attic is too old.
@@ -117,7 +117,7 @@ impl ToPurge {
 
 /// A generation that is no longer kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Expired {
+pub struct ExpiredCount {
     /// Its number.
     pub number: u64,
     /// `too_many` or `too_old`.
@@ -201,7 +201,7 @@ impl VolumeStatus {
                 Reason::TooMany => "too_many",
                 Reason::TooOld => "too_old",
             };
-            Expired { number: it.number, reason }
+            ExpiredCount { number: it.number, reason }
         });
         let ended = |number| seen.generations.iter().find(|it| it.number == number)?.ended;
         let stored: Vec<Dated> = lists

@@ -1,6 +1,6 @@
 //! How things stand, for a person.
 
-use super::{LastReport, PhaseSeconds, Status, VolumeReport, VolumeStatus};
+use super::{LastPhases, LastReport, LastVolume, Status, VolumeStatus};
 use crate::ask::history::numbers;
 use crate::generations::listing::utc;
 use crate::names::shown;
@@ -109,14 +109,14 @@ impl LastReport {
     fn of_volume(&self, mount_point: &str) -> Option<String> {
         let failed = matches!(self.outcome.as_str(), "failed" | "unfinished");
         let reported = self.volumes.iter().find(|it| it.mount_point == mount_point);
-        let Some(VolumeReport { does, committed, phase_seconds, .. }) = reported else {
+        let Some(LastVolume { does, committed, phase_seconds, .. }) = reported else {
             return failed.then(|| "nothing was done with it".to_owned());
         };
         Some(match (does.as_str(), committed) {
             ("nothing", _) => "left as it is".to_owned(),
             (does, Some(false)) if failed => format!("{does} was not done"),
             (does, _) => {
-                let PhaseSeconds { prepare, commit, finish } = phase_seconds;
+                let LastPhases { prepare, commit, finish } = phase_seconds;
                 format!(
                     "{does}: prepare {prepare:.3} s, commit {commit:.3} s, finish {finish:.3} s"
                 )

@@ -9,7 +9,7 @@ use crate::text::shown_path;
 
 /// Well-known state that is on a volume that is reset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Found {
+pub struct Suggestion {
     /// In the running system.
     #[serde(serialize_with = "shown_path")]
     pub path: PathBuf,
@@ -20,11 +20,11 @@ pub struct Found {
     /// Whether it should be kept.
     pub advice: Advice,
     /// What becomes of it.
-    pub state: State,
+    pub state: SuggestionState,
     /// What is kept of it already, if that is a part.
     pub kept_below: Vec<PathBuf>,
     /// Whether it is a directory, or a file.
-    pub kind: Kind,
+    pub kind: SuggestionKind,
     /// Files in it, but for what the system makes itself: links into the Nix store, sockets, empty
     /// directories.
     pub files: u64,
@@ -37,7 +37,7 @@ pub struct Found {
 /// What the next reset does with something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum SuggestionState {
     /// It is erased.
     NotKept,
     /// Some of it is kept, the rest is erased.
@@ -53,7 +53,7 @@ pub enum State {
 /// What something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum SuggestionKind {
     /// A directory.
     Directory,
     /// A file, or a symbolic link.

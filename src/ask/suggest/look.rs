@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use rustix::fs::{FileType, readlinkat};
 use rustix::io::Errno;
 
-use super::found::{Found, Kind, State};
+use super::found::{Suggestion, SuggestionKind, SuggestionState};
 use super::known::Known;
 use super::pattern::{has_star, matches};
 use crate::ask::diff::is_generated;
@@ -33,7 +33,7 @@ const SMALL: u64 = 1 << 20;
 ///
 /// # Errors
 /// The volume is not there, or something on it cannot be read.
-pub fn look(config: &Config, volume: &Volume, known: &[Known]) -> anyhow::Result<Vec<Found>> {
+pub fn look(config: &Config, volume: &Volume, known: &[Known]) -> anyhow::Result<Vec<Suggestion>> {
     let mut store = volume::store(volume, Access::ReadOnly)?;
     let found = look_in(store.as_mut(), config, volume, known);
     close_after(found, store.as_mut())
@@ -44,7 +44,7 @@ fn look_in(
     config: &Config,
     volume: &Volume,
     known: &[Known],
-) -> anyhow::Result<Vec<Found>> {
+) -> anyhow::Result<Vec<Suggestion>> {
     let looking = Looking { live: store.live()?, blank: store.blank()?, rules: &volume.rules };
     let mut found = Vec::new();
     for entry in known {
@@ -63,7 +63,7 @@ fn look_in(
                 let (state, kept_below) = looking.state(&path, kind).with_context(at)?;
                 let kept_below =
                     kept_below.iter().map(|path| volume.mount_point.join(path)).collect();
-                found.push(Found {
+                found.push(Suggestion {
                     path: shown,
                     what: entry.what,
                     why: entry.why,
@@ -131,7 +131,7 @@ impl Looking<'_> {
 
     /// What is at a path and how much; `None` when there is nothing that counts. Links on the way are
     /// not followed, as a reset does not.
-    fn amount(&self, path: &Path) -> anyhow::Result<Option<(Kind, Amount)>> {
+    fn amount(&self, path: &Path) -> anyhow::Result<Option<(SuggestionKind, Amount)>> {
         let (parent, name) = at::split(path).context("BUG: no name in the path")?;
         let Some(parent) = directory_of(&self.live, parent)? else { return Ok(None) };
         let mut amount = Amount::default();
@@ -140,24 +140,31 @@ impl Looking<'_> {
             return Ok(None);
         }
         let is_directory = at::kind(&parent.status_at(name)?) == FileType::Directory;
-        Ok(Some((if is_directory { Kind::Directory } else { Kind::File }, amount)))
+        Ok(Some((
+            if is_directory { SuggestionKind::Directory } else { SuggestionKind::File },
+            amount,
+        )))
     }
 
     /// What the next reset does with what is at a path, and what of it is kept.
-    fn state(&self, path: &Path, kind: Kind) -> anyhow::Result<(State, Vec<PathBuf>)> {
+    fn state(
+        &self,
+        path: &Path,
+        kind: SuggestionKind,
+    ) -> anyhow::Result<(SuggestionState, Vec<PathBuf>)> {
         Ok(match self.rules.verdict(path) {
-            Verdict::Persisted => (State::Kept, Vec::new()),
+            Verdict::Persisted => (SuggestionState::Kept, Vec::new()),
             Verdict::Connector => {
                 let kept = self.rules.persisted().into_iter().map(|persisted| persisted.path);
-                (State::PartlyKept, kept.filter(|kept| kept.starts_with(path)).collect())
+                (SuggestionState::PartlyKept, kept.filter(|kept| kept.starts_with(path)).collect())
             }
             Verdict::Blank if !self.rules.region(path).as_os_str().is_empty() => {
-                (State::Excluded, Vec::new())
+                (SuggestionState::Excluded, Vec::new())
             }
-            Verdict::Blank if kind == Kind::File && self.is_in_the_blank(path)? => {
-                (State::InTheBlank, Vec::new())
+            Verdict::Blank if kind == SuggestionKind::File && self.is_in_the_blank(path)? => {
+                (SuggestionState::InTheBlank, Vec::new())
             }
-            Verdict::Blank => (State::NotKept, Vec::new()),
+            Verdict::Blank => (SuggestionState::NotKept, Vec::new()),
         })
     }
 

@@ -23,7 +23,7 @@ mod look;
 mod pattern;
 mod render;
 
-pub use found::{Found, Kind, State};
+pub use found::{Suggestion, SuggestionKind, SuggestionState};
 pub use known::{Advice, Known, known};
 pub use look::look;
 pub use render::{nix, toml};
@@ -33,14 +33,14 @@ pub use render::{nix, toml};
 pub struct Suggestions {
     version: u32,
     /// Sorted by path.
-    pub found: Vec<Found>,
+    pub found: Vec<Suggestion>,
     /// Volumes that could not be looked at.
-    pub errors: Vec<Failed>,
+    pub errors: Vec<UnreadVolume>,
 }
 
 /// A volume that could not be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failed {
+pub struct UnreadVolume {
     /// Where the running system mounts it.
     pub mount_point: PathBuf,
     /// Why.
@@ -61,7 +61,7 @@ impl Suggestions {
                 Ok(on_it) => found.extend(on_it),
                 Err(error) => {
                     let mount_point = volume.mount_point.clone();
-                    errors.push(Failed { mount_point, error: format!("{error:#}") });
+                    errors.push(UnreadVolume { mount_point, error: format!("{error:#}") });
                 }
             }
         }
@@ -70,14 +70,15 @@ impl Suggestions {
     }
 
     /// What would be erased, with this advice, and can be kept by its name.
-    pub fn to_add(&self, advice: Advice) -> impl Iterator<Item = &Found> {
+    pub fn to_add(&self, advice: Advice) -> impl Iterator<Item = &Suggestion> {
         self.erased(advice).filter(|found| found.path.to_str().is_some())
     }
 
     /// What would be erased, with this advice.
-    pub fn erased(&self, advice: Advice) -> impl Iterator<Item = &Found> {
+    pub fn erased(&self, advice: Advice) -> impl Iterator<Item = &Suggestion> {
         self.found.iter().filter(move |found| {
-            found.advice == advice && matches!(found.state, State::NotKept | State::PartlyKept)
+            found.advice == advice
+                && matches!(found.state, SuggestionState::NotKept | SuggestionState::PartlyKept)
         })
     }
 }

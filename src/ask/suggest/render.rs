@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Advice, Found, Kind, State, Suggestions};
+use super::{Advice, Suggestion, SuggestionKind, SuggestionState, Suggestions};
 use crate::names::{self, shown};
 use crate::text::bytes_in_words;
 
@@ -46,11 +46,11 @@ struct Place {
 /// As an attribute set for the NixOS module.
 #[must_use]
 pub fn nix(suggestions: &Suggestions, all: bool) -> String {
-    let mut places: BTreeMap<Place, Vec<(&Found, String)>> = BTreeMap::new();
+    let mut places: BTreeMap<Place, Vec<(&Suggestion, String)>> = BTreeMap::new();
     let to_add = [Advice::Keep, Advice::Ask].into_iter().flat_map(|it| suggestions.to_add(it));
     for found in to_add {
         let (user, path) = at_home(&found.path);
-        let place = Place { user, files: found.kind == Kind::File };
+        let place = Place { user, files: found.kind == SuggestionKind::File };
         places.entry(place).or_default().push((found, path));
     }
     let mut text = String::new();
@@ -85,8 +85,8 @@ const HEADINGS: [(Advice, &str); 2] = [
 ];
 
 /// What belongs to one entry of the list, in the order in which they were found.
-fn groups<'f>(found: impl Iterator<Item = &'f Found>) -> Vec<Vec<&'f Found>> {
-    let mut groups: Vec<Vec<&Found>> = Vec::new();
+fn groups<'f>(found: impl Iterator<Item = &'f Suggestion>) -> Vec<Vec<&'f Suggestion>> {
+    let mut groups: Vec<Vec<&Suggestion>> = Vec::new();
     for found in found {
         match groups.iter_mut().find(|group| group[0].what == found.what) {
             Some(group) => group.push(found),
@@ -97,7 +97,7 @@ fn groups<'f>(found: impl Iterator<Item = &'f Found>) -> Vec<Vec<&'f Found>> {
 }
 
 /// What it is, how much, and what happens without it.
-fn about(text: &mut String, indentation: &str, group: &[&Found]) {
+fn about(text: &mut String, indentation: &str, group: &[&Suggestion]) {
     let Some(first) = group.first() else { return };
     let files = group.iter().map(|found| found.files).sum::<u64>();
     let bytes = group.iter().map(|found| found.bytes).sum::<u64>();
@@ -128,14 +128,19 @@ fn rest(text: &mut String, indentation: &str, suggestions: &Suggestions, all: bo
         }
         text.push('\n');
     }
-    let of = |wanted: &dyn Fn(&Found) -> bool| -> Vec<&Found> {
+    let of = |wanted: &dyn Fn(&Suggestion) -> bool| -> Vec<&Suggestion> {
         suggestions.found.iter().filter(|found| wanted(found)).collect()
     };
-    let erased = |found: &Found| matches!(found.state, State::NotKept | State::PartlyKept);
-    let parts: [(&str, Vec<&Found>); 4] = [
-        ("kept already", of(&|found| found.state == State::Kept)),
-        ("erased, as the configuration says", of(&|found| found.state == State::Excluded)),
-        ("the same in the blank", of(&|found| found.state == State::InTheBlank)),
+    let erased = |found: &Suggestion| {
+        matches!(found.state, SuggestionState::NotKept | SuggestionState::PartlyKept)
+    };
+    let parts: [(&str, Vec<&Suggestion>); 4] = [
+        ("kept already", of(&|found| found.state == SuggestionState::Kept)),
+        (
+            "erased, as the configuration says",
+            of(&|found| found.state == SuggestionState::Excluded),
+        ),
+        ("the same in the blank", of(&|found| found.state == SuggestionState::InTheBlank)),
         ("best forgotten", of(&|found| erased(found) && found.advice == Advice::Leave)),
     ];
     let parts = parts.into_iter().filter(|(_, found)| !found.is_empty());

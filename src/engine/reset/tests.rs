@@ -57,7 +57,7 @@ impl Fake {
     }
 }
 
-impl Volume for Fake {
+impl OpenVolume for Fake {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
         anyhow::ensure!(self.fault != Fault::Plan, "made to fail");
         if self.fault == Fault::Stranded {
@@ -165,7 +165,7 @@ fn run_with(faults: &[Fault], options: Options) -> (Vec<String>, Ended) {
         on_failure: config::OnFailure::Boot,
         volumes: faults.iter().map(volume).collect(),
     };
-    let open = |volume: &config::Volume, _| -> anyhow::Result<Box<dyn Volume>> {
+    let open = |volume: &config::Volume, _| -> anyhow::Result<Box<dyn OpenVolume>> {
         let (name, fault) = faults
             .iter()
             .find(|(name, _)| volume.mount_point.as_os_str() == name.as_str())

@@ -9,26 +9,30 @@
 //! | something was made where the blank's content goes | it is moved aside |
 //! | a directory is gone that something is to be moved into | that goes to the attic |
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use tracing::warn;
 
 use super::journal::Journal;
 use super::layout::{ASIDE, Move, WORK, Why};
-use super::moves::{self, Renamed};
-use super::tidy::begin_attic;
+use super::moves::{self, Renamed, Run};
 use crate::fs::Dir;
-use crate::keep::attic::ATTIC;
+use crate::keep::attic::{ATTIC, List};
 use crate::names::shown;
 
-/// Which run it is that moves things.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Run {
-    /// The one that has written the journal: nobody else is at work in the volume.
-    First,
-    /// One that completes it: somebody may have used the volume in between.
-    Resumed,
+/// The list of what is put away, in [`WORK`] until it is in the attic.
+pub(super) const ATTIC_LIST: &str = "attic.json";
+
+/// Makes a place in the work for what goes to the attic, and the list of what comes back from there
+/// by itself, unless they are there.
+pub(super) fn begin_attic(work: &Dir, listed: &[PathBuf]) -> anyhow::Result<Dir> {
+    // Before the list: where that is alone, the place was moved away already.
+    let place = work.ensure_dir(ATTIC)?;
+    if !work.holds(ATTIC_LIST)? {
+        work.write_json(ATTIC_LIST, &List::new(listed))?;
+    }
+    Ok(place)
 }
 
 /// Moves the persisted paths into the new content, from where an interrupted run got to. A later

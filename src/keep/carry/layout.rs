@@ -31,9 +31,26 @@ pub(super) const ASIDE: &str = "aside";
 /// Where what the root held goes, below [`ASIDE`].
 pub(super) const ROOT: &str = "root";
 
+/// Exists in [`WORK`] once everything persisted is in the new content.
+pub(super) const GATHERED: &str = "gathered";
+
+/// A directory in [`WORK`] that has the attributes of the result's root: an interrupted reset is
+/// completed as it was begun, whatever the blank is by then.
+pub(super) const OF_RESULT: &str = "of-the-result";
+
+/// Where what was moved aside lies until it is removed, below the tool's own directory, by the number
+/// of the reset.
+pub const TRASH: &str = "trash";
+
+/// Where it lies instead in a plain directory, whose generations it makes.
+pub const GENERATIONS: &str = "generations";
+
+/// The directory in one of them that is the root of the tree.
+pub const ASIDE_ROOT: &str = ROOT;
+
 /// What the layout depends on beside the rules.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub struct Observed<'a> {
     /// Persisted paths in the previous state.
     pub persisted: &'a [Surveyed],
     /// Excluded paths in the previous state.
@@ -92,7 +109,7 @@ pub struct Layout {
 
 /// Decides what goes where.
 #[must_use]
-pub fn arrange(rules: &Rules, seen: Seen<'_>) -> Layout {
+pub fn arrange(rules: &Rules, seen: Observed<'_>) -> Layout {
     let mut arranging = Arranging {
         rules,
         persisted: seen.persisted.iter().map(|it| (it.path.as_path(), it)).collect(),
@@ -275,7 +292,7 @@ mod tests {
         let persisted = present(rules, absent);
         let attic = Attic::default();
         let seen =
-            Seen { persisted: &persisted, excluded: &excluded, nested: &nested, attic: &attic };
+            Observed { persisted: &persisted, excluded: &excluded, nested: &nested, attic: &attic };
         arrange(rules, seen)
     }
 

@@ -7,10 +7,18 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::fs::{Mode, mkdirat};
 use rustix::io::Errno;
 
-use super::GATHERED;
-use super::layout::{Move, Why};
+use super::layout::{GATHERED, Move, Why};
 use crate::fs::dir::{Dir, Named};
 use crate::tree;
+
+/// Which run it is that moves things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// The one that has written the journal: nobody else is at work in the volume.
+    First,
+    /// One that completes it: somebody may have used the volume in between.
+    Resumed,
+}
 
 /// What came of a rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,33 +6,29 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::again::put_away;
+use super::again::{ATTIC_LIST, put_away};
+use super::flags::seal_all;
 use super::journal::{Journal, Sealed, is_journal};
-use super::layout::{ASIDE, Move, ROOT, WORK, Why};
-use super::{Aside, GENERATIONS, TRASH, moves, seal_all};
+use super::layout::{ASIDE, GENERATIONS, Move, ROOT, TRASH, WORK, Why};
+use super::moves;
 use crate::fs::Dir;
-use crate::keep::attic::{ATTIC, List};
+use crate::keep::attic::ATTIC;
 use crate::own::Own;
 use crate::own::state::{self, Manifest};
 use crate::text::exact_number;
 use crate::tree;
 
+/// What becomes of what was moved aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// It is removed after the boot: the filesystem keeps the previous state in its own way.
+    Trash,
+    /// It is the generation.
+    Generation,
+}
+
 /// The manifest of the tree that a generation in [`GENERATIONS`] was.
 const MANIFEST: &str = "manifest";
-
-/// The list of what is put away, in [`WORK`] until it is in the attic.
-const ATTIC_LIST: &str = "attic.json";
-
-/// Makes a place in the work for what goes to the attic, and the list of what comes back from there
-/// by itself, unless they are there.
-pub(super) fn begin_attic(work: &Dir, listed: &[PathBuf]) -> anyhow::Result<Dir> {
-    // Before the list: where that is alone, the place was moved away already.
-    let place = work.ensure_dir(ATTIC)?;
-    if !work.holds(ATTIC_LIST)? {
-        work.write_json(ATTIC_LIST, &List::new(listed))?;
-    }
-    Ok(place)
-}
 
 /// Moves what is aside to where it belongs and removes the rest of the work, the journal last.
 pub fn finish(root: &Dir, journal: &Journal, aside: Aside) -> anyhow::Result<()> {

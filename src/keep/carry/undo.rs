@@ -3,10 +3,11 @@
 
 use anyhow::Context as _;
 
-use super::journal::Journal;
-use super::layout::WORK;
+use super::flags::{seal_all, settle_all};
+use super::journal::{Journal, Name};
+use super::layout::{GATHERED, WORK};
+use super::moves::{self, Run};
 use super::tidy::remove_work;
-use super::{GATHERED, Run, moves, name_of, seal_all, settle_all};
 use crate::fs::Dir;
 use crate::fs::reserved::Reserved;
 use crate::own::Own;
@@ -40,7 +41,7 @@ pub fn backward(root: &Dir, journal: &Journal) -> anyhow::Result<()> {
     if work.holds(GATHERED)? {
         let reserved = Reserved::of(root)?;
         moves::move_all(root, &new, |name| {
-            let is_old = !journal.top.contains(&name_of(name)) || new.holds(name)?;
+            let is_old = !journal.top.contains(&Name(name.into())) || new.holds(name)?;
             Ok(is_old || reserved.holds(name))
         })
         .context("cannot move the new content out again")?;

@@ -69,7 +69,7 @@ impl Generations {
         match btrfs.home_of_its_own() {
             Ok((home, record)) => Ok(Self { btrfs, home, record, deleted: Vec::new() }),
             Err(error) => {
-                crate::volume::Volume::close(&mut btrfs).context(format!("{error:#}"))?;
+                crate::volume::OpenVolume::close(&mut btrfs).context(format!("{error:#}"))?;
                 Err(error)
             }
         }
@@ -384,6 +384,6 @@ impl Store for Generations {
 
     fn close(&mut self) -> anyhow::Result<()> {
         self.home = None;
-        crate::volume::Volume::close(&mut self.btrfs)
+        crate::volume::OpenVolume::close(&mut self.btrfs)
     }
 }

@@ -13,7 +13,7 @@ use crate::config;
 use crate::fs::Dir;
 use crate::fs::at;
 use crate::tree::{self};
-use crate::volume::{self, Volume as _, bootable};
+use crate::volume::{self, OpenVolume as _, bootable};
 use crate::volume::{InitOptions, Missing};
 
 /// What a blank is called until it is complete.

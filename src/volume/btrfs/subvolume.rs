@@ -23,7 +23,7 @@ use crate::own::state;
 use crate::rules::OWN_DIRECTORY;
 use crate::tree;
 use crate::volume::mounts::Mount;
-use crate::volume::{Looked, OnlyNow, Options, Standing, Volume, bootable};
+use crate::volume::{Looked, OnlyNow, OpenVolume, Options, Standing, bootable};
 
 /// A btrfs subvolume that is reset.
 pub(in crate::volume) struct Btrfs {
@@ -299,7 +299,7 @@ fn mount(source: &config::Btrfs, access: fs::Access) -> anyhow::Result<Mount> {
         .with_context(|| format!("cannot open the btrfs filesystem on {:?}", source.device))
 }
 
-impl Volume for Btrfs {
+impl OpenVolume for Btrfs {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
         let mut facts = self.look()?;
         if facts.interrupted().is_some()

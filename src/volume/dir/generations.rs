@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use tracing::warn;
 
-use super::open_directory;
 use crate::config;
 use crate::fs::Dir;
 use crate::generations::{Detail, Generation, Other, Seen, Space, Store, removing, removing_name};
@@ -30,7 +29,7 @@ impl Generations {
     /// mount point.
     pub(in crate::volume) fn open(
         volume: &config::Volume,
-        source: &config::Dir,
+        source: &config::PlainDirectory,
     ) -> anyhow::Result<Self> {
         let path = &source.path;
         let there = path
@@ -43,7 +42,7 @@ impl Generations {
             let inside = blank.strip_prefix(&source.path);
             inside.map_or_else(|_| blank.clone(), |inside| path.join(inside))
         });
-        Ok(Self { root: open_directory(&path)?, path, blank })
+        Ok(Self { root: Dir::open_root(&path)?, path, blank })
     }
 
     fn home(&self) -> anyhow::Result<Option<Dir>> {
@@ -133,7 +132,7 @@ impl Store for Generations {
     }
 
     fn blank(&mut self) -> anyhow::Result<Option<Dir>> {
-        self.blank.as_deref().map(open_directory).transpose()
+        self.blank.as_deref().map(Dir::open_root).transpose()
     }
 
     fn remove_nested(&mut self, _: &Path) -> anyhow::Result<()> {

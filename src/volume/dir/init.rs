@@ -5,9 +5,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 
 use anyhow::{Context as _, bail};
 
-use super::open_directory;
 use crate::cmdline::Asked;
 use crate::config;
+use crate::fs::Dir;
 use crate::own::Own;
 use crate::rules::OWN_DIRECTORY;
 use crate::tree;
@@ -21,7 +21,7 @@ pub(in crate::volume) fn init(
 ) -> anyhow::Result<Vec<Missing>> {
     let volume = in_running_system(volume);
     let config::Backing::Dir(source) = &volume.backing else { bail!("BUG: no directory") };
-    let root = open_directory(&source.path)?;
+    let root = Dir::open_root(&source.path)?;
     let Some(blank) = &source.blank else { return Ok(Vec::new()) };
     let there = blank.try_exists().with_context(|| format!("cannot look at {blank:?}"))?;
     if there {
@@ -45,7 +45,7 @@ pub(in crate::volume) fn init(
     }
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(blank).with_context(cannot)?;
-    let made = open_directory(blank)?;
+    let made = Dir::open_root(blank)?;
     tree::take_attributes(&root, &made).with_context(cannot)?;
     made.sync_filesystem()?;
     Ok(missing)

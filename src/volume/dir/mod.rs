@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
 use super::mounts;
-use super::{Looked, OnlyNow, Options, Standing, Volume, ensure_room};
+use super::{Looked, OnlyNow, OpenVolume, Options, Standing, ensure_room};
 use crate::cmdline::Asked;
 use crate::config;
 use crate::engine::plan::{Does, Phase, Planned, VolumePlan};
@@ -46,7 +46,7 @@ pub(super) use step::Step;
 /// A plain directory that is reset.
 pub(super) struct PlainDir {
     volume: config::Volume,
-    source: config::Dir,
+    source: config::PlainDirectory,
     options: Options,
     root: Dir,
     /// Of a volume that was reset before, its `.darlings`, locked: no purge works at the same time.
@@ -63,11 +63,6 @@ pub(super) struct PlainDir {
     /// It completes a run that was interrupted, so nothing is undone.
     resumes: bool,
     standing: Standing,
-}
-
-/// Opens a volume or a blank, whose paths errors name from its root on.
-fn open_directory(path: &Path) -> anyhow::Result<Dir> {
-    Dir::root(Dir::open(path)?)
 }
 
 /// In an initrd, `/sysroot` is an empty directory of the initrd's own until the root is mounted there. To
@@ -94,7 +89,7 @@ fn refuse_bare_mount_point(path: &Path) -> anyhow::Result<()> {
 impl PlainDir {
     pub(super) fn open(
         volume: &config::Volume,
-        source: &config::Dir,
+        source: &config::PlainDirectory,
         options: Options,
     ) -> anyhow::Result<Self> {
         refuse_bare_mount_point(&source.path)?;
@@ -102,7 +97,7 @@ impl PlainDir {
             volume: volume.clone(),
             source: source.clone(),
             options,
-            root: open_directory(&source.path)?,
+            root: Dir::open_root(&source.path)?,
             own: None,
             blank: None,
             steps: Vec::new(),
@@ -200,7 +195,7 @@ impl PlainDir {
             self.generation = journal.generation();
             self.journal = Some(journal);
         } else {
-            self.blank = self.source.blank.as_deref().map(open_directory).transpose()?;
+            self.blank = self.source.blank.as_deref().map(Dir::open_root).transpose()?;
             let blank = self.blank.as_ref();
             self.before = state::known_manifest(root, |_| ())?;
             let closed = keep_whole(&mut self.volume.rules, root)?;
@@ -324,14 +319,14 @@ fn moves_directories(overlay: &mounts::Mounted) -> anyhow::Result<bool> {
 }
 
 /// The directory, in words.
-pub(super) fn in_words(source: &config::Dir) -> String {
+pub(super) fn in_words(source: &config::PlainDirectory) -> String {
     format!("directory {}", shown(&source.path))
 }
 
 /// Plans the reset of one directory. Pure.
 pub(super) fn plan(
     volume: &config::Volume,
-    source: &config::Dir,
+    source: &config::PlainDirectory,
     generation: u64,
     resumed: Option<Stage>,
     looked: &Looked,
@@ -366,7 +361,7 @@ pub(super) fn plan(
     }
 }
 
-impl Volume for PlainDir {
+impl OpenVolume for PlainDir {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
         let (plan, steps) = self.work_out()?.described()?;
         self.steps = steps;

@@ -39,9 +39,10 @@ impl Kind {
                 Self::ZfsRollback | Self::ZfsCarry | Self::ZfsInstead => {
                     Backing::Zfs(zfs::modelled::backing())
                 }
-                Self::Dir => {
-                    Backing::Dir(config::Dir { path: "/sysroot".into(), blank: Some("/b".into()) })
-                }
+                Self::Dir => Backing::Dir(config::PlainDirectory {
+                    path: "/sysroot".into(),
+                    blank: Some("/b".into()),
+                }),
             },
             strategy: match self {
                 Self::BtrfsRollback | Self::ZfsRollback | Self::ZfsInstead => Strategy::Rollback,

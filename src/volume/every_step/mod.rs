@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::{Options, Volume};
+use super::{OpenVolume, Options};
 use crate::cmdline::Asked;
 use crate::config::{self, Config, OnFailure};
 use crate::engine::report::Ending;
@@ -104,7 +104,7 @@ fn run(disks: &Disks, point: Option<Point>) -> (Ended, Process) {
         on_failure: OnFailure::Boot,
         volumes: volumes.iter().map(|(at, disk)| disk.borrow().kind.volume(at)).collect(),
     };
-    let open = |volume: &config::Volume, _: Options| -> anyhow::Result<Box<dyn Volume>> {
+    let open = |volume: &config::Volume, _: Options| -> anyhow::Result<Box<dyn OpenVolume>> {
         let disk = &volumes[volume.mount_point.to_str().unwrap()];
         Ok(Box::new(Model::new(volume.clone(), Rc::clone(disk), Rc::clone(&process))))
     };

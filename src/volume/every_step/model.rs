@@ -13,7 +13,7 @@ use crate::engine::plan::{Phase, VolumePlan};
 use crate::keep::carry::Stage;
 use crate::keep::copy_in::Outcome;
 use crate::tree::Unlistable;
-use crate::volume::{Looked, Standing, Volume, btrfs, dir, zfs};
+use crate::volume::{Looked, OpenVolume, Standing, btrfs, dir, zfs};
 
 /// A change to the disk, which happens as a whole or not at all.
 type Change = Box<dyn Fn(&mut Disk)>;
@@ -318,7 +318,7 @@ fn exchange(disk: &mut Disk) {
     disk.default_is_live = !disk.default_is_live;
 }
 
-impl Volume for Model {
+impl OpenVolume for Model {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
         let disk = self.disk.borrow().clone();
         let highest = disk.generations.keys().last().copied().unwrap_or(0);

@@ -15,7 +15,7 @@ use crate::keep::carry::Journal;
 use crate::keep::copy_in::Outcome;
 use crate::own::state;
 use crate::rules::Rules;
-use crate::volume::{Looked, Options, Standing, Volume, bootable, ensure_room, mounts};
+use crate::volume::{Looked, OpenVolume, Options, Standing, bootable, ensure_room, mounts};
 
 /// A ZFS dataset that is reset.
 pub(in crate::volume) struct Zfs {
@@ -316,7 +316,7 @@ impl Zfs {
     }
 }
 
-impl Volume for Zfs {
+impl OpenVolume for Zfs {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
         let facts = self.look()?;
         // What was begun is completed as it was begun, whatever the configuration says now.

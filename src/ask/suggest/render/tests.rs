@@ -3,41 +3,44 @@
 use super::*;
 use crate::ask::suggest::Suggestions;
 
-fn found(path: &str, advice: Advice, state: State) -> Found {
-    Found {
+fn found(path: &str, advice: Advice, state: SuggestionState) -> Suggestion {
+    Suggestion {
         path: path.into(),
         what: "a program: its state",
         why: "it begins anew",
         advice,
         state,
         kept_below: Vec::new(),
-        kind: Kind::Directory,
+        kind: SuggestionKind::Directory,
         files: 2,
         bytes: 1536,
         at_least: false,
     }
 }
 
-fn suggestions(found: Vec<Found>) -> Suggestions {
+fn suggestions(found: Vec<Suggestion>) -> Suggestions {
     Suggestions { version: 1, found, errors: Vec::new() }
 }
 
 #[test]
 fn what_will_be_missed_is_ready_to_be_pasted_and_the_rest_is_a_comment() {
-    let partly = Found {
+    let partly = Suggestion {
         kept_below: vec!["/var/lib/p/a".into()],
         at_least: true,
         what: "another: images",
-        ..found("/var/lib/p", Advice::Ask, State::PartlyKept)
+        ..found("/var/lib/p", Advice::Ask, SuggestionState::PartlyKept)
     };
-    let file =
-        Found { kind: Kind::File, files: 1, ..found("/etc/q", Advice::Keep, State::NotKept) };
+    let file = Suggestion {
+        kind: SuggestionKind::File,
+        files: 1,
+        ..found("/etc/q", Advice::Keep, SuggestionState::NotKept)
+    };
     let found = suggestions(vec![
         file,
-        found("/etc/q.d", Advice::Keep, State::NotKept),
-        found("/etc/x", Advice::Leave, State::NotKept),
+        found("/etc/q.d", Advice::Keep, SuggestionState::NotKept),
+        found("/etc/x", Advice::Leave, SuggestionState::NotKept),
         partly,
-        found("/var/log", Advice::Keep, State::Kept),
+        found("/var/log", Advice::Keep, SuggestionState::Kept),
     ]);
     let text = toml(&found, false);
     assert_eq!(
@@ -79,12 +82,13 @@ fn nothing_is_said_of_nothing() {
 fn every_path_is_quoted_so_that_it_means_itself() {
     for path in ["/home/a\"b/.ssh", "/home/a\nb/.ssh", "/home/a'b\\c/.ssh", "/home/\u{1b}[31m/.ssh"]
     {
-        let text = toml(&suggestions(vec![found(path, Advice::Keep, State::NotKept)]), true);
+        let text =
+            toml(&suggestions(vec![found(path, Advice::Keep, SuggestionState::NotKept)]), true);
         let read: ::toml::Table = text.parse().unwrap();
         let persist = read["persist"].as_array().unwrap();
         assert_eq!(persist[0]["path"].as_str(), Some(path), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
-        let kept = toml(&suggestions(vec![found(path, Advice::Keep, State::Kept)]), true);
+        let kept = toml(&suggestions(vec![found(path, Advice::Keep, SuggestionState::Kept)]), true);
         assert!(kept.parse::<::toml::Table>().unwrap().is_empty(), "{kept}");
         assert!(!kept.contains('\u{1b}'), "{kept}");
     }
@@ -92,13 +96,16 @@ fn every_path_is_quoted_so_that_it_means_itself() {
 
 #[test]
 fn nix_has_lists_for_the_machine_and_for_its_users() {
-    let file = |path| Found { kind: Kind::File, ..found(path, Advice::Keep, State::NotKept) };
+    let file = |path| Suggestion {
+        kind: SuggestionKind::File,
+        ..found(path, Advice::Keep, SuggestionState::NotKept)
+    };
     let found = suggestions(vec![
         file("/etc/machine-id"),
-        found("/home/a b/.ssh", Advice::Keep, State::NotKept),
-        found("/home/mia/.${x}", Advice::Ask, State::NotKept),
+        found("/home/a b/.ssh", Advice::Keep, SuggestionState::NotKept),
+        found("/home/mia/.${x}", Advice::Ask, SuggestionState::NotKept),
         file("/root/.histfile"),
-        found("/var/lib/nixos", Advice::Keep, State::NotKept),
+        found("/var/lib/nixos", Advice::Keep, SuggestionState::NotKept),
     ]);
     let text = nix(&found, false);
     let lines: Vec<&str> = text.lines().filter(|line| !line.contains("# a pro")).collect();

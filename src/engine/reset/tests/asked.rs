@@ -29,7 +29,7 @@ impl Asking {
     }
 }
 
-impl Volume for Asking {
+impl OpenVolume for Asking {
     fn plan(&mut self) -> anyhow::Result<VolumePlan> {
         let state = self.volumes.0.borrow()[self.index].clone();
         let restore = state.restored.map(|(of, boot)| Restore { of, boot: Some(boot.to_owned()) });
@@ -98,7 +98,7 @@ fn ended(states: &[State], options: Options) -> (Vec<String>, Ended) {
         on_failure: config::OnFailure::Boot,
         volumes: (0..states.len()).map(volume).collect(),
     };
-    let open = |volume: &config::Volume, options: Options| -> anyhow::Result<Box<dyn Volume>> {
+    let open = |volume: &config::Volume, options: Options| -> anyhow::Result<Box<dyn OpenVolume>> {
         let index = volume.mount_point.to_str().context("no text")?.parse()?;
         Ok(Box::new(Asking {
             volumes: volumes.clone(),
