@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, ensure};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, unlinkat};
-use rustix::io::Errno;
 
 use crate::fs::Dir;
 use crate::fs::at;
@@ -128,17 +127,25 @@ fn remove_left_over(parent: &Path) -> anyhow::Result<()> {
         if Path::new("/proc").join(process.to_string()).try_exists()? {
             continue;
         }
-        match unlinkat(CWD, parent.join(&name), AtFlags::REMOVEDIR) {
-            // Another run was faster, or it is none of ours.
-            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::NOTEMPTY | Errno::BUSY) => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot remove {name:?}")),
+        // Another run was faster, or it is none of ours.
+        let excused = [
+            ErrorKind::NotFound,
+            ErrorKind::NotADirectory,
+            ErrorKind::DirectoryNotEmpty,
+            ErrorKind::ResourceBusy,
+        ];
+        match std::fs::remove_dir(parent.join(&name)) {
+            Err(error) if !excused.contains(&error.kind()) => {
+                return Err(error).with_context(|| format!("cannot remove {name:?}"));
+            }
+            _ => {}
         }
     }
     Ok(())
 }
 
 fn remove_directory(path: &Path) -> anyhow::Result<()> {
-    std::fs::remove_dir(path).with_context(|| format!("cannot remove {path:?}"))
+    unlinkat(CWD, path, AtFlags::REMOVEDIR).with_context(|| format!("cannot remove {path:?}"))
 }
 
 /// One line of `/proc/PID/mountinfo`; see `proc_pid_mountinfo(5)`.
