@@ -280,7 +280,8 @@ fn while_a_reset_is_interrupted_nothing_goes() -> Result<()> {
 fn while_a_reset_or_another_purge_is_at_work_nothing_goes() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
     let machine = machine_after(2)?;
-    for (locked, shown) in [("@darlings/root", "\"@darlings/root\""), ("@/.darlings", ".darlings")]
+    for (locked, shown) in
+        [("@darlings/root", "\"@darlings/root\""), ("@/.darlings", ".darlings, a purge perhaps")]
     {
         let directory = std::fs::File::open(machine.at(locked))?;
         rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;

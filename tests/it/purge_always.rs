@@ -123,7 +123,7 @@ fn what_is_not_a_file_where_a_file_should_be_hangs_nothing_and_keeps_nothing_fro
         put_other(&own.join("generation"), other)?;
         let (code, said) = in_time(&machine, "purge", &keep)?;
         assert_eq!(code, Some(1), "{other}: {said}");
-        assert!(said.contains("cannot read .darlings/generation: "), "{other}: {said}");
+        assert!(said.contains("cannot read @/.darlings/generation: "), "{other}: {said}");
         for word in ["generations", "check", "status", "diff"] {
             in_time(&machine, word, &keep)?;
         }
