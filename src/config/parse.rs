@@ -31,9 +31,6 @@ impl Config {
     }
 
     /// Reads what `path` holds.
-    ///
-    /// # Errors
-    /// As [`Config::read`].
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
         let at = |place, message, source| ConfigError { file: path.into(), place, message, source };
         let text = std::str::from_utf8(bytes).map_err(|error| {

@@ -116,9 +116,6 @@ impl<S> VolumePlan<S> {
 
 impl<S: Serialize + std::fmt::Display> VolumePlan<S> {
     /// The plan for the engine, and the steps for the filesystem's part, in the same order.
-    ///
-    /// # Errors
-    /// None that can be caused from outside.
     pub fn described(self) -> anyhow::Result<(VolumePlan, Vec<S>)> {
         let describe = |planned: &Planned<S>| -> anyhow::Result<Planned> {
             let Planned { phase, step } = planned;

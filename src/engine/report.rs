@@ -256,9 +256,6 @@ impl Report {
 
     /// Writes it to `path`, replacing the report of an earlier reset as a whole. Everybody may
     /// read it and nobody else write it; a reset has no umask that would see to that.
-    ///
-    /// # Errors
-    /// As creating, writing and renaming a file.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let write = || -> anyhow::Result<()> {
             if let Some(parent) = path.parent() {
@@ -288,9 +285,6 @@ struct Earlier {
 }
 
 /// Whether a report is one of a run that did something, and not one of a run that only failed.
-///
-/// # Errors
-/// It cannot be read.
 pub fn is_of_a_reset(path: &Path) -> anyhow::Result<bool> {
     let text = at::present(std::fs::read_to_string(path));
     let Some(text) = text.with_context(|| format!("cannot read the report {path:?}"))? else {

@@ -139,9 +139,6 @@ pub fn directory_beneath(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option
 /// The attributes of `name` in `parent`, of a symbolic link itself. Of what is mounted there nobody is
 /// asked: a user's FUSE filesystem may never answer, and it refuses root; then it is a directory, of which
 /// nothing is known but that it is mounted.
-///
-/// # Errors
-/// As statx(2).
 pub fn status(parent: BorrowedFd<'_>, name: &CStr) -> Result<Statx, Errno> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     match statx(parent, name, flags, StatxFlags::BASIC_STATS) {
@@ -164,9 +161,6 @@ pub fn is_mounted_on(status: &Statx) -> bool {
 }
 
 /// The attributes of what `file` refers to.
-///
-/// # Errors
-/// As statx(2).
 pub fn status_of(file: BorrowedFd<'_>) -> Result<Statx, Errno> {
     statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
 }
@@ -240,9 +234,6 @@ pub const BATCH: usize = 32 * 1024;
 
 /// Reads the next batch of entries of `directory`, without `.` and `..`.
 /// Nothing more when it is empty.
-///
-/// # Errors
-/// As getdents64(2).
 pub fn next_batch(
     directory: BorrowedFd<'_>,
     buffer: &mut [MaybeUninit<u8>],
@@ -271,9 +262,6 @@ pub fn next_batch(
 }
 
 /// All names in a directory. For directories of our own, and roots: it holds them all.
-///
-/// # Errors
-/// As getdents64(2).
 pub fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     let directory = open_beneath(directory, Path::new(""))?;
     let mut buffer = vec![MaybeUninit::uninit(); BATCH];
@@ -288,9 +276,6 @@ pub fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
 }
 
 /// Whether a directory holds nothing. Users' directories may be long: no more than a batch is read.
-///
-/// # Errors
-/// As getdents64(2).
 pub fn is_empty(directory: BorrowedFd<'_>) -> io::Result<bool> {
     let directory = open_beneath(directory, Path::new(""))?;
     Ok(next_batch(directory.as_fd(), &mut vec![MaybeUninit::uninit(); BATCH])?.is_empty())

@@ -29,9 +29,6 @@ pub fn enter_mount_namespace() -> anyhow::Result<()> {
 
 /// Readies the process for copying trees: no umask, so that entries are made with the mode they
 /// shall have, and as many open files as it may have: every thread needs some dozens.
-///
-/// # Errors
-/// As setrlimit(2).
 pub fn prepare() -> anyhow::Result<()> {
     rustix::process::umask(Mode::empty());
     let mut limit = getrlimit(Resource::Nofile);

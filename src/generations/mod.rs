@@ -35,15 +35,9 @@ pub trait Store {
 
     /// What the filesystem itself says of an interrupted reset. The journal in the live volume is
     /// looked for by [`unfinished`].
-    ///
-    /// # Errors
-    /// It cannot be found out.
     fn unfinished(&self) -> anyhow::Result<Option<String>>;
 
     /// Looks at what is there.
-    ///
-    /// # Errors
-    /// What cannot be read.
     fn look(&mut self, detail: Detail) -> anyhow::Result<Seen>;
 
     /// Removes a generation with everything nested in it. What it held becomes free later: see
@@ -67,9 +61,6 @@ pub trait Store {
     fn tree(&mut self, generation: &Generation) -> anyhow::Result<Dir>;
 
     /// What a generation's own tree says of the run that made it; `None` where it was never reset.
-    ///
-    /// # Errors
-    /// It cannot be read.
     fn manifest(&mut self, generation: &Generation) -> anyhow::Result<Option<Manifest>> {
         state::manifest(&self.tree(generation)?)
     }
@@ -87,9 +78,6 @@ pub trait Store {
 
     /// What is known of the reset that made the live volume from this blank; `None` where no reset
     /// did, or that is not sure.
-    ///
-    /// # Errors
-    /// It cannot be found out.
     fn since_reset(&self, _rules: &Rules) -> anyhow::Result<Option<Since>> {
         let time = state::written(&self.live()?)?;
         Ok(time.map(|time| Since { time, changes: None }))
@@ -103,9 +91,6 @@ pub trait Store {
     fn remove_nested(&mut self, below: &Path) -> anyhow::Result<()>;
 
     /// What is free now.
-    ///
-    /// # Errors
-    /// The filesystem does not say.
     fn space(&self) -> anyhow::Result<Space>;
 
     /// Waits until what was removed is free, or `enough` bytes are. Calls `waiting` now and then.
@@ -135,9 +120,6 @@ pub fn close_after<T>(result: anyhow::Result<T>, store: &mut dyn Store) -> anyho
 
 /// Why nothing may be removed or brought back now: an interrupted reset that the next run completes.
 /// `live` is the root of the live volume.
-///
-/// # Errors
-/// It cannot be found out.
 pub fn unfinished(store: &dyn Store, live: &Dir) -> anyhow::Result<Option<String>> {
     if let Some(why) = store.unfinished()? {
         return Ok(Some(why));
@@ -284,9 +266,6 @@ pub struct Space {
 
 impl Space {
     /// What the filesystem of an open file says.
-    ///
-    /// # Errors
-    /// As fstatvfs(3).
     pub fn on(file: &Dir) -> anyhow::Result<Self> {
         let status = fstatvfs(file).context("cannot read how much is free")?;
         let bytes = |blocks: u64| blocks.saturating_mul(status.f_frsize);

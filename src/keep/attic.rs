@@ -83,9 +83,6 @@ impl List {
 }
 
 /// Decides what goes to the attic and what comes back. What comes back is noted in `surveyed`.
-///
-/// # Errors
-/// What cannot be looked at.
 pub fn look(rules: &Rules, previous: &Dir, surveyed: &mut [Surveyed]) -> anyhow::Result<Attic> {
     let mut attic = Attic::default();
     let manifest = state::known_manifest(previous, |error| {
@@ -228,9 +225,6 @@ impl Look<'_> {
 }
 
 /// What is in the attic, by the number of the reset that put it there, the newest first.
-///
-/// # Errors
-/// A list that cannot be read.
 pub fn lists(previous: &Dir) -> anyhow::Result<Vec<(u64, List)>> {
     let Some(own) = Own::open(previous)? else { return Ok(Vec::new()) };
     let Some(directory) = own.open_dir_optional(ATTIC)? else { return Ok(Vec::new()) };

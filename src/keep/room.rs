@@ -38,9 +38,6 @@ impl Room {
 
     /// What it takes at most to lay the blank's part of these units on the filesystem of `target`, which
     /// shares the content of files if it `clones`, or can in any case.
-    ///
-    /// # Errors
-    /// What of the blank cannot be looked at.
     pub fn to_lay(units: &[Unit], blank: &Dir, target: &Dir, clones: bool) -> anyhow::Result<Self> {
         let mut counting = Counting::of(blank, target, clones || shares(blank, target)?)?;
         for unit in units {
@@ -53,9 +50,6 @@ impl Room {
 
     /// What it takes at most to bring these over within their filesystem, each without what is excluded
     /// from it.
-    ///
-    /// # Errors
-    /// What of them cannot be looked at.
     pub fn to_bring<'p>(
         paths: impl Iterator<Item = (PathBuf, Option<&'p Node>)>,
         previous: &Dir,

@@ -102,9 +102,6 @@ pub fn survey(rules: &Rules, previous: &Dir, blank: Option<&Dir>) -> anyhow::Res
 }
 
 /// Looks at one path of the previous state.
-///
-/// # Errors
-/// Every failure to look.
 pub fn state_at(previous: &Dir, path: &Path) -> anyhow::Result<State> {
     Ok(match reach(previous, path)? {
         Reached::Entry(kind) => State::Present { kind },
@@ -125,9 +122,6 @@ pub enum Place {
 }
 
 /// Looks at every excluded path in the previous state.
-///
-/// # Errors
-/// Every failure to look.
 pub fn survey_excluded(
     rules: &Rules,
     previous: &Dir,
@@ -234,9 +228,6 @@ pub fn in_subvolume(path: &Path, subvolume: &Path) -> String {
 /// Has these rules keep each directory as a whole that is closed and that a user may have made: no user
 /// keeps a volume from being reset, and nothing that is persisted is lost. Answers which those are.
 /// What is kept is moved within the tree at `previous`.
-///
-/// # Errors
-/// Every failure to look.
 pub fn keep_whole(rules: &mut Rules, previous: &Dir) -> anyhow::Result<Vec<Closed>> {
     let mut closed = closed(rules, previous, btrfs::is_btrfs(previous)?)?;
     closed.retain(|it| !it.of_root);
@@ -247,9 +238,6 @@ pub fn keep_whole(rules: &mut Rules, previous: &Dir) -> anyhow::Result<Vec<Close
 }
 
 /// The closed directories above what these rules name; subvolumes only where `subvolumes` says so.
-///
-/// # Errors
-/// Every failure to look.
 pub fn closed(rules: &Rules, previous: &Dir, subvolumes: bool) -> anyhow::Result<Vec<Closed>> {
     const PERSISTED: &str = "persisted";
     let persisted = rules.persisted().into_iter().map(|it| (it.path, PERSISTED));
@@ -296,9 +284,6 @@ fn why_closed(status: &Statx, subvolumes: bool) -> Option<Why> {
 }
 
 /// Whether all these directories, below a volume's root, are root's, and nobody else may write to them.
-///
-/// # Errors
-/// Every failure to look.
 pub fn are_of_root<'p>(
     root: &Dir,
     directories: impl Iterator<Item = &'p Path>,

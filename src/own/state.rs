@@ -58,9 +58,6 @@ pub struct Manifest {
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// This boot, as the kernel names it.
-///
-/// # Errors
-/// The kernel does not say.
 pub fn boot_id() -> anyhow::Result<String> {
     let boot = std::fs::read_to_string(BOOT_ID)
         .with_context(|| format!("cannot read {BOOT_ID}, which names this boot"))?;
@@ -69,9 +66,6 @@ pub fn boot_id() -> anyhow::Result<String> {
 
 impl Manifest {
     /// The manifest of a reset that runs now.
-    ///
-    /// # Errors
-    /// The kernel does not say which boot this is.
     pub fn new(generation: u64, rules: &Rules) -> anyhow::Result<Self> {
         let (persisted, excluded) = rules.lists();
         Ok(Self {
@@ -91,9 +85,6 @@ impl Manifest {
     /// The manifest of the tree that a restore of generation `of` makes, whose own manifest is
     /// `before`: what it says was persisted stays, so that the next reset sees what is no longer
     /// declared.
-    ///
-    /// # Errors
-    /// As [`Manifest::new`].
     pub fn of_restored(
         generation: u64,
         of: u64,
@@ -239,17 +230,11 @@ pub fn restore(root: &Dir, before: Option<&Manifest>) -> anyhow::Result<()> {
 /// there says it any more: the next number is above all that are in use anyway.
 ///
 /// A directory that is not root's says nothing: whoever owns the volume's root can put one there.
-///
-/// # Errors
-/// The file is there and cannot be read.
 pub fn generation(root: &Dir) -> anyhow::Result<u64> {
     Ok(counter(root)?.unwrap_or(0))
 }
 
 /// The same; `None` where the counter and the manifest are damaged.
-///
-/// # Errors
-/// As [`generation`].
 pub fn counter(root: &Dir) -> anyhow::Result<Option<u64>> {
     let Some(text) = read(root, GENERATION)? else { return Ok(Some(0)) };
     let text = String::from_utf8_lossy(&text);

@@ -43,9 +43,6 @@ pub struct Replaced {
 
 impl Replaced {
     /// What is replaced now at `path`, below the root of the live volume.
-    ///
-    /// # Errors
-    /// As [`state::generation`].
     pub fn new(root: &Dir, path: &Path) -> anyhow::Result<Self> {
         let path = path.as_os_str().to_owned().into_vec();
         let generation = state::generation(root)?;
@@ -114,9 +111,6 @@ fn read(trash: &Dir, number: u64) -> anyhow::Result<Replaced> {
 }
 
 /// Reads the record of something that is replaced, which lies at `what`.
-///
-/// # Errors
-/// It is damaged, or a newer version wrote it.
 pub fn parse<T: serde::de::DeserializeOwned>(text: &[u8], what: &str) -> anyhow::Result<T> {
     state::parse(text, VERSION, what, || format!("{what} is damaged"))
 }

@@ -313,9 +313,6 @@ pub(crate) struct Source<'a> {
 impl Source<'_> {
     /// Gives `target`, new and owned by root with nothing inherited, every attribute of this
     /// entry but the sealing flags, which are returned: set them when nothing more is to come.
-    ///
-    /// # Errors
-    /// The attribute that could not be copied, in words.
     pub(crate) fn copy_to(
         &self,
         target: Handle<'_>,
@@ -403,18 +400,12 @@ impl Source<'_> {
 }
 
 /// Sets the times of `target` to those of `status`.
-///
-/// # Errors
-/// As utimensat(2).
 pub(crate) fn set_times(target: Handle<'_>, status: &Statx) -> Result<(), Errno> {
     target.set_times(&times(status))
 }
 
 /// Removes every seal from an open file or directory, so that it can be changed.
 /// Answers the seals it had.
-///
-/// # Errors
-/// As ioctl(2).
 pub fn unseal(target: impl AsFd) -> Result<IFlags, Errno> {
     let handle = Handle::Open(target.as_fd());
     let flags = handle.flags()?;
@@ -425,9 +416,6 @@ pub fn unseal(target: impl AsFd) -> Result<IFlags, Errno> {
 }
 
 /// Sets seals in addition to the flags that `target` has.
-///
-/// # Errors
-/// As ioctl(2).
 pub fn seal(target: impl AsFd, seals: IFlags) -> Result<(), Errno> {
     if seals.is_empty() {
         return Ok(());

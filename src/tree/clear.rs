@@ -38,9 +38,6 @@ pub fn remove_single(parent: impl AsFd, name: impl AsRef<OsStr>) -> Result<(), E
 }
 
 /// As [`remove`], and calls `removed` after each entry that is gone.
-///
-/// # Errors
-/// As [`remove`].
 pub fn remove_telling(
     parent: impl AsFd,
     name: impl AsRef<OsStr>,

@@ -9,55 +9,11 @@ use std::rc::Rc;
 
 use anyhow::Context as _;
 use rustix::fs::{FileType, Statx};
-use serde::Serialize;
 
-use super::attributes::permissions;
 use super::descent::{Directory, OPEN_LEVELS};
 use super::entry::{device, is_stub};
-use super::equal::{Comparison, NamedEntry, same_flags, same_target};
+use super::equal::{Comparison, Difference, NamedEntry};
 use crate::fs::{Dir, at};
-
-/// Something that two entries differ in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Difference {
-    /// Only one of them is there.
-    Presence,
-    /// One is a file and the other a directory, say.
-    Type,
-    /// The bytes of a file, the target of a symbolic link, the number of a device.
-    Content,
-    /// The owner or the group.
-    Owner,
-    /// The mode.
-    Mode,
-    /// The time of the last modification. Never of a directory: a reset sets those itself.
-    Time,
-    /// Extended attributes, ACLs and capabilities among them.
-    Attributes,
-    /// The flags of chattr(1).
-    Flags,
-    /// Something in a directory.
-    Inside,
-}
-
-impl Difference {
-    /// For a person.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Presence => "whether it is there",
-            Self::Type => "type",
-            Self::Content => "content",
-            Self::Owner => "owner",
-            Self::Mode => "mode",
-            Self::Time => "time",
-            Self::Attributes => "attributes",
-            Self::Flags => "flags",
-            Self::Inside => "what is in it",
-        }
-    }
-}
 
 /// One of two trees.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +29,6 @@ pub struct Side<'a> {
 ///
 /// Below a directory the first difference ends the comparison. What is nested or mounted in one is
 /// not looked into. Times of access, numbers of links and of inodes do not count.
-///
-/// # Errors
-/// What cannot be read.
 pub fn differences(
     one: Side<'_>,
     other: Side<'_>,
@@ -124,43 +77,25 @@ impl Comparing<'_> {
     ) -> anyhow::Result<(Vec<Difference>, bool)> {
         let (one, other) = (one.as_fd(), other.as_fd());
         let (was, is) = (at::status(one, one_name)?, at::status(other, other_name)?);
-        let kind = at::kind(&was);
-        if kind != at::kind(&is) {
-            return Ok((vec![Difference::Type], false));
-        }
-        let directory = kind == FileType::Directory;
-        if is_nested(one, &was)? || is_nested(other, &is)? {
+        let directory = [&was, &is].iter().all(|it| at::kind(it) == FileType::Directory);
+        if directory && (is_nested(one, &was)? || is_nested(other, &is)?) {
             return Ok((Vec::new(), false));
         }
         if unchanged(&was, &is) {
             return Ok((Vec::new(), directory));
         }
-        let mut found = of_status(&was, &is);
-        if !all && !found.is_empty() {
-            return Ok((found, directory));
+        let modified = |it: &Statx| (it.stx_mtime.tv_sec, it.stx_mtime.tv_nsec);
+        let later = !directory && modified(&was) != modified(&is);
+        if later && !all {
+            return Ok((vec![Difference::Time], directory));
         }
-        let (one, other) = (
-            NamedEntry { parent: one, name: one_name },
-            NamedEntry { parent: other, name: other_name },
-        );
-        let same_content = match kind {
-            FileType::RegularFile => {
-                was.stx_size == is.stx_size && self.comparison.same_bytes(one, other)?
-            }
-            FileType::Symlink => same_target(one, other)?,
-            _ => true,
-        };
-        if !same_content {
-            found.push(Difference::Content);
+        let one = NamedEntry { parent: one, name: one_name, status: &was };
+        let other = NamedEntry { parent: other, name: other_name, status: &is };
+        let mut found = self.comparison.differences(one, other, |_, _| false)?;
+        if later && found != [Difference::Kind] {
+            found.push(Difference::Time);
+            found.sort_unstable();
         }
-        if !self.comparison.same_xattrs(one, other, kind)? {
-            found.push(Difference::Attributes);
-        }
-        if !same_flags(one, other, kind)? {
-            found.push(Difference::Flags);
-        }
-        found.sort_unstable();
-        found.dedup();
         Ok((found, directory))
     }
 
@@ -281,18 +216,4 @@ fn unchanged(one: &Statx, other: &Statx) -> bool {
         (it.stx_ino, times, it.stx_size, it.stx_mode, it.stx_uid, it.stx_gid)
     };
     of(one) == of(other)
-}
-
-fn of_status(one: &Statx, other: &Statx) -> Vec<Difference> {
-    let rdev = |it: &Statx| (it.stx_rdev_major, it.stx_rdev_minor);
-    let mtime = |it: &Statx| (it.stx_mtime.tv_sec, it.stx_mtime.tv_nsec);
-    let file = at::kind(one) == FileType::RegularFile;
-    let directory = at::kind(one) == FileType::Directory;
-    let all = [
-        (Difference::Content, rdev(one) != rdev(other) || file && one.stx_size != other.stx_size),
-        (Difference::Owner, (one.stx_uid, one.stx_gid) != (other.stx_uid, other.stx_gid)),
-        (Difference::Mode, permissions(one) != permissions(other)),
-        (Difference::Time, !directory && mtime(one) != mtime(other)),
-    ];
-    all.into_iter().filter(|(_, differs)| *differs).map(|(difference, _)| difference).collect()
 }

@@ -193,9 +193,6 @@ fn read_and_write(
 const SWAP_SIGNATURE_AT: u64 = 4086;
 
 /// Whether an open file holds a swap area.
-///
-/// # Errors
-/// As pread(2).
 pub fn is_swap_area(file: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut signature = [0; 10];
     let got = pread(file, &mut signature, SWAP_SIGNATURE_AT)?;

@@ -37,9 +37,6 @@ impl Directory {
     }
 
     /// Closes it until the walk comes back.
-    ///
-    /// # Errors
-    /// As lseek(2) and statx(2).
     pub fn close(&mut self) -> anyhow::Result<()> {
         if let Some(opened) = self.opened.take() {
             self.position = seek(&opened, SeekFrom::Current(0))?;
@@ -50,9 +47,6 @@ impl Directory {
 
     /// Opens it again: from a directory in it that the walk comes back from, so that the way back is no
     /// longer than the way down; where that is elsewhere by now, by its path below the root.
-    ///
-    /// # Errors
-    /// As openat2(2) and lseek(2).
     pub fn open_again(
         &mut self,
         from: Option<&Self>,

@@ -73,9 +73,6 @@ pub(crate) fn copy_attributes(
 
 /// Gives a directory that has attributes of its own every attribute of another instead, but its
 /// sealing flags.
-///
-/// # Errors
-/// The attribute that could not be copied, in words.
 pub fn take_attributes(from: impl AsFd, to: impl AsFd) -> anyhow::Result<()> {
     let to = to.as_fd();
     let mut scratch = Scratch::default();

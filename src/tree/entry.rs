@@ -139,9 +139,6 @@ pub(crate) fn device(status: &Statx) -> (u32, u32) {
 ///
 /// Its inode number tells, but on btrfs only: any directory of ZFS can have that number, and the root
 /// of each ext4 has it.
-///
-/// # Errors
-/// As statfs(2).
 pub(crate) fn is_stub(near: impl AsFd, status: &Statx) -> anyhow::Result<bool> {
     Ok(status.stx_ino == STUB_INODE && darlings_btrfs::is_btrfs(near)?)
 }

@@ -1,20 +1,68 @@
-//! Whether two entries of the same kind are the same in one respect: bytes, target of a symbolic link,
-//! extended attributes (ACLs, capabilities, labels, users' own), flags. What may be left out, because
-//! their status says enough, is for the callers to know.
+//! What two entries differ in, each by itself: the only comparison that there is, and the words for it. What
+//! may be left out, because their status says enough, is for the callers to know.
 
 use std::ffi::CStr;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context as _;
-use rustix::fs::{Advice, FileType, SeekFrom, fadvise, readlinkat, seek};
+use rustix::fs::{Advice, FileType, SeekFrom, Statx, fadvise, readlinkat, seek};
 use rustix::io::{Errno, pread, retry_on_intr};
+use serde::Serialize;
 
-use super::attributes::{Handle, Unlistable, XATTR_MAX, each_name};
+use super::attributes::{Handle, Unlistable, XATTR_MAX, each_name, permissions};
 use crate::fs::at;
 
 /// Bytes that are read of each of two files at a time.
 const PIECE: usize = 128 * 1024;
+
+/// Something that two entries differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Difference {
+    /// Only one of them is there.
+    Presence,
+    /// One is a file and the other a directory, say.
+    Kind,
+    /// The bytes of a file.
+    Content,
+    /// Where a symbolic link points.
+    Target,
+    /// Which device it stands for.
+    Device,
+    /// The owner or the group.
+    Owner,
+    /// The permissions.
+    Mode,
+    /// The time of the last modification. Never of a directory: a reset sets those itself.
+    Time,
+    /// Extended attributes: ACLs, capabilities, labels, users' own.
+    Attributes,
+    /// The flags of chattr(1).
+    Flags,
+    /// Something in a directory.
+    Inside,
+}
+
+impl Difference {
+    /// For a person.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Presence => "whether it is there",
+            Self::Kind => "another kind",
+            Self::Content => "content",
+            Self::Target => "target",
+            Self::Device => "device",
+            Self::Owner => "owner",
+            Self::Mode => "mode",
+            Self::Time => "time",
+            Self::Attributes => "attributes",
+            Self::Flags => "flags",
+            Self::Inside => "what is in it",
+        }
+    }
+}
 
 /// One of two entries that are compared: a name in a directory, never followed.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +71,8 @@ pub struct NamedEntry<'a> {
     pub parent: BorrowedFd<'a>,
     /// The name in it; `.` for the directory itself.
     pub name: &'a CStr,
+    /// What statx(2) said of it.
+    pub status: &'a Statx,
 }
 
 impl NamedEntry<'_> {
@@ -51,11 +101,44 @@ impl Default for Comparison {
 }
 
 impl Comparison {
+    /// What two entries differ in, beside the time of modification and what is in a directory. `same` says of
+    /// two files of the same size that their bytes need not be read. Cheap first: bytes are read only of what
+    /// is of one kind.
+    pub fn differences(
+        &mut self,
+        one: NamedEntry<'_>,
+        other: NamedEntry<'_>,
+        same: impl Fn(&Statx, &Statx) -> bool,
+    ) -> anyhow::Result<Vec<Difference>> {
+        let (status, before) = (one.status, other.status);
+        let kind = at::kind(status);
+        if kind != at::kind(before) {
+            return Ok(vec![Difference::Kind]);
+        }
+        let mut found = Vec::new();
+        let mut note = |differs: bool, what| found.extend(differs.then_some(what));
+        match kind {
+            FileType::RegularFile => {
+                let differs = status.stx_size != before.stx_size
+                    || !same(status, before) && !self.same_bytes(one, other)?;
+                note(differs, Difference::Content);
+            }
+            FileType::Symlink => note(!same_target(one, other)?, Difference::Target),
+            _ => {
+                let number = |it: &Statx| (it.stx_rdev_major, it.stx_rdev_minor);
+                note(number(status) != number(before), Difference::Device);
+            }
+        }
+        let owner = |it: &Statx| (it.stx_uid, it.stx_gid);
+        note(owner(status) != owner(before), Difference::Owner);
+        note(permissions(status) != permissions(before), Difference::Mode);
+        note(!self.same_xattrs(one, other, kind)?, Difference::Attributes);
+        note(!same_flags(one, other, kind)?, Difference::Flags);
+        Ok(found)
+    }
+
     /// Whether two files have the same bytes, up to the first that differ. Where both have holes nothing is
     /// read: anybody can make a file of 7 EiB that holds nothing.
-    ///
-    /// # Errors
-    /// Which of them cannot be opened or read.
     pub fn same_bytes(
         &mut self,
         one: NamedEntry<'_>,
@@ -98,10 +181,7 @@ impl Comparison {
     }
 
     /// Whether two entries of this kind have the same extended attributes.
-    ///
-    /// # Errors
-    /// The attribute that cannot be read.
-    pub fn same_xattrs(
+    fn same_xattrs(
         &mut self,
         one: NamedEntry<'_>,
         other: NamedEntry<'_>,
@@ -129,10 +209,7 @@ impl Comparison {
 }
 
 /// Whether two symbolic links have the same target.
-///
-/// # Errors
-/// One of them cannot be read.
-pub fn same_target(one: NamedEntry<'_>, other: NamedEntry<'_>) -> anyhow::Result<bool> {
+fn same_target(one: NamedEntry<'_>, other: NamedEntry<'_>) -> anyhow::Result<bool> {
     let target = |link: NamedEntry<'_>| {
         readlinkat(link.parent, link.name, Vec::new()).context("cannot read the symbolic link")
     };
@@ -141,14 +218,7 @@ pub fn same_target(one: NamedEntry<'_>, other: NamedEntry<'_>) -> anyhow::Result
 
 /// Whether two entries of this kind have the same flags of chattr(1), as far as users set them. Only
 /// files and directories have any.
-///
-/// # Errors
-/// They cannot be opened or read.
-pub fn same_flags(
-    one: NamedEntry<'_>,
-    other: NamedEntry<'_>,
-    kind: FileType,
-) -> anyhow::Result<bool> {
+fn same_flags(one: NamedEntry<'_>, other: NamedEntry<'_>, kind: FileType) -> anyhow::Result<bool> {
     if !matches!(kind, FileType::Directory | FileType::RegularFile) {
         return Ok(true);
     }

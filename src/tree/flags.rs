@@ -20,9 +20,6 @@ pub(crate) fn seal_file(root: impl AsFd, path: &Path, seals: IFlags) -> anyhow::
 }
 
 /// The flags of an open file or directory that forbid every change to it.
-///
-/// # Errors
-/// As ioctl(2).
 pub fn seals_of(file: impl AsFd) -> Result<IFlags, Errno> {
     Handle::Open(file.as_fd()).flags().map(|flags| flags & SEALING)
 }

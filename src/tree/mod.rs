@@ -10,7 +10,7 @@
 //! | `data` | the ladder: reflink, `copy_file_range`, copy |
 //! | `attributes` | owner, mode, extended attributes, flags, times, and their order |
 //! | `flags` | the flags that forbid every change |
-//! | `equal` | whether two entries have the same bytes, extended attributes or flags |
+//! | `equal` | what two entries differ in, each by itself |
 //! | `links` | hard links among what is copied |
 //! | `move_in` | copying several from another tree, for `adopt` |
 //! | `clear` | removing and moving whatever flags say |
@@ -40,7 +40,7 @@ pub(crate) use bring::make_bare;
 pub use bring::{Brought, bring};
 pub(crate) use clear::make_writable;
 pub use clear::{doom, exchange, remove, remove_single, remove_telling, rename};
-pub use compare::{Difference, Side, differences};
+pub use compare::{Side, differences};
 pub use copy::{Copied, Restored};
 pub(crate) use copy::{job, run};
 pub use data::{BytesByRung, is_swap_area};
@@ -49,7 +49,7 @@ pub use descent::{Directory, OPEN_LEVELS};
 pub(crate) use directory::copy_attributes;
 pub use directory::{move_stub, take_attributes};
 pub(crate) use entry::is_stub;
-pub use equal::{Comparison, NamedEntry, same_flags, same_target};
+pub use equal::{Comparison, Difference, NamedEntry};
 pub(crate) use flags::seal_file;
 pub use flags::{seals_in, seals_of};
 pub(crate) use links::Links;

@@ -23,9 +23,6 @@ pub struct Settled {
 
 impl Settled {
     /// Reads them from an open directory.
-    ///
-    /// # Errors
-    /// As statx(2) and ioctl(2).
     pub fn look(directory: impl AsFd) -> Result<Self, Errno> {
         let directory = directory.as_fd();
         let times = times(&at::status_of(directory)?);
@@ -50,9 +47,6 @@ impl Settled {
     }
 
     /// Sets them on an open directory, whatever seals it.
-    ///
-    /// # Errors
-    /// As utimensat(2) and ioctl(2).
     pub fn settle(&self, directory: impl AsFd) -> Result<(), Errno> {
         unseal(&directory)?;
         let time = |(tv_sec, tv_nsec)| Timespec { tv_sec, tv_nsec };

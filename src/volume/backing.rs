@@ -22,9 +22,6 @@ pub struct FromWithin {
 }
 
 /// The mounts inside a volume that come from something on the volume itself.
-///
-/// # Errors
-/// `/proc` or `/sys` cannot be read.
 pub fn mounted_from_within(volume: &config::Volume) -> anyhow::Result<Vec<FromWithin>> {
     let is_inside =
         |path: &Path| path != volume.mount_point && path.starts_with(&volume.mount_point);

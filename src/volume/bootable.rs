@@ -86,9 +86,6 @@ pub(super) fn ensure(
 
 /// What the owner should know of a root that distributions install: what of it the reset erases that
 /// matters later than in the next boot. Nothing is said of a root that boots by something else.
-///
-/// # Errors
-/// What cannot be looked at.
 pub fn vanishing(
     volume: &config::Volume,
     previous: &Dir,

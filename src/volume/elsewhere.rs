@@ -196,11 +196,11 @@ impl Looking<'_> {
         let same = match at::kind(status) {
             FileType::RegularFile if status.stx_size != other.stx_size => false,
             FileType::RegularFile if status.stx_size <= SMALL => {
-                let (one, name) = self.previous.open_parent(content)?;
-                let (other, _) = blank.open_parent(content)?;
-                let name = at::c_name(&name)?;
-                let named = |parent| NamedEntry { parent, name: &name };
-                let (one, other) = (named(one.as_fd()), named(other.as_fd()));
+                let (parent, name) = self.previous.open_parent(content)?;
+                let (of_blank, _) = blank.open_parent(content)?;
+                let name = &*at::c_name(&name)?;
+                let one = NamedEntry { parent: parent.as_fd(), name, status };
+                let other = NamedEntry { parent: of_blank.as_fd(), name, status: &other };
                 Comparison::default().same_bytes(one, other)?
             }
             FileType::RegularFile => times(status) == times(&other),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, ensure};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, unlinkat};
+use rustix::io::Errno;
 
 use crate::fs::Dir;
 use crate::fs::at;
@@ -127,25 +128,17 @@ fn remove_left_over(parent: &Path) -> anyhow::Result<()> {
         if Path::new("/proc").join(process.to_string()).try_exists()? {
             continue;
         }
-        // Another run was faster, or it is none of ours.
-        let excused = [
-            ErrorKind::NotFound,
-            ErrorKind::NotADirectory,
-            ErrorKind::DirectoryNotEmpty,
-            ErrorKind::ResourceBusy,
-        ];
-        match std::fs::remove_dir(parent.join(&name)) {
-            Err(error) if !excused.contains(&error.kind()) => {
-                return Err(error).with_context(|| format!("cannot remove {name:?}"));
-            }
-            _ => {}
+        match unlinkat(CWD, parent.join(&name), AtFlags::REMOVEDIR) {
+            // Another run was faster, or it is none of ours.
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::NOTEMPTY | Errno::BUSY) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot remove {name:?}")),
         }
     }
     Ok(())
 }
 
 fn remove_directory(path: &Path) -> anyhow::Result<()> {
-    unlinkat(CWD, path, AtFlags::REMOVEDIR).with_context(|| format!("cannot remove {path:?}"))
+    std::fs::remove_dir(path).with_context(|| format!("cannot remove {path:?}"))
 }
 
 /// One line of `/proc/PID/mountinfo`; see `proc_pid_mountinfo(5)`.
@@ -221,18 +214,12 @@ fn text(field: &[u8]) -> String {
 }
 
 /// Where anything is mounted, in the view of this process and in that of the machine's first one.
-///
-/// # Errors
-/// `/proc` does not say.
 pub fn mount_points() -> anyhow::Result<BTreeSet<PathBuf>> {
     Ok(all()?.into_iter().map(|mounted| mounted.mount_point).collect())
 }
 
 /// What is mounted over a path of a volume: the innermost mount point at or above `path` that lies
 /// below the volume's own.
-///
-/// # Errors
-/// The list of mounts cannot be read.
 pub fn mounted_over(mount_point: &Path, path: &Path) -> anyhow::Result<Option<PathBuf>> {
     let over = |point: &PathBuf| {
         point != mount_point && point.starts_with(mount_point) && path.starts_with(point)
@@ -241,9 +228,6 @@ pub fn mounted_over(mount_point: &Path, path: &Path) -> anyhow::Result<Option<Pa
 }
 
 /// A mount point at or below `path`, if there is one.
-///
-/// # Errors
-/// The list of mounts cannot be read.
 pub fn mounted_at_or_below(path: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(mount_points()?.into_iter().find(|point| point.starts_with(path)))
 }

@@ -68,9 +68,6 @@ pub fn store(
 
 /// The volume with the rules that a reset goes by which finds the tree at `live`, and the directories that
 /// these keep as a whole: see [`keep_whole`].
-///
-/// # Errors
-/// Every failure to look.
 pub fn with_rules_for(
     volume: &config::Volume,
     live: &Dir,

@@ -33,18 +33,12 @@ pub fn in_running_system(volume: &config::Volume) -> config::Volume {
 }
 
 /// Whether something is mounted exactly there.
-///
-/// # Errors
-/// The list of mounts cannot be read.
 pub fn is_mount_point(path: &Path) -> anyhow::Result<bool> {
     Ok(mounts::all()?.iter().any(|mount| mount.mount_point == path))
 }
 
 /// Where an open directory lies below the root of the volume, whose own is `live`, if it does. It may
 /// be reached by any mount, and on btrfs be in a subvolume that is nested in the volume.
-///
-/// # Errors
-/// The list of mounts cannot be read.
 pub fn place_in(
     volume: &config::Volume,
     live: &Dir,
@@ -71,9 +65,6 @@ pub fn place_in(
 
 /// What is mounted at the volume's mount point, in words, if it is something else than the volume. The
 /// configuration may be right and meant for the next boot; it may also name the wrong one.
-///
-/// # Errors
-/// The list of mounts cannot be read.
 pub fn other_mount(volume: &config::Volume) -> anyhow::Result<Option<String>> {
     Ok(other(volume, &mounts::all()?))
 }

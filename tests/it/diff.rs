@@ -9,11 +9,12 @@ use crate::common::changes::{Noise, clear, shuffle};
 use crate::common::made_up;
 use anyhow::{Result, ensure};
 use darlings::act::check::Check;
-use darlings::ask::diff::{self, Aspect, Change, DiffEntry, Done};
+use darlings::ask::diff::{self, Change, DiffEntry, Done};
 use darlings::cmdline::{Asked, CommandLine};
 use darlings::config::{Config, Strategy};
 use darlings::engine::report::Ending;
 use darlings::generations::Access;
+use darlings::tree::Difference;
 use darlings::volume::Options;
 use darlings_testkit::attributes::Attribute;
 use darlings_testkit::generate::{self, Case};
@@ -27,7 +28,7 @@ use proptest::test_runner::TestCaseError;
 const CASES: u32 = 60;
 
 /// One difference, without what cannot be seen in two trees.
-type Line = (RelPath, Change, BTreeSet<Aspect>);
+type Line = (RelPath, Change, BTreeSet<Difference>);
 
 fn config(fs: &LoopFs, strategy: Strategy, without_blank: bool, rules: &[Rule]) -> Result<Config> {
     let rules = made_up::configurable(rules);
@@ -68,7 +69,7 @@ fn told(config: &Config, full: bool) -> Result<(Vec<Line>, Done)> {
 
 /// The same from two trees: before the next reset, and after it.
 fn seen(before: &Tree, after: &Tree) -> Vec<Line> {
-    let mut lines: std::collections::BTreeMap<RelPath, (Change, BTreeSet<Aspect>)> =
+    let mut lines: std::collections::BTreeMap<RelPath, (Change, BTreeSet<Difference>)> =
         std::collections::BTreeMap::new();
     for difference in before.diff_with(after, &Compare::default()) {
         let aspect = match difference.attribute {
@@ -83,14 +84,14 @@ fn seen(before: &Tree, after: &Tree) -> Vec<Line> {
             | Attribute::HardLinks
             | Attribute::Holes
             | Attribute::Project => continue,
-            Attribute::Type => Aspect::Kind,
-            Attribute::Bytes => Aspect::Content,
-            Attribute::SymlinkTarget => Aspect::Target,
-            Attribute::DeviceNumber => Aspect::Device,
-            Attribute::Owner | Attribute::Group => Aspect::Owner,
-            Attribute::Mode => Aspect::Mode,
-            attribute if !Flags::of(attribute).is_empty() => Aspect::Flags,
-            _ => Aspect::Attributes,
+            Attribute::Type => Difference::Kind,
+            Attribute::Bytes => Difference::Content,
+            Attribute::SymlinkTarget => Difference::Target,
+            Attribute::DeviceNumber => Difference::Device,
+            Attribute::Owner | Attribute::Group => Difference::Owner,
+            Attribute::Mode => Difference::Mode,
+            attribute if !Flags::of(attribute).is_empty() => Difference::Flags,
+            _ => Difference::Attributes,
         };
         let entry = lines.entry(difference.path).or_insert((Change::Changed, BTreeSet::new()));
         entry.1.insert(aspect);
@@ -98,8 +99,8 @@ fn seen(before: &Tree, after: &Tree) -> Vec<Line> {
     lines
         .into_iter()
         .map(|(path, (change, mut aspects))| {
-            if aspects.contains(&Aspect::Kind) {
-                aspects = BTreeSet::from([Aspect::Kind]);
+            if aspects.contains(&Difference::Kind) {
+                aspects = BTreeSet::from([Difference::Kind]);
             }
             (path, change, aspects)
         })

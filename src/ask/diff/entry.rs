@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use serde::Serialize;
 
-use super::compare::Aspect;
+use crate::tree::Difference;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct DiffEntry<'a> {
     /// What it is now; of what was removed, what it was.
     pub kind: DiffKind,
     /// In what it differs, if it was changed.
-    pub aspects: &'a [Aspect],
+    pub aspects: &'a [Difference],
     /// The size of a file, or the length of a symbolic link's target, in bytes; else 0.
     pub bytes: u64,
     /// Who owns it.

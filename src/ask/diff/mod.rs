@@ -43,7 +43,6 @@ pub mod views;
 mod walk;
 mod words;
 
-pub use compare::Aspect;
 pub use entry::{Change, DiffEntry, DiffKind, Fate, Managed, in_running_system};
 pub(crate) use managed::is_generated;
 pub use totals::{Amount, Totals};

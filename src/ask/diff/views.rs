@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::compare::Aspect;
 use super::entry::in_running_system;
 use super::entry::{Change, DiffEntry, DiffKind, Fate, Managed};
 use super::group::{Groups, Line};
@@ -18,6 +17,7 @@ use super::words::{Owners, is_person};
 use crate::names::shown;
 use crate::paint::Paint;
 use crate::text::bytes_in_words;
+use crate::tree::Difference;
 
 /// How many lines of what would vanish or be reverted are shown in groups.
 const LINES: usize = 10;
@@ -67,15 +67,9 @@ impl Style<'_> {
 /// A way to show entries.
 pub trait View {
     /// One more entry.
-    ///
-    /// # Errors
-    /// It cannot be printed.
     fn see(&mut self, entry: &DiffEntry<'_>) -> anyhow::Result<()>;
 
     /// That was all.
-    ///
-    /// # Errors
-    /// It cannot be printed.
     fn finish(&mut self, totals: &Totals) -> anyhow::Result<()>;
 }
 
@@ -357,7 +351,7 @@ struct JsonEntry<'a> {
     fate: Option<Fate>,
     kind: DiffKind,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    aspects: &'a [Aspect],
+    aspects: &'a [Difference],
     bytes: u64,
     uid: u32,
     gid: u32,

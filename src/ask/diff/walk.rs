@@ -17,7 +17,7 @@ use darlings_btrfs as btrfs;
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
-use super::compare::{Aspect, Comparer, Side};
+use super::compare::Comparer;
 use super::entry::{Change, DiffEntry, DiffKind, Fate, Managed};
 use super::level::{
     Level, Pair, Place, Reading, Ruled, is_gone, managed_entry, open, opened, status,
@@ -29,7 +29,7 @@ use super::{Done, Watch};
 use crate::fs::reserved::Reserved;
 use crate::fs::{Dir, at};
 use crate::rules::Rules;
-use crate::tree::{Directory, NamedEntry, OPEN_LEVELS};
+use crate::tree::{Difference, Directory, NamedEntry, OPEN_LEVELS};
 
 /// Entries of a directory that are held, and told in order, at once.
 const CHUNK: usize = 65_536;
@@ -142,12 +142,10 @@ impl<'a> Walk<'a> {
         if let Some(old) = old {
             let before = old.status().context("the older tree")?;
             if tell {
-                let new =
-                    Side { named: NamedEntry { parent: new.as_fd(), name: c"." }, status: &status };
-                let old =
-                    Side { named: NamedEntry { parent: old.as_fd(), name: c"." }, status: &before };
+                let new = NamedEntry { parent: new.as_fd(), name: c".", status: &status };
+                let old = NamedEntry { parent: old.as_fd(), name: c".", status: &before };
                 let aspects =
-                    self.comparer.differences(&new, &old).context("cannot compare the roots")?;
+                    self.comparer.differences(new, old).context("cannot compare the roots")?;
                 if !aspects.is_empty() {
                     self.tell(
                         Change::Changed,
@@ -433,10 +431,9 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         if role == Role::Told {
-            let named = |parent| NamedEntry { parent, name: pair.name };
-            let new = Side { named: named(new.as_fd()), status };
-            let old = Side { named: named(old.as_fd()), status: before };
-            let aspects = match self.comparer.differences(&new, &old) {
+            let new = NamedEntry { parent: new.as_fd(), name: pair.name, status };
+            let old = NamedEntry { parent: old.as_fd(), name: pair.name, status: before };
+            let aspects = match self.comparer.differences(new, old) {
                 Err(error) if is_gone(&error) => return Ok(()),
                 aspects => aspects?,
             };
@@ -469,7 +466,7 @@ impl<'a> Walk<'a> {
         kind: DiffKind,
         status: &Statx,
         place: Place<'_>,
-        aspects: &[Aspect],
+        aspects: &[Difference],
         managed: Option<Managed>,
     ) -> anyhow::Result<()> {
         let sized = matches!(kind, DiffKind::File | DiffKind::Symlink);

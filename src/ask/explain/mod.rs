@@ -167,9 +167,6 @@ impl Explained {
 }
 
 /// Explains `path`, absolute and normal; `file` is the configuration.
-///
-/// # Errors
-/// What cannot be read.
 pub fn explain(volumes: &mut Volumes<'_>, file: &Path, path: &Path) -> anyhow::Result<Explanation> {
     let (links, resolved) = lookup::resolve(volumes, path)?;
     let mut explained = vec![one(volumes, file, path)?];

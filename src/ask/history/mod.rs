@@ -188,9 +188,6 @@ impl PathHistory {
 }
 
 /// Looks for the versions of `path`, which lies at `place`.
-///
-/// # Errors
-/// What cannot be read.
 pub fn of_path(
     volumes: &mut Volumes<'_>,
     path: &Path,
@@ -312,9 +309,6 @@ fn compare(
 }
 
 /// Whether what is at `path` in one tree of a volume differs from what is there in another.
-///
-/// # Errors
-/// What cannot be read.
 pub(crate) fn differ(path: &Path, live: &Dir, other: &Dir) -> anyhow::Result<bool> {
     let reserved = Reserved::of(live).context("cannot look at the root")?;
     let tree =

@@ -96,9 +96,6 @@ impl Found {
 }
 
 /// Looks at a path below a root; empty for the root itself.
-///
-/// # Errors
-/// What cannot be looked at.
 pub fn find(root: &Dir, path: &Path) -> anyhow::Result<Found> {
     if path.as_os_str().is_empty() {
         return Ok(Found::Present(entry(&root.status()?, None)));

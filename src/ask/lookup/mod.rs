@@ -29,9 +29,6 @@ pub struct Place {
 }
 
 /// Finds the volume of an absolute, normal path; `None` where it is on none that is reset.
-///
-/// # Errors
-/// The list of mounts cannot be read.
 pub fn place(config: &Config, path: &Path) -> anyhow::Result<Option<Place>> {
     let below = |(index, volume): (usize, &config::Volume)| {
         let Ok(below) = path.strip_prefix(&volume.mount_point) else { return None };
@@ -67,9 +64,6 @@ impl<'c> Volumes<'c> {
     }
 
     /// Opens the volume with this number.
-    ///
-    /// # Errors
-    /// As [`volume::store`].
     pub fn store(&mut self, index: usize) -> anyhow::Result<&mut dyn Store> {
         let slot = &mut self.opened[index];
         if slot.is_none() {
@@ -104,9 +98,6 @@ impl<'c> Volumes<'c> {
 }
 
 /// The outermost subvolume or filesystem nested in a volume that holds `path`, if any.
-///
-/// # Errors
-/// What cannot be looked at.
 pub fn nested_around(root: &Dir, path: &Path) -> anyhow::Result<Option<PathBuf>> {
     let of_root = root.status()?;
     let mut ancestors: Vec<&Path> = path.ancestors().collect();

@@ -155,9 +155,6 @@ impl Journal {
     }
 
     /// Reads the text of one, which lies at `what`.
-    ///
-    /// # Errors
-    /// It is damaged, or a newer version wrote it.
     pub fn parse(text: &[u8], what: &str) -> anyhow::Result<Self> {
         state::parse(text, VERSION, what, || half_moved(&format!("{what} is damaged")))
     }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 /// The calls of the binary that change something: files, or what is mounted where. `openat` does
 /// where it makes a file: see [`Call::changes`]. The last line is of calls that only some filesystems
 /// need.
-pub(crate) const CHANGING: [&str; 26] = [
+pub(crate) const CHANGING: [&str; 27] = [
     "openat",
     "ioctl",
     "mkdir",
@@ -18,6 +18,7 @@ pub(crate) const CHANGING: [&str; 26] = [
     "renameat",
     "renameat2",
     "unlinkat",
+    "rmdir",
     "linkat",
     "symlinkat",
     "mknodat",
