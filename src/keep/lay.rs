@@ -10,15 +10,17 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use tracing::warn;
 
 use super::attic::Attic;
 use super::trees::{Trees, connector_before};
 use crate::fs::Dir;
 use crate::fs::at;
 use crate::fs::reserved::Reserved;
+use crate::names::shown;
 use crate::rules::Node;
 use crate::tree::{
-    BytesByRung, Copied, Job, Ladder, Links, Scratch, Settled, copy_attributes, job, run,
+    BytesByRung, Copied, Job, Ladder, Links, Scratch, Settled, copy_listable_attributes, job, run,
     seal_file, unseal,
 };
 
@@ -137,6 +139,23 @@ pub(super) fn jobs_of<'u>(
     }
 }
 
+/// Gives a new directory the attributes of the one at `path`, which a user may own.
+pub(super) fn make_like(
+    before: &Dir,
+    made: Dir,
+    path: &Path,
+    scratch: &mut Scratch,
+) -> anyhow::Result<()> {
+    if !copy_listable_attributes(before, made, scratch)? {
+        warn!(
+            "the directory {} has more extended attributes than the kernel lists (64 KiB of names): it \
+             keeps its ACLs and security labels, and the rest stays with the previous state",
+            shown(&path)
+        );
+    }
+    Ok(())
+}
+
 /// Sees that a connector is in its unit, and open for what comes. `None` when neither the blank
 /// nor the previous state has such a directory.
 fn connector(
@@ -155,6 +174,6 @@ fn connector(
     }
     let Some(before) = connector_before(trees.previous, path, attic)? else { return Ok(None) };
     let Some((above, name)) = trees.target.open_parent_optional(&place)? else { return Ok(None) };
-    copy_attributes(&before, above.make_dir(name)?, scratch)?;
+    make_like(&before, above.make_dir(name)?, path, scratch)?;
     Ok(Some(Settled::look(&before)?))
 }

@@ -65,6 +65,15 @@ impl std::fmt::Display for Unlistable {
     }
 }
 
+/// Extended attributes of a directory that decide who may do what in it.
+const ACCESS: [&CStr; 5] = [
+    c"system.posix_acl_access",
+    c"system.posix_acl_default",
+    c"security.selinux",
+    c"security.SMACK64",
+    c"security.SMACK64TRANSMUTE",
+];
+
 /// Buffers for names and values of extended attributes; one for each thread.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -222,6 +231,22 @@ impl Handle<'_> {
             Err(Errno::NOTTY | Errno::OPNOTSUPP) => self.set_flags(all).map(drop),
             result => result,
         }
+    }
+
+    /// Copies the ACLs and the labels of security modules, without listing what there is.
+    ///
+    /// # Errors
+    /// The attribute that could not be copied, in words.
+    pub(crate) fn copy_access_to(self, target: Self, scratch: &mut Scratch) -> anyhow::Result<()> {
+        for name in ACCESS {
+            match self.get(name, &mut scratch.value) {
+                Ok(value) => target.set(name, value),
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+                Err(error) => Err(error),
+            }
+            .with_context(|| format!("cannot copy extended attribute {name:?}"))?;
+        }
+        Ok(())
     }
 
     /// Takes away what a new entry got from the directory it was made in: default ACLs,

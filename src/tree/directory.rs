@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use rustix::fs::{AtFlags, Mode, mkdirat, unlinkat};
 
-use super::attributes::{Created, Handle, Scratch, Source, remove_labels, unseal};
+use super::attributes::{Created, Handle, Scratch, Source, Unlistable, remove_labels, unseal};
 use super::entry::is_stub;
 use super::settle::Settled;
 use crate::fs::Dir;
@@ -69,6 +69,25 @@ pub(crate) fn copy_attributes(
     let (status, flags) = (at::status_of(from)?, handle.flags()?);
     let source = Source { handle, status: &status, flags, has_xattrs: true };
     source.copy_to(target, Created { mode: Some(Mode::RWXU) }, scratch).map(drop)
+}
+
+/// [`copy_attributes`], also of a directory that has more extended attributes than can be listed, as any user
+/// can make one: of those, only what decides on access is copied, and the answer is false.
+pub(crate) fn copy_listable_attributes(
+    from: impl AsFd,
+    to: impl AsFd,
+    scratch: &mut Scratch,
+) -> anyhow::Result<bool> {
+    let (from, to) = (from.as_fd(), to.as_fd());
+    match copy_attributes(from, to, scratch) {
+        Err(error) if error.is::<Unlistable>() => {}
+        copied => return copied.map(|()| true),
+    }
+    let (handle, target) = (Handle::Open(from), Handle::Open(to));
+    handle.copy_access_to(target, scratch)?;
+    let (status, flags) = (at::status_of(from)?, handle.flags()?);
+    let source = Source { handle, status: &status, flags, has_xattrs: false };
+    source.copy_to(target, Created { mode: Some(Mode::RWXU) }, scratch).map(|_| false)
 }
 
 /// Gives a directory that has attributes of its own every attribute of another instead, but its

@@ -46,7 +46,7 @@ pub(crate) use copy::{job, run};
 pub use data::{BytesByRung, is_swap_area};
 pub(crate) use data::{Ladder, next_data};
 pub use descent::{Directory, OPEN_LEVELS};
-pub(crate) use directory::copy_attributes;
+pub(crate) use directory::{copy_attributes, copy_listable_attributes};
 pub use directory::{move_stub, take_attributes};
 pub(crate) use entry::is_stub;
 pub use equal::{Comparison, Difference, NamedEntry};

@@ -6,6 +6,9 @@ use anyhow::{Context as _, Result};
 use darlings_testkit::loopfs::{Filesystem, LoopFs, Options, run};
 use darlings_testkit::model::Rule;
 use darlings_testkit::{Attribute, capability, capture, plant, project, remove, skip_unless};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 #[test]
@@ -305,6 +308,49 @@ fn acls_that_xfs_lists_under_two_names_are_no_obstacle() -> Result<()> {
     let expected = volume.expected()?;
     volume.reset()?;
     assert_eq!(volume.tree()?.diff_lines(&expected), "");
+    volume.close()
+}
+
+#[test]
+fn a_directory_above_what_is_kept_may_have_more_attributes_than_can_be_listed() -> Result<()> {
+    skip_unless!(capability::root_and_xfs(), Ok(()));
+    let mut volume = Volume::new(Filesystem::Xfs)?;
+    let mia = volume.live().join("of/mia");
+    put(&mia, "kept/file", "kept")?;
+    put(&mia, "old/file", "kept until now")?;
+    plant::owner(&mia, 1000, 100)?;
+    std::fs::set_permissions(&mia, Permissions::from_mode(0o2770))?;
+    let acl = plant::example_acl(1003, 1004);
+    plant::xattr(&mia, "system.posix_acl_access", &acl)?;
+    plant::xattr(&mia, "system.posix_acl_default", &acl)?;
+    let names: Vec<String> = (0..400).map(|number| format!("user.{number:0200}")).collect();
+    let fill = || names.iter().try_for_each(|name| plant::xattr(&mia, name, b"1"));
+    let value = |path: &Path| rustix::fs::getxattr(path, names[399].as_str(), &mut [0; 8][..]);
+    for path in ["/of/mia/kept", "/of/mia/old"] {
+        volume.rules.push(Rule::new(path, &[]).map_err(anyhow::Error::msg)?);
+    }
+    let expected = volume.expected()?;
+    fill()?;
+    let told = "the directory of/mia has more extended attributes than the kernel lists (64 KiB of \
+                names): it keeps its ACLs and security labels, and the rest stays with the previous \
+                state\n";
+    let ran = volume.run(&[])?;
+    assert_eq!((ran.code, ran.stderr.matches(told).count()), (Some(0), 1), "{}", ran.stderr);
+    let generation = volume.live().join(".darlings/generations/1/root/of/mia");
+    assert_eq!((value(&mia), value(&generation)), (Err(rustix::io::Errno::NODATA), Ok(1)));
+    // The model could not list them either.
+    names.iter().try_for_each(|name| rustix::fs::removexattr(&generation, name.as_str()))?;
+    assert_eq!(volume.tree()?.diff_lines(&expected), "");
+
+    // What is no longer persisted goes to the attic, below a copy of the directory.
+    fill()?;
+    volume.rules.pop();
+    let ran = volume.run(&[])?;
+    assert_eq!((ran.code, ran.stderr.matches(told).count()), (Some(0), 2), "{}", ran.stderr);
+    assert_eq!(std::fs::read_to_string(mia.join("kept/file"))?, "kept");
+    let attic = volume.live().join(".darlings/attic");
+    let found = std::fs::read_to_string(attic.join("2/of/mia/old/file"))?;
+    assert_eq!(found, "kept until now");
     volume.close()
 }
 

@@ -12,11 +12,12 @@ use super::journal::{self, Journal, Name, Sealed, Settle};
 use super::layout::{ASIDE, Move, OF_RESULT, Observed, ROOT, WORK, Why, arrange};
 use crate::fs::Dir;
 use crate::keep::attic::ATTIC;
+use crate::keep::lay::make_like;
 use crate::keep::trees::Trees;
 use crate::own::Own;
 use crate::own::state::Manifest;
 use crate::rules::Rules;
-use crate::tree::{self, Settled};
+use crate::tree::{self, Scratch, Settled};
 
 /// The trees of a `carry`, by their root directories.
 #[derive(Debug, Clone, Copy)]
@@ -146,7 +147,7 @@ fn make_attic(work: &Dir, previous: &Dir, stores: &[PathBuf]) -> anyhow::Result<
     let above: BTreeSet<&Path> = stores.iter().flat_map(|path| path.ancestors().skip(1)).collect();
     for path in above.into_iter().filter(|path| !path.as_os_str().is_empty()) {
         let before = previous.open_dir(path)?;
-        tree::take_attributes(&before, attic.make_dir(path)?)
+        make_like(&before, attic.make_dir(path)?, path, &mut Scratch::default())
             .with_context(|| format!("cannot make {path:?} in the attic"))?;
         let to = Settled::look(&before)?.unsealed();
         settle.push(Settle { path: Path::new(WORK).join(ATTIC).join(path), to });

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use darlings_testkit::plant;
 
 use crate::guest::{checks, in_guest};
-use crate::machine::{Machine, reset};
+use crate::machine::{Machine, reset, reset_below};
 use crate::pools::{
     DATASET, MARK, POOL, Whole, change, create_pool, export, import, put, sh, tree,
 };
@@ -27,6 +27,7 @@ fn what_cannot_be_reset_is_named_and_nothing_is_changed() -> Result<()> {
             snapshots_that_are_not_ours_are_refused_unless_they_may_be_destroyed,
             a_mark_without_its_stage_is_refused,
             a_file_with_more_attributes_than_can_be_listed_is_moved_and_nothing_copied,
+            a_reset_that_moves_instead_of_copying_is_completed_wherever_it_is_killed,
             properties::a_dataset_that_is_read_only_is_refused_by_name,
             properties::a_refreservation_that_leaves_no_room_is_refused,
             properties::a_blank_above_the_refquota_is_refused,
@@ -262,6 +263,66 @@ fn a_mark_without_its_stage_is_refused() -> Result<()> {
     Whole::of(POOL)?.must_be(&before)
 }
 
+/// Has a user give an entry more extended attributes than the kernel lists.
+fn give_many_attributes(entry: &Path) -> Result<()> {
+    plant::owner(entry, 1000, 100)?;
+    let names: Vec<_> = (0..400).map(|n| format!("user.{n:0200}=\"1\"\n")).collect();
+    fs::write("/tmp/names", format!("# file: {}\n{}", entry.display(), names.concat()))?;
+    let mut user = Command::new("setfattr");
+    let status = user.arg("--restore=/tmp/names").uid(1000).gid(100).status()?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
+/// What is kept has too many attributes to be copied, and so has a directory above it.
+fn a_reset_that_moves_instead_of_copying_is_completed_wherever_it_is_killed() -> Result<()> {
+    let live = |live: &Path| {
+        put(live, "home/mia/kept", "kept")?;
+        plant::owner(&live.join("home/mia"), 1000, 100)?;
+        give_many_attributes(&live.join("home/mia/kept"))
+    };
+    let blank = |blank: &Path| put(blank, "etc/motd", "of the blank");
+    let machine = Machine::new(&[], blank, live)?.persist("home/mia/kept", &[]);
+    let last = format!("user.{:0200}", 399);
+    let mut killed = 0;
+    for (call, stride) in [("ioctl", 5), ("/^rename", 1)] {
+        for when in (1..).step_by(stride) {
+            change(DATASET, |live| {
+                give_many_attributes(&live.join("home/mia"))?;
+                put(live, "etc/motd", "changed")?;
+                put(live, "erased", "erased")
+            })?;
+            let (trace, inject) =
+                (format!("trace={call}"), format!("inject={call}:signal=SIGKILL:when={when}"));
+            let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+            let ran = reset_below(&strace, &machine.config(), &["--threads", "1"])?;
+            let done = ran.report.is_some();
+            if done {
+                ran.well()?;
+            } else {
+                killed += 1;
+                reset(&machine.config(), &[])?.well()?;
+            }
+            change(DATASET, |live| {
+                let file = live.join("home/mia/kept");
+                let words = ["--only-values", "-n", &last, file.to_str().context("UTF-8")?];
+                assert_eq!(sh("getfattr", &words)?, "1", "{call} {when}");
+                assert_eq!(fs::read_to_string(&file)?, "kept", "{call} {when}");
+                assert_eq!(fs::read_to_string(live.join("etc/motd"))?, "of the blank");
+                assert!(!live.join("erased").exists(), "{call} {when}");
+                Ok(())
+            })?;
+            if done {
+                break;
+            }
+        }
+    }
+    eprintln!("killed {killed} times");
+    ensure!(killed > 20, "killed only {killed} times");
+    sh("zpool", &["destroy", "-f", POOL])?;
+    Ok(())
+}
+
 /// The owner of a kept file can make it so, and ZFS does not say what the names are.
 fn a_file_with_more_attributes_than_can_be_listed_is_moved_and_nothing_copied() -> Result<()> {
     for stored in ["xattr=sa", "xattr=dir"] {
@@ -270,14 +331,7 @@ fn a_file_with_more_attributes_than_can_be_listed_is_moved_and_nothing_copied() 
             put(live, "erased", "erased")?;
             put(live, "keep/file", "kept")?;
             put(live, "keep/other", "kept")?;
-            let file = live.join("keep/file");
-            plant::owner(&file, 1000, 100)?;
-            let names: Vec<_> = (0..400).map(|n| format!("user.{n:0200}=\"1\"\n")).collect();
-            fs::write("/tmp/names", format!("# file: {}\n{}", file.display(), names.concat()))?;
-            let mut user = Command::new("setfattr");
-            let status = user.arg("--restore=/tmp/names").uid(1000).gid(100).status()?;
-            ensure!(status.success(), "{status}");
-            Ok(())
+            give_many_attributes(&live.join("keep/file"))
         };
         let blank = |blank: &Path| put(blank, "etc/motd", "of the blank");
         let machine = Machine::new(&["-O", stored], blank, live)?.persist("keep", &[]);
