@@ -156,13 +156,17 @@ fn enter(parent: BorrowedFd<'_>, name: &CStr) -> anyhow::Result<Level> {
 }
 
 /// Nothing can be made in or removed from a subvolume of btrfs that is read-only, and its owner can make
-/// it so.
-pub(crate) fn make_writable(directory: BorrowedFd<'_>) -> anyhow::Result<()> {
+/// it so. Answers whether it was.
+pub(crate) fn make_writable(directory: impl AsFd) -> anyhow::Result<bool> {
+    let directory = directory.as_fd();
     let kind = btrfs::entry_kind(at::status_of(directory)?.stx_ino);
-    if kind == btrfs::EntryKind::SubvolumeRoot && btrfs::is_btrfs(directory)? {
+    let was = kind == btrfs::EntryKind::SubvolumeRoot
+        && btrfs::is_btrfs(directory)?
+        && btrfs::is_read_only(directory)?;
+    if was {
         btrfs::set_read_only(directory, false)?;
     }
-    Ok(())
+    Ok(was)
 }
 
 /// unlinkat(2), once more without the entry's seals when those forbid it.

@@ -631,6 +631,52 @@ fn on_btrfs_a_users_subvolume_above_a_persisted_path_is_kept_as_a_whole() -> Res
 }
 
 #[test]
+fn a_volume_that_its_owner_has_made_read_only_is_reset_and_purged() -> Result<()> {
+    skip_unless!(capability::root_and_btrfs(), Ok(()));
+    let fs = LoopFs::new(Filesystem::Btrfs)?;
+    let (live, top) = (fs.path().join("live"), fs.path());
+    std::fs::create_dir(top.join("blank"))?;
+    darlings_btrfs::create_subvolume(std::fs::File::open(top)?, "live".as_ref())?;
+    for path in [&live, &top.join("blank")] {
+        plant::owner(path, 1000, 1000)?;
+    }
+    put(&live, "docs/file", "kept")?;
+    put(&live, "junk/file", "erased")?;
+    let rule = Rule::new("/docs", &[]).map_err(anyhow::Error::msg)?;
+    let keep = "keep = { generations = 1 }";
+    let config = config_at(top, &fs.holder().join("darlings.toml"), &[rule], keep)?;
+    let open = || std::fs::File::open(&live);
+    let go = |wrapper: &[&str], arguments: &[&str]| ran(command(wrapper, arguments, &config));
+
+    darlings_btrfs::set_read_only(open()?, true)?;
+    let before = capture(&live)?;
+    // One that fails after the first change leaves all as it was.
+    let strace = ["strace", "-f", "-o", "/dev/null", "-e", "inject=syncfs:error=EIO:when=1"];
+    let failed = go(&strace, &["reset"])?;
+    assert_eq!(failed.code, Some(10), "{}", failed.stderr);
+    assert!(failed.stderr.contains("all are as they were"), "{}", failed.stderr);
+    assert!(darlings_btrfs::is_read_only(open()?)?, "{}", failed.stderr);
+    assert_eq!(capture(&live)?.diff_lines(&before), "");
+    for number in 1..=3 {
+        darlings_btrfs::set_read_only(open()?, true)?;
+        let check = go(&[], &["check", "--fstab", "/dev/null"])?;
+        assert_eq!(check.code, Some(0), "{}{}", check.stdout, check.stderr);
+        let reset = go(&[], &["reset"])?;
+        assert_eq!(reset.code, Some(0), "reset {number}: {}", reset.stderr);
+        assert!(!darlings_btrfs::is_read_only(open()?)?, "reset {number}");
+        assert_eq!(std::fs::read_to_string(live.join("docs/file"))?, "kept");
+        assert!(!live.join("junk").exists(), "reset {number}");
+        put(&live, "junk/file", "erased")?;
+    }
+    darlings_btrfs::set_read_only(open()?, true)?;
+    let purge = go(&[], &["purge"])?;
+    assert_eq!(purge.code, Some(0), "{}{}", purge.stdout, purge.stderr);
+    assert!(darlings_btrfs::is_read_only(open()?)?, "the purge has left it writable");
+    assert_eq!(names(&live.join(".darlings/generations"), &[])?, ["3"]);
+    fs.close()
+}
+
+#[test]
 fn a_counter_or_a_manifest_of_a_directory_that_is_damaged_is_made_anew() -> Result<()> {
     skip_unless!(capability::root_and_ext4(), Ok(()));
     // After two resets, of which the second has put something into the attic.

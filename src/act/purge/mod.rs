@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
+use darlings_btrfs as btrfs;
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, Keep};
@@ -20,6 +21,7 @@ use crate::names::shown;
 use crate::own::{Own, trash};
 use crate::rules::OWN_DIRECTORY;
 use crate::text::bytes_in_words;
+use crate::tree::make_writable;
 
 mod own;
 pub mod report;
@@ -107,12 +109,27 @@ impl Purge<'_> {
         if let Some(why) = generations::unfinished(store, &live)? {
             anyhow::bail!(generations::interrupted_in_words(&why));
         }
+        // Whoever owns the volume's root can have made it read-only, and it stays so.
+        let was_read_only = !self.options.dry_run && make_writable(&live)?;
+        let done = self.remove_all(store, &live, own.as_ref());
+        if was_read_only {
+            btrfs::set_read_only(&live, true)?;
+        }
+        done
+    }
+
+    fn remove_all(
+        &mut self,
+        store: &mut dyn Store,
+        live: &Dir,
+        own: Option<&Own>,
+    ) -> anyhow::Result<()> {
         let before = store.space()?;
         self.report.available_bytes_before = Some(before.available);
         self.report.min_free_bytes = self.keep.min_free.map(|min_free| min_free.of(before.total));
 
-        let trash = trash::look(&live)?;
-        if let Some(own) = &own {
+        let trash = trash::look(live)?;
+        if let Some(own) = own {
             for name in &trash.doomed {
                 let path = Path::new(TRASH).join(name);
                 self.empty(
@@ -136,11 +153,11 @@ impl Purge<'_> {
             }
         }
         let left = self.expire(store, &seen.generations);
-        if let Some(own) = &own {
+        if let Some(own) = own {
             self.expire_attic(store, own, &seen.generations)?;
         }
-        let replaced = self.expire_replaced(store, &live, &trash.replaced, &left);
-        self.make_room(store, &left, &live, &replaced)?;
+        let replaced = self.expire_replaced(store, live, &trash.replaced, &left);
+        self.make_room(store, &left, live, &replaced)?;
         self.report.available_bytes = Some(store.space()?.available);
         Ok(())
     }

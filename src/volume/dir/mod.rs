@@ -15,6 +15,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
+use darlings_btrfs as btrfs;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
 use super::mounts;
@@ -33,6 +34,7 @@ use crate::own::Own;
 use crate::own::state::{self, Manifest};
 use crate::rules::OWN_DIRECTORY;
 use crate::text::exact_number;
+use crate::tree::make_writable;
 
 mod generations;
 mod init;
@@ -58,6 +60,8 @@ pub(super) struct PlainDir {
     journal: Option<Journal>,
     /// It has begun to lay the new content, which goes where the run fails.
     laid: bool,
+    /// Its root is a subvolume of btrfs that its owner has made read-only; the result is not.
+    was_read_only: bool,
     /// What the reset before wrote down, to be put back when this one is undone.
     before: Option<Manifest>,
     /// It completes a run that was interrupted, so nothing is undone.
@@ -106,6 +110,7 @@ impl PlainDir {
             journal: None,
             laid: false,
             before: None,
+            was_read_only: false,
             resumes: false,
             standing: Standing::Previous,
         })
@@ -218,6 +223,7 @@ impl PlainDir {
         let root = &self.root;
         let roots = Roots { previous: root, blank: self.blank.as_ref(), root, undoable: true };
         self.laid = true;
+        self.was_read_only = make_writable(root)?;
         let seen = self.looked.seen(&[]);
         let (rules, threads) = (&self.volume.rules, self.options.threads);
         let prepared = carry::prepare(roots, rules, seen, self.generation, threads)?;
@@ -233,6 +239,7 @@ impl PlainDir {
     fn carry(&mut self) -> anyhow::Result<()> {
         self.standing = Standing::Unfinished;
         let journal = self.journal.as_ref().context("BUG: nothing was laid")?;
+        make_writable(&self.root)?;
         let run = if self.resumes { carry::Run::Resumed } else { carry::Run::First };
         let result = carry::forward(&self.root, journal, run);
         self.or_undo(result)
@@ -286,6 +293,9 @@ impl PlainDir {
             return Ok(());
         }
         carry::abandon(root, self.journal.as_ref())?;
+        if self.was_read_only {
+            btrfs::set_read_only(root, true)?;
+        }
         root.sync_filesystem()?;
         self.standing = Standing::Previous;
         (self.journal, self.laid) = (None, false);
