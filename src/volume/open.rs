@@ -1,4 +1,4 @@
-//! Which filesystem a volume of the configuration is on: the only place that asks.
+//! Opening a volume of the configuration, on whichever filesystem it is.
 
 use super::missing::{InitOptions, Missing};
 use super::running::in_running_system;
@@ -66,8 +66,8 @@ pub fn store(
     }
 }
 
-/// The volume with the rules that a reset goes by which finds the tree at `live`, and the directories that
-/// these keep as a whole: see [`keep_whole`].
+/// The volume with the rules that a reset of the tree at `live` would use, and the directories that it would keep
+/// as a whole: see [`keep_whole`].
 pub fn with_rules_for(
     volume: &config::Volume,
     live: &Dir,

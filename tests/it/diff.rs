@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::common::changes::{Noise, clear, shuffle};
-use crate::common::made_up;
+use crate::common::{is_own_process, made_up};
 use anyhow::{Result, ensure};
 use darlings::act::check::Check;
 use darlings::ask::diff::{self, Change, DiffEntry, Done};
@@ -232,6 +232,11 @@ fn check(fs: &LoopFs, strategy: Strategy, case: &Case, seed: u64, tally: &mut Ta
 #[test]
 fn what_is_told_is_what_the_next_reset_does_and_the_fast_way_tells_the_same() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
+    if !is_own_process(
+        "diff::what_is_told_is_what_the_next_reset_does_and_the_fast_way_tells_the_same",
+    )? {
+        return Ok(());
+    }
     darlings::fs::process::prepare()?;
     let mut runner = generate::runner(CASES)?;
     let cases = runner.config().cases;

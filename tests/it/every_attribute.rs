@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{Machine, put, subvolumes_of};
+use crate::common::{Machine, is_own_process, put, subvolumes_of};
 use anyhow::Result;
 use darlings_testkit::fill::{self, Wanted};
 use darlings_testkit::loopfs::{Filesystem, LoopFs, run};
@@ -477,6 +477,11 @@ fn three_trees(blank_and_target: &LoopFs, previous: &LoopFs) -> Result<[PathBuf;
 #[test]
 fn between_two_btrfs_everything_is_copied_and_holes_stay_holes() -> Result<()> {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
+    if !is_own_process(
+        "every_attribute::between_two_btrfs_everything_is_copied_and_holes_stay_holes",
+    )? {
+        return Ok(());
+    }
     let (here, there) = (LoopFs::new(Filesystem::Btrfs)?, LoopFs::new(Filesystem::Btrfs)?);
     let [blank, previous, target] = three_trees(&here, &there)?;
     everything_in(&previous.join("keep"))?;
@@ -491,6 +496,11 @@ fn between_two_btrfs_everything_is_copied_and_holes_stay_holes() -> Result<()> {
 #[test]
 fn on_ext4_everything_that_it_has_comes_over_by_copy_file_range() -> Result<()> {
     skip_unless!(capability::root_and_ext4(), Ok(()));
+    if !is_own_process(
+        "every_attribute::on_ext4_everything_that_it_has_comes_over_by_copy_file_range",
+    )? {
+        return Ok(());
+    }
     let fs = LoopFs::new(Filesystem::Ext4)?;
     let [blank, previous, target] = three_trees(&fs, &fs)?;
     std::fs::create_dir(previous.join("keep"))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::common::made_up::{config, configurable};
-use crate::common::subvolumes_of;
+use crate::common::{is_own_process, subvolumes_of};
 use anyhow::{Context as _, Result, ensure};
 use darlings::cmdline::Asked;
 use darlings::config::Strategy;
@@ -126,6 +126,11 @@ fn clear(fs: &LoopFs) -> Result<()> {
 fn both_strategies_make_of_random_trees_what_the_model_says_and_again_the_second_time() -> Result<()>
 {
     skip_unless!(capability::root_and_btrfs(), Ok(()));
+    if !is_own_process(
+        "generated::both_strategies_make_of_random_trees_what_the_model_says_and_again_the_second_time",
+    )? {
+        return Ok(());
+    }
     darlings::fs::process::prepare()?;
     let mut runner = generate::runner(CASES)?;
     let cases = runner.config().cases;

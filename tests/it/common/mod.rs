@@ -23,6 +23,22 @@ use darlings_testkit::loopfs::{BtrfsVolume, Filesystem, LoopFs, Options, run};
 use darlings_testkit::model::{self, Expected, Rule};
 use darlings_testkit::{Compare, Foretold, RelPath, Time, Tree, capture, difference, plant};
 
+/// Whether this is a process in which nothing but the test with this name runs, so that it may change
+/// what a process has only one of, as its umask. Elsewhere it runs the test in such a process first.
+///
+/// # Errors
+/// The test failed there.
+pub(crate) fn is_own_process(test: &str) -> Result<bool> {
+    const CHILD: &str = "DARLINGS_TEST_IN_OWN_PROCESS";
+    if std::env::var_os(CHILD).is_some() {
+        return Ok(true);
+    }
+    let mut command = Command::new(std::env::current_exe()?);
+    let status = command.args(["--exact", test, "--nocapture"]).env(CHILD, "1").status()?;
+    anyhow::ensure!(status.success(), "{test} failed in a process of its own: {status}");
+    Ok(false)
+}
+
 /// A btrfs with `@` and `@blank`, and the configuration that resets it.
 pub(crate) struct Machine {
     pub(crate) volume: BtrfsVolume,
