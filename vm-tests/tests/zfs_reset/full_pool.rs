@@ -155,8 +155,8 @@ fn fails_while_the_stage_is_filled(machine: &Machine, errno: &str) -> Result<()>
     fails_and_changes_nothing(
         machine,
         &format!(
-            "error: no volume was reset; all are as they were: /: cannot bring the persisted \
-             paths from the previous state to the stage: the pool or a quota is full: destroy \
+            "error: no volume was reset; all are as they were: /: cannot copy the persisted \
+             paths from the previous state into the stage: the pool or a quota is full: destroy \
              snapshots that are not needed, remove files, or raise the quota: cannot bring over: \
              \"keep/#\": cannot copy a range of the file: {errno} (os error #)"
         ),

@@ -101,7 +101,7 @@ pub(crate) fn a_root_that_would_lose_its_init_is_refused() -> Result<()> {
         refused(
             &machine.config(),
             &error(
-                "the result would hold no init, and the previous state has /usr/sbin/init; name a blank \
+                "the result would hold no init, and the previous state has /sbin/init; name a blank \
                  that is not there yet and make it of the installed system with `darlings init \
                  --from-live`, or persist the directories that the system boots from",
             ),
