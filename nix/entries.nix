@@ -32,19 +32,19 @@ let
       type = nullOr str;
       default = null;
       example = "colord";
-      description = "The user who owns ${who} when it is made. The default is root, or for the paths of a user that user.";
+      description = "The owner of ${who}, if it has to be created. Defaults to root, or to the user for that user's paths.";
     };
     group = mkOption {
       type = nullOr str;
       default = null;
       example = "colord";
-      description = "The group of ${who} when it is made. The default is root, or for the paths of a user their own group.";
+      description = "The group of ${who}, if it has to be created. Defaults to root, or to the user's group for that user's paths.";
     };
     mode = mkOption {
       type = nullOr str;
       default = null;
       example = "u=rwx,g=rx,o=";
-      description = "The mode of ${who} when it is made, in octal or as chmod(1) writes what a mode shall be. The default is 0755 for directories, 0644 for files, and a user's `homeMode` for that user's home itself.";
+      description = "The mode of ${who}, if it has to be created, in octal or in the symbolic notation of chmod(1). Defaults to 0755 for directories, 0644 for files, and a user's `homeMode` for that user's home itself.";
     };
   };
 
@@ -54,9 +54,9 @@ let
       default = null;
       example = false;
       description = ''
-        Whether to make it when it is missing, with its owner and mode. What is there is never changed.
+        Whether to create it, with its owner and mode, if it is missing. Existing entries are never changed.
 
-        By default directories are made, and a file only if its owner or mode is given or
+        By default, directories are created, but a file only if its owner or mode is given or
         `darlings.createFiles` is set: many programs treat an empty file differently from a missing one.
       '';
     };
@@ -64,23 +64,23 @@ let
       type = listOf str;
       default = [ ];
       example = [ ".cache" ];
-      description = "Literal paths below it that are not kept.";
+      description = "Literal paths below it that are not persisted.";
     };
     parentDirectory = mkOption {
-      type = nullOr (submodule { options = owner "the directory that holds it" // withoutMeaning reasons.entry; });
+      type = nullOr (submodule { options = owner "the parent directory" // withoutMeaning reasons.entry; });
       default = null;
       example = {
         mode = "0700";
       };
-      description = "Owner and mode of the directory that holds it, when that is made. Without it, it is root's with mode 0755, or below a home that user's.";
+      description = "Owner and mode of the parent directory, if it has to be created. Without this, it belongs to root with mode 0755, or to the user below that user's home.";
     };
     parent = mkOption {
-      type = nullOr (submodule { options = owner "the directory that holds it"; });
+      type = nullOr (submodule { options = owner "the parent directory"; });
       default = null;
       example = {
         mode = "0700";
       };
-      description = "The same as `parentDirectory`, as preservation spells it.";
+      description = "preservation's name for `parentDirectory`.";
     };
   };
 
@@ -92,7 +92,7 @@ let
           type = str;
           default = "";
           example = if key == "file" then "/etc/machine-id" else "/var/lib/bluetooth";
-          description = "The path of the ${what}: absolute, or for the paths of a user relative to the home.";
+          description = "The path of the ${what}: absolute, or relative to the home for a user's paths.";
         };
       }
       // owner "the ${what}"
@@ -105,13 +105,13 @@ let
       type = listOf (path "directory" "directory");
       default = [ ];
       example = example.directories;
-      description = "Directories that are kept, each with all that is in it. A string is the path alone.";
+      description = "Directories to persist, with everything in them. A plain string is just the path.";
     };
     files = mkOption {
       type = listOf (path "file" "file");
       default = [ ];
       example = example.files;
-      description = "Files that are kept. A string is the path alone.";
+      description = "Files to persist. A plain string is just the path.";
     };
   };
 in

@@ -32,7 +32,7 @@ let
     mkOption {
       type = nullOr str;
       default = null;
-      defaultText = lib.literalMD ''`"empty"`, for the strategy `rollback` on ZFS `"blank"`'';
+      defaultText = lib.literalMD ''`"empty"`; `"blank"` for `rollback` on ZFS'';
       example = "blank";
       description = ''
         ${what}, or the word `empty`. A NixOS system starts from an empty root, since everything that
@@ -58,8 +58,8 @@ let
         default = "refuse";
         example = "destroy";
         description = ''
-          For the strategy `rollback`, which destroys every snapshot newer than the blank: whether those
-          that are not darlings' own stop the reset, or go.
+          `rollback` destroys every snapshot newer than the blank. This says whether snapshots that darlings did
+          not take stop the reset (`refuse`) or are destroyed with it.
         '';
       };
     };
@@ -72,14 +72,14 @@ let
         default = null;
         defaultText = literalExpression "config.fileSystems.<mountPoint>.device";
         example = "/dev/disk/by-label/nixos";
-        description = "The block device of the file system; any one of several.";
+        description = "The block device of the filesystem; if it has several, any one of them.";
       };
       subvolume = mkOption {
         type = nullOr str;
         default = null;
         defaultText = lib.literalMD "what `subvol=` in `config.fileSystems.<mountPoint>.options` says";
         example = "@root";
-        description = "The path of the subvolume that is reset, from the top level of the file system.";
+        description = "The path of the subvolume that is reset, relative to the top level of the filesystem.";
       };
       blank = blank "The path of the blank subvolume, from the top level";
       generations = mkOption {
@@ -87,7 +87,7 @@ let
         default = null;
         defaultText = lib.literalMD "`@darlings/root` for `@`, `@darlings/home` for `@home`";
         example = "@darlings/root";
-        description = "The path of the directory where previous states go, from the top level.";
+        description = "The path, relative to the top level, of the directory for previous states.";
       };
     };
   };
@@ -99,9 +99,9 @@ let
         default = null;
         defaultText = literalExpression ''"/sysroot" + mountPoint'';
         example = "/sysroot";
-        description = "The directory, where the initrd has it mounted.";
+        description = "The directory, as a path in the initrd.";
       };
-      blank = blank "The directory that is the blank, where the initrd has it";
+      blank = blank "The directory that is the blank, as a path in the initrd";
     };
   };
 
@@ -114,7 +114,7 @@ let
         example = {
           blank = "blank";
         };
-        description = "Of a ZFS dataset: what is not taken from `fileSystems`.";
+        description = "Settings for a ZFS dataset that complete or override `fileSystems`.";
       };
       btrfs = mkOption {
         type = nullOr btrfs;
@@ -123,16 +123,16 @@ let
         example = {
           blank = "@blank";
         };
-        description = "Of a btrfs subvolume: what is not taken from `fileSystems`.";
+        description = "Settings for a btrfs subvolume that complete or override `fileSystems`.";
       };
       dir = mkOption {
         type = nullOr dir;
         default = null;
-        defaultText = lib.literalMD "`{ }` on every other file system on a disk";
+        defaultText = lib.literalMD "`{ }` on every other filesystem on a disk";
         example = { };
         description = ''
-          Of a plain directory, on whatever file system. It is reset once it is mounted, and cannot be
-          mixed with the other two in one configuration.
+          Settings for a plain directory on any other filesystem. It is reset once it is mounted, and cannot be
+          combined with ZFS or btrfs volumes in one configuration.
         '';
       };
       strategy = mkOption {
@@ -152,19 +152,19 @@ let
           type = nullOr unsigned;
           default = null;
           example = 10;
-          description = "At most so many previous states are kept. `null`: as many as there are.";
+          description = "Maximum number of previous states. `null` means no limit.";
         };
         days = mkOption {
           type = nullOr unsigned;
           default = null;
           example = 30;
-          description = "Previous states, and what is in the attic, are kept for so many days. `null`: for ever.";
+          description = "How many days to keep previous states and the contents of the attic. `null` means forever.";
         };
         minFree = mkOption {
           type = nullOr str;
           default = null;
           example = "5%";
-          description = "While less than this share of the file system, or this size, is free, the oldest previous states go, down to the newest three.";
+          description = "When free space falls below this share of the filesystem, or this size, the oldest previous states are removed; the newest three always stay.";
         };
       };
     };
@@ -194,9 +194,9 @@ in
       defaultText = literalExpression "pkgs.callPackage ./package.nix { ... }";
       example = literalExpression "pkgs.darlings";
       description = ''
-        The package. By default it finds the libraries of `boot.zfs.package` where there is a ZFS file
-        system, and has nothing to do with ZFS elsewhere. It is built with this machine's nixpkgs or, where
-        the Rust of that is too old, with the nixpkgs of the flake.
+        The package. If any filesystem is ZFS, the default is built to find the libraries of `boot.zfs.package`;
+        otherwise it is built without ZFS. It is built with this machine's nixpkgs or, if that Rust is too
+        old, with the flake's nixpkgs.
       '';
     };
 
@@ -219,7 +219,7 @@ in
       '';
       description = ''
         What is reset, by mount point. Device, dataset and subvolume are taken from `fileSystems`, so
-        that `"/" = { }` can be all there is to say.
+        that `"/" = { }` is often enough.
       '';
     };
 
@@ -230,7 +230,7 @@ in
       ];
       default = "boot";
       example = "emergency";
-      description = "What a failed reset does while every volume is complete: boot what was there before, or stop.";
+      description = "What to do if a reset fails but every volume is complete: boot the previous state, or stop.";
     };
 
     users = mkOption {
@@ -252,7 +252,7 @@ in
               default = name;
               defaultText = literalExpression "<name>";
               example = "mia";
-              description = "The user whose paths these are, where the attribute has another name.";
+              description = "The user name, if it differs from the attribute name.";
             };
             home = mkOption {
               type = nullOr str;
@@ -268,7 +268,7 @@ in
       example = {
         mia.directories = [ "projects" ];
       };
-      description = "What is kept below the homes of users, relative to them.";
+      description = "Paths to persist in users' homes, relative to each home.";
     };
 
     presets = {
@@ -277,8 +277,8 @@ in
         default = false;
         example = true;
         description = ''
-          Whether to persist the state of the services that this configuration turns on, as far as it is well
-          known: Bluetooth, NetworkManager, PostgreSQL, Docker, libvirt and others. `darlings.presets.applied`
+          Whether to persist the state of the services that this configuration turns on, where darlings knows
+          about it: Bluetooth, NetworkManager, PostgreSQL, Docker, libvirt and others. `darlings.presets.applied`
           says which.
         '';
       };
@@ -308,8 +308,8 @@ in
       default = false;
       example = true;
       description = ''
-        Whether files that are missing are made, empty, unless their `create` is `false`. preservation
-        makes them so; impermanence does not.
+        Whether to create missing files (empty), except those with `create = false`. preservation does this;
+        impermanence does not.
       '';
     };
 
@@ -317,7 +317,7 @@ in
       type = listOf str;
       default = [ ];
       example = [ "load-keys.service" ];
-      description = "Units of stage 1 that the reset needs beside those that the module knows: it starts them and comes after them.";
+      description = "Additional stage 1 units that the reset needs. It pulls them in and is ordered after them.";
     };
 
     check.enable = mkOption {
@@ -326,8 +326,8 @@ in
       example = false;
       description = ''
         Whether `darlings check` looks at the system before a new configuration is activated, and stops
-        the switch if the next boot would not reset. Where nixpkgs has no `system.preSwitchChecks` it is
-        part of the activation, which can say so but comes too late to stop it.
+        the switch if the next boot would not reset. Where nixpkgs has no `system.preSwitchChecks`, the
+        check runs during activation instead, where it can only warn.
       '';
     };
 
@@ -336,7 +336,7 @@ in
         type = bool;
         default = true;
         example = false;
-        description = "Whether `darlings purge` removes, at idle priority, what resets have left and `keep` no longer keeps.";
+        description = "Whether `darlings purge` removes, at idle priority, what resets left behind and `keep` no longer covers.";
       };
       onBoot = mkOption {
         type = str;
