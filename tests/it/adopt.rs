@@ -123,7 +123,7 @@ fn what_has_a_content_of_its_own_is_left_and_the_rest_is_brought() -> Result<()>
     let told = lines(&ran);
     assert_eq!(
         told[0],
-        "/etc/machine-id: cannot be brought over: a symbolic link with a content of its own is there; \
+        "/etc/machine-id: cannot be brought over: a symbolic link with content of its own is there; \
          move it away, or keep it and ignore the store's"
     );
     assert_eq!(
@@ -132,7 +132,7 @@ fn what_has_a_content_of_its_own_is_left_and_the_rest_is_brought() -> Result<()>
     );
     assert_eq!(
         told[4],
-        "/var/log: cannot be brought over: a directory with a content of its own is there; move it \
+        "/var/log: cannot be brought over: a directory with content of its own is there; move it \
          away, or keep it and ignore the store's"
     );
     assert_eq!(std::fs::read_to_string(live.join("var/log/own"))?, "own");
@@ -233,7 +233,7 @@ fn what_became_of_each_path_is_told_as_json() -> Result<()> {
         let (entries, bytes) = counts.unzip();
         json!({ "path": path, "fate": fate, "entries": entries, "bytes": bytes, "why": why })
     };
-    let own = "a directory with a content of its own is there; move it away, or keep it and ignore the \
+    let own = "a directory with content of its own is there; move it away, or keep it and ignore the \
                store's";
     assert_eq!(
         found,
@@ -309,7 +309,7 @@ fn a_system_that_runs_on_the_store_is_filled_below_its_mounts() -> Result<()> {
             format!("{id}: brought over: 1 entries, 4 B"),
             format!("{log}: brought over: 2 entries, 8 B"),
             format!(
-                "{spool}: cannot be brought over: a directory with a content of its own is hidden below \
+                "{spool}: cannot be brought over: a directory with content of its own is hidden below \
                  what is mounted on it; after `mount --bind {} /mnt` it is /mnt/var/spool: move it away, \
                  and run this again",
                 root.display()

@@ -115,7 +115,7 @@ fn what_came_to_a_place_since_it_was_copied_stays_and_the_copy_waits_until_someb
         let machine = machine.persist("/b/third", &[]);
         let copy = "/.darlings/adopt/1";
         let blocked = format!(
-            "/a/second: cannot be brought over: a directory with a content of its own came there after it \
+            "/a/second: cannot be brought over: a directory with content of its own came there after it \
              was copied; move it away and run this again, or remove the copy, {copy}, to keep what is there"
         );
         let before = machine.whole()?;

@@ -270,11 +270,11 @@ impl Adopter<'_> {
         Ok(match (stands_for_it, mounted) {
             (false, _) if adopted.holds(path) => AdoptFate::Already,
             (false, false) => AdoptFate::Blocked(format!(
-                "a {there} with a content of its own is there; move it away, or keep it and ignore the \
+                "a {there} with content of its own is there; move it away, or keep it and ignore the \
                  store's"
             )),
             (false, true) => AdoptFate::Blocked(format!(
-                "a {there} with a content of its own is hidden below what is mounted on it; after `mount \
+                "a {there} with content of its own is hidden below what is mounted on it; after `mount \
                  --bind {} /mnt` it is {}: move it away, and run this again",
                 shown(&self.volume.mount_point),
                 shown(&Path::new("/mnt").join(path)),
@@ -324,11 +324,11 @@ impl Adopter<'_> {
         Some(match put {
             Put::InPlace => return None,
             Put::InTheWay { kind, hidden: false } => format!(
-                "a {kind} with a content of its own came there after it was copied; move it away and run \
+                "a {kind} with content of its own came there after it was copied; move it away and run \
                  this again, or remove the copy, {copy}, to keep what is there"
             ),
             Put::InTheWay { kind, hidden: true } => format!(
-                "a {kind} with a content of its own is hidden below what is mounted on it; after `mount \
+                "a {kind} with content of its own is hidden below what is mounted on it; after `mount \
                  --bind {} /mnt` it is {}: move it away and run this again, or remove the copy, {copy}, \
                  to keep what is there",
                 shown(mount_point),

@@ -183,7 +183,7 @@ pub(super) fn put(
     tree::unseal(&parent)?;
     let is_half = waiting.work.holds(&waiting.mark)?;
     let put = if volume::is_mount_point(full)? || (is_half && waiting.is_directory()?) {
-        // What is half filled is told from what has a content of its own by this.
+        // What is half filled is told from what has content of its own by this.
         waiting.work.write_durably(&waiting.mark, b"")?;
         fill((&waiting.slot, &parent), &name, from, full)?;
         Put::InPlace
