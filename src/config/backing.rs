@@ -181,8 +181,8 @@ fn subvolume_path(key: &str, text: &Spanned<String>) -> Result<PathBuf, Wrong> {
     })
 }
 
-/// Whether a path below the generations directory is one that resets and purges give, or lies in one. A
-/// generation itself is none any more once it is named as the blank; see `Btrfs::examine`.
+/// Whether a path below the generations directory has a name that resets and purges use, or lies inside such an
+/// entry. A generation that the configuration names as the blank no longer counts as one; see `Btrfs::examine`.
 pub(super) fn is_given_among_generations(below: &str) -> bool {
     let (first, is_inside) = match below.split_once('/') {
         Some((first, _)) => (first, true),

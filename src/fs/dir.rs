@@ -237,10 +237,9 @@ impl Dir {
         self.name(read(), "read", name)
     }
 
-    /// Writes a small file, readable by root alone. When this returns, the file survives a power cut with
-    /// its name and content; until then the one that had the name before does, whose flags do not keep it
-    /// from being replaced. After a failure nothing of
-    /// it is left.
+    /// Writes a small file that only root can read. When this returns, the file survives a power cut with its
+    /// name and content; until then, the file that had the name before does. Immutable and append-only flags on
+    /// that file are cleared so that it can be replaced. After a failure nothing of the new file is left.
     pub fn write_durably(&self, name: impl AsRef<Path>, content: &[u8]) -> anyhow::Result<()> {
         let name = self.leaf(name.as_ref())?;
         let write = || -> anyhow::Result<()> {

@@ -204,7 +204,7 @@ pub enum CountedBy {
     Zfs,
 }
 
-/// Something among the generations that is none, or not any more.
+/// Something beside the generations that is not a generation, or no longer is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Other {
     /// As in [`Generation::name`].
@@ -285,10 +285,10 @@ pub fn removing(name: &str) -> Option<u64> {
     crate::text::exact_number(name.strip_prefix("removing-")?)
 }
 
-/// The number of the generation that is asked for, of those that there are.
+/// Resolves the requested generation to a number: `previous` is the newest of those that exist.
 ///
 /// # Errors
-/// There is none such; the words name those that there are.
+/// There is no such generation; the message lists those that exist.
 pub fn choose(which: Which, mut there: Vec<u64>) -> anyhow::Result<u64> {
     /// So many are named; more would fill the console.
     const NAMED: usize = 20;

@@ -1,6 +1,5 @@
-//! [`Own`]: what a volume keeps in its `.darlings`. Only root can damage it, and no damage is worth a boot
-//! without a reset: flags that forbid a change are cleared, and what has the name of a directory and is none
-//! gets another name.
+//! [`Own`]: what a volume keeps in its `.darlings`. Only root can damage it, and no damage there should prevent a
+//! reset: flags that forbid a change are cleared, and anything in the place of one of its directories is renamed.
 
 use std::ops::Deref;
 use std::os::fd::AsFd as _;

@@ -1,4 +1,4 @@
-//! What a reset needs and a system does not have, that was not installed for it.
+//! What a reset needs and `darlings init` creates, on a system that was installed without it.
 
 use serde::Serialize;
 

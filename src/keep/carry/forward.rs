@@ -41,7 +41,7 @@ pub fn exchange(root: &Dir, journal: &Journal, run: Run) -> anyhow::Result<()> {
     let work = root.open_dir(WORK)?;
     let (new, aside) = (work.open_dir("0")?, work.open_dir("aside/root")?);
     let reserved = Reserved::of(root)?;
-    // Moved in already: it is in the new content no more.
+    // Already moved in: it is no longer in the new content.
     let is_new = |name: &OsStr| -> anyhow::Result<bool> {
         Ok(journal.top.contains(&Name(name.into())) && !new.holds(name)?)
     };

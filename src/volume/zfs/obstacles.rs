@@ -89,8 +89,8 @@ impl Zfs {
         Ok(())
     }
 
-    /// Asks ZFS whether there is room for a snapshot of the dataset, and so for a rollback, of which ZFS
-    /// demands the same and does not say it of what is mounted.
+    /// Asks ZFS whether there is room for a snapshot of the dataset. A rollback needs the same room, but ZFS
+    /// cannot be asked about a rollback while the dataset is mounted.
     pub(super) fn check_refreservation(&self, plan: &VolumePlan<Step>) -> anyhow::Result<()> {
         let begins =
             |it: &Planned<Step>| matches!(it.step, Step::Snapshot { .. } | Step::RollBack { .. });
